@@ -1,0 +1,64 @@
+/* core/heap.h -- memory of one shard: a heap (one jemalloc arena) under a budget, bump arenas for commands,
+ * slabs for records.
+ * Owner:  one shard; no locks. What a shard allocated only that shard frees.
+ * Memory: heap_destroy() gives back everything at once, used or not: a simulated node dies that way. */
+#pragma once
+#include "core/base.h"
+
+struct heap;
+
+/* `budget` in bytes; 0: none. NULL only when the machine itself has no memory left. */
+struct heap *heap_create(const char *name, uint64_t budget);
+void heap_destroy(struct heap *h);
+/* Bytes in use, slack of size classes included, and the budget. */
+uint64_t heap_used(const struct heap *h);
+uint64_t heap_budget(const struct heap *h);
+/* True while used < 7/8 of the budget: new work (sessions, commands, deliveries) is admitted only then. */
+bool heap_admits(const struct heap *h);
+
+/* For what grows with the data (an account, a result set): NULL over the budget; the caller answers
+ * UNAVAILABLE. `zeroed` variants clear. size > 0. */
+MUST_CHECK void *heap_try_alloc(struct heap *h, size_t size);
+/* For bounded small things: never NULL; going over the budget is allowed (admission holds the line), the
+ * machine being out of memory aborts. */
+void *heap_alloc(struct heap *h, size_t size);
+void *heap_zalloc(struct heap *h, size_t size);
+/* `p` may be NULL. NULL over the budget, and then `p` is untouched. */
+MUST_CHECK void *heap_try_realloc(struct heap *h, void *p, size_t size);
+void heap_free(struct heap *h, void *p);
+
+/* A bump arena: everything that one command allocates, freed at once. What goes into it is bounded by the
+ * command's own limits, so it never fails. */
+struct arena_block;
+struct arena { /* Private; visible so that it can be embedded. */
+    struct heap *heap;
+    struct arena_block *block;
+    char *at, *end;
+    size_t used;
+};
+
+void arena_init(struct arena *a, struct heap *h);
+/* 16-byte aligned. size 0 gives a valid pointer. */
+void *arena_alloc(struct arena *a, size_t size);
+void *arena_zalloc(struct arena *a, size_t size);
+struct slice arena_copy(struct arena *a, struct slice s);
+/* printf into the arena: NUL-terminated. */
+char *arena_printf(struct arena *a, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Frees all but the first block, which is kept for the next command. */
+void arena_reset(struct arena *a);
+void arena_fini(struct arena *a);
+
+/* Records of one size. */
+struct slab { /* Private. */
+    struct heap *heap;
+    void *free_list;
+    struct slab_page *pages;
+    uint32_t record_size, record_align;
+    uint32_t used_count, limit_count;
+};
+
+void slab_init(struct slab *s, struct heap *h, uint32_t record_size, uint32_t limit_count);
+/* Zeroed. NULL when limit_count records are in use, or the heap is over its budget. */
+MUST_CHECK void *slab_take(struct slab *s);
+void slab_give(struct slab *s, void *record);
+void slab_fini(struct slab *s);

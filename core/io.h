@@ -1,0 +1,148 @@
+/* core/io.h -- the one door to what a program cannot control: sockets, files, time, randomness.
+ *
+ * Two implementations, chosen at link time: core/uring/ (io_uring, direct descriptors) and core/sim/ (a seeded,
+ * deterministic world of nodes, networks and disks). Everything acts on the current shard (shard_self()).
+ *
+ * Two shapes. Sockets are asynchronous: a `struct io_op` inside its owner, completed from the loop, never inside
+ * the call that submitted it; each submitted operation completes exactly once, also when cancelled or when its
+ * socket is shut down. Files are for fibers: the call suspends and returns the result.
+ * Errors are -errno. */
+#pragma once
+#include "core/base.h"
+#include <sys/uio.h>
+
+struct shard;
+
+/* ---- Addresses ---------------------------------------------------------------------------------------- */
+
+struct net_addr {
+    uint8_t ip[16]; /* IPv4 in the first four bytes. */
+    uint16_t port;  /* Host order. */
+    uint8_t family; /* AF_INET or AF_INET6; 0: none. */
+};
+
+/* "127.0.0.1:143", "[::1]:143", "*:143". False: not an address. */
+MUST_CHECK bool net_addr_parse(struct slice text, struct net_addr *addr_out);
+#define NET_ADDR_TEXT_MAX 56
+/* Writes text and NUL; returns buffer. */
+char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX]);
+bool net_addr_is_loopback(const struct net_addr *a);
+bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
+
+/* ---- Operations --------------------------------------------------------------------------------------- */
+
+struct io_op {
+    void (*done)(struct io_op *op); /* Set by the owner before submission; called from the loop. */
+    int32_t res;                    /* Result: >= 0, or -errno. */
+    bool in_flight;                 /* From submission until just before done() is called. */
+    bool recv_owned;                /* A received buffer is on loan: io_recv_release() is due. */
+    uint16_t recv_buffer;           /* Private. */
+    uint32_t index;                 /* Private: place in the shard's table of operations. */
+    struct slice data;              /* io_recv: the bytes received, on loan. */
+};
+
+/* Asks for an early end. The operation still completes, with -ECANCELED or with what it had already done. */
+void io_cancel(struct io_op *op);
+
+/* ---- Sockets ------------------------------------------------------------------------------------------ */
+
+/* A direct descriptor: ring of this shard, slot in its table, generation of the slot. Never an int. */
+struct sock {
+    uint32_t slot;
+    uint16_t ring;
+    uint16_t generation;
+};
+#define SOCK_NONE ((struct sock){UINT32_MAX, 0, 0})
+static inline bool sock_valid(struct sock s)
+{
+    return s.slot != UINT32_MAX;
+}
+
+/* Binds and listens with SO_REUSEPORT: each shard opens its own. At start; may block shortly. */
+MUST_CHECK int io_listen(const struct net_addr *addr, struct sock *listener_out);
+/* The port that the kernel chose for port 0. */
+MUST_CHECK int io_listen_port(struct sock listener, uint16_t *port_out);
+
+struct io_accept {
+    struct io_op op; /* res: 0, or -errno (-ENFILE: no slot free; retry later). */
+    struct sock sock;
+    struct net_addr peer;
+    char address_space[32]; /* Private: the kernel writes the peer here. */
+    uint32_t address_size;
+};
+/* One shot: keeps the peer's address. Several may be in flight on one listener. */
+void io_accept(struct sock listener, struct io_accept *a);
+
+struct io_connect {
+    struct io_op op; /* res: 0, or -errno. */
+    struct sock sock;
+    struct net_addr peer; /* Set by the owner. */
+    char address_space[32];
+};
+void io_connect(struct io_connect *c);
+
+/* Waits until the socket can be read, or the peer has closed: what an idle connection has armed. Completes once;
+ * res: a poll(2) mask. */
+void io_poll(struct sock s, struct io_op *op);
+/* Receives into a buffer of the shard's ring: res > 0 and op->data on loan until io_recv_release(); 0: end of
+ * stream; -ENOBUFS: all buffers are out, ask again after a turn. What an active connection has armed. */
+void io_recv(struct sock s, struct io_op *op);
+void io_recv_release(struct io_op *op);
+/* Sends all of it or fails. One in flight a socket. The vector and its bytes live until done(). */
+void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
+/* Ends both directions: every operation in flight on it completes soon. */
+void io_shutdown(struct sock s);
+/* No operation may be in flight on it. */
+void io_close(struct sock s);
+
+/* ---- Files: fibers only, each call suspends; 0 or -errno ---------------------------------------------- */
+
+struct file {
+    uint32_t slot; /* UINT32_MAX: none. */
+};
+#define FILE_NONE ((struct file){UINT32_MAX})
+static inline bool file_valid(struct file f)
+{
+    return f.slot != UINT32_MAX;
+}
+
+/* flags and mode as open(2). The path is absolute, or relative to the node's `data` directory. */
+MUST_CHECK int file_open(const char *path, int flags, mode_t mode, struct file *file_out);
+void file_close(struct file f);
+/* Bytes read (short only at the end of the file), or -errno. */
+MUST_CHECK ssize_t file_read(struct file f, void *data, size_t size, uint64_t offset);
+/* Writes all of it, or fails: then nothing is known about that range. */
+MUST_CHECK int file_write(struct file f, const struct iovec *vector, unsigned count, uint64_t offset);
+/* fdatasync(2). After a failure what was written since the last success is lost: never retry, write it anew. */
+MUST_CHECK int file_flush(struct file f);
+/* A write and the flush after it, submitted as one chain. */
+MUST_CHECK int file_write_flush(struct file f, const struct iovec *vector, unsigned count, uint64_t offset);
+MUST_CHECK int file_size(struct file f, uint64_t *size_out);
+MUST_CHECK int file_truncate(struct file f, uint64_t size);
+/* Reserves space, so that a later write does not change the file's size. */
+MUST_CHECK int file_allocate(struct file f, uint64_t offset, uint64_t size);
+MUST_CHECK int file_rename(const char *from, const char *to);
+MUST_CHECK int file_unlink(const char *path);
+MUST_CHECK int dir_make(const char *path, mode_t mode); /* 0 also when it is there. */
+/* Makes names in the directory durable. */
+MUST_CHECK int dir_flush(const char *path);
+/* Calls each(arg, name) for every name but "." and "..", sorted bytewise. */
+MUST_CHECK int dir_list(const char *path, void (*each)(void *arg, const char *name), void *arg);
+/* Takes the exclusive lock that says 'one process owns this directory', for the life of the process.
+ * -EBUSY: another holds it. */
+MUST_CHECK int dir_lock(const char *path);
+
+/* ---- Time and randomness ------------------------------------------------------------------------------ */
+
+/* Monotonic, ns; read once a turn of the loop. Only differences mean anything. */
+uint64_t time_ns(void);
+static inline uint64_t time_ms(void)
+{
+    return time_ns() / 1000000;
+}
+/* Seconds since 1970, from the wall clock: for dates that people read, never for order or for deadlines. */
+int64_t time_wall(void);
+int64_t time_wall_ms(void);
+/* Cryptographically strong, except in the simulator, where it is the seed's. */
+void random_bytes(void *data, size_t size);
+uint64_t random_u64(void);
