@@ -14,6 +14,7 @@
 struct config;
 struct metrics;
 struct shard;
+struct scheduler;     /* The half common to both doors: fibers, timers, messages (core/scheduler.h). */
 struct shard_private; /* The door's own half: rings, or the simulator's. */
 
 enum shard_slot { /* What roles and the store hang on a shard. */
@@ -41,6 +42,7 @@ struct shard {
     struct heap *heap;
     struct metrics *metrics;
     void *slot[SLOT_COUNT];
+    struct scheduler *scheduler;
     struct shard_private *private;
 };
 
