@@ -21,6 +21,7 @@ enum shard_slot { /* What roles and the store hang on a shard. */
     SLOT_STORE,
     SLOT_PROXY,
     SLOT_DIRECTOR,
+    SLOT_PASSDB,
     SLOT_BACKEND,
     SLOT_LINK,
     SLOT_OTHER,
