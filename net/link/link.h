@@ -1,0 +1,151 @@
+/* net/link/link.h -- the one internal protocol: frames, streams and credit between roles.
+ *
+ * A stream is one command in flight: opened by whoever asks (a proxy), answered by whoever serves (a director or a
+ * backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send LINK_WINDOW bytes
+ * a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no credit.
+ *
+ *   opener                                    server
+ *     OPEN  head + data (flag LAST: all there) ->
+ *     DATA ...                     (flag LAST) ->
+ *                                             <- DATA ... (flag HOLD: not to be shown before END)
+ *                                             <- END   data + trailer
+ *   RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already under way.
+ *   An id is used again only after END or RESET came from the server.
+ *
+ * Here: links in memory, between shards of one process, by shard_send(). The frame is written once, by its sender,
+ * and read in place; releasing it sends it home, and that is the credit.
+ * Owner:  everything belongs to the shard that it lives on; callbacks run from its loop, never inside a call.
+ * Memory: a frame received belongs to the callback's owner until link_frame_release(). */
+#pragma once
+#include "core/heap.h"
+#include "core/list.h"
+#include "core/shard.h"
+#include "core/writer.h"
+
+#define LINK_FRAME_MAX   16384
+#define LINK_HEADER_SIZE 16
+#define LINK_PAYLOAD_MAX (LINK_FRAME_MAX - LINK_HEADER_SIZE)
+#define LINK_WINDOW      (128 * 1024) /* Bytes of payload unreleased, each direction of a stream. */
+#define LINK_STREAMS_MAX 65536        /* A pair of shards. */
+#define LINK_TRAILER_MAX 512
+
+enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT };
+
+enum link_kind {      /* What an OPEN asks for: who serves it. */
+    LINK_LOGIN = 1,   /* director: credentials -> route */
+    LINK_LOOKUP,      /* director: a recipient -> route */
+    LINK_IMAP,        /* backend: one IMAP command of a session */
+    LINK_SYNC,        /* backend: what is new for a session that idles */
+    LINK_DELIVER,     /* backend: one message for one recipient */
+    LINK_SUBSCRIBE,   /* backend: changes of an account, for as long as the stream lives */
+    LINK_KIND_COUNT
+};
+
+#define LINK_LAST 1 /* The sender's direction ends with this frame. END implies it. */
+#define LINK_HOLD 2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
+
+struct link_header { /* On the wire: LINK_HEADER_SIZE bytes, little-endian. net/link/frame.c */
+    uint32_t stream;
+    uint32_t credit;       /* CREDIT: bytes granted. */
+    uint16_t size;         /* Of the payload, trailer included. */
+    uint16_t trailer_size; /* OPEN: head at the front; END: trailer at the end. */
+    uint8_t type, kind, flags;
+};
+
+struct link_stream;
+
+struct link_frame {
+    struct shard_message message; /* First: a frame travels as a message. */
+    struct list link;             /* For queues of whoever holds it. */
+    struct link_stream *stream;   /* At the receiver: whom the release credits; NULL when the stream is gone. */
+    struct link_header header;
+    uint32_t capacity;
+    uint32_t serial; /* Of the sender's stream, and the shard sent to: private, for the way home. */
+    uint32_t peer;
+    char payload[];
+};
+
+static inline struct slice link_frame_data(const struct link_frame *f) /* Payload without head or trailer. */
+{
+    size_t front = f->header.type == LINK_OPEN ? f->header.trailer_size : 0;
+
+    return slice_of(f->payload + front, (size_t)f->header.size - f->header.trailer_size);
+}
+
+static inline struct slice link_frame_head(const struct link_frame *f) /* Head of an OPEN, trailer of an END. */
+{
+    size_t at = f->header.type == LINK_OPEN ? 0 : (size_t)f->header.size - f->header.trailer_size;
+
+    return slice_of(f->payload + at, f->header.trailer_size);
+}
+
+/* Gives the frame home to its sender, and its bytes back to the sender's credit. */
+void link_frame_release(struct link_frame *f);
+
+struct link_stream_ops {
+    /* DATA (or END: header.type says it; then nothing follows and ended() is not called apart). Takes f. */
+    void (*frame)(struct link_stream *s, struct link_frame *f);
+    /* Credit came back after the window was used up. */
+    void (*credit)(struct link_stream *s);
+    /* RESET by the peer, or the link died: nothing follows. The stream is gone when this returns. */
+    void (*lost)(struct link_stream *s);
+};
+
+struct link_stream {
+    const struct link_stream_ops *ops;
+    void *owner;
+    /* Private. */
+    struct link *link;
+    uint32_t id, serial;
+    uint32_t window_used; /* Bytes sent and not yet released by the peer. */
+    bool opener, sent_last, got_last, starved, dead;
+    uint32_t frames_held; /* Received frames not yet released. */
+};
+
+/* ---- Streams ------------------------------------------------------------------------------------------- */
+
+/* Opens a stream to `to`. `last`: the request is complete (head + data fit one frame). The stream lives until the END
+ * was delivered to ops->frame(), ops->lost() returned, or link_stream_reset(). head.size + data.size <=
+ * LINK_PAYLOAD_MAX. NULL: LINK_STREAMS_MAX streams are open, or no memory: the caller answers UNAVAILABLE. */
+MUST_CHECK struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slice head,
+                                         struct slice data, bool last, const struct link_stream_ops *ops,
+                                         void *owner);
+/* Bytes that may be sent now; negative when a sender went ahead by one item, as it may. */
+int64_t link_credit(const struct link_stream *s);
+/* A new frame to write into, at least `size` bytes of payload (<= LINK_PAYLOAD_MAX). Never NULL. */
+struct link_frame *link_frame_new(size_t size);
+/* Sends `size` payload bytes of f as DATA. Takes f. flags: LINK_LAST, LINK_HOLD. */
+void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigned flags);
+/* Server: ends the stream with `size` data bytes of f (f may be NULL) and the trailer. Takes f, which must have room
+ * for both. Takes the stream: the pointer is dead when this returns. */
+void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct slice trailer);
+/* Either side gives up. Takes the stream; frames still held may be released later. */
+void link_stream_reset(struct link_stream *s);
+
+/* A writer whose windows are frames of a stream. */
+struct link_writer {
+    struct writer writer; /* First. */
+    struct link_stream *stream;
+    struct link_frame *frame;
+    unsigned flags; /* LINK_HOLD while a sync block is written. */
+};
+void link_writer_init(struct link_writer *w, struct link_stream *s);
+/* Sends what is in the window, if anything. */
+void link_writer_flush(struct link_writer *w);
+/* Flushes before a change of flags, so that HOLD begins at the right byte. */
+void link_writer_hold(struct link_writer *w);
+/* What is left goes out in the END, with the trailer. Takes the stream. */
+void link_writer_end(struct link_writer *w, struct slice trailer);
+/* Drops the window without sending (before a reset). */
+void link_writer_fini(struct link_writer *w);
+
+/* ---- Serving ------------------------------------------------------------------------------------------- */
+
+/* A new stream: the server sets s->ops and s->owner, then owns `open` (head and first data in it; flag LAST when the
+ * request is complete) until it releases it. May end or reset the stream at once. */
+typedef void link_serve_fn(struct link_stream *s, struct link_frame *open);
+
+/* At the start of a shard. The links end with the shard. */
+int link_start(void);
+void link_stop(void);
+void link_serve(enum link_kind kind, link_serve_fn *serve);
