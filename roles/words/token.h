@@ -27,7 +27,7 @@ struct token {
     uint16_t flags;         /* enum token_flag */
 };
 
-#define TOKEN_SIZE 69 /* Version byte, then the members in the order above, little-endian. */
+#define TOKEN_SIZE 65 /* Version byte, then the members in the order above, little-endian. */
 #define TOKEN_VERSION 1
 
 void token_encode(const struct token *t, char out[TOKEN_SIZE]);
