@@ -44,3 +44,11 @@ struct metrics {
     METRIC_GAUGES(X)
 #undef X
 };
+
+struct node;
+struct writer;
+
+/* Over all shards, which go on counting meanwhile: each word is right, together they are of about the same time. */
+void metrics_sum(const struct node *node, struct metrics *sum_out);
+/* Prometheus' text format, `trireme_NAME[_total]`. */
+void metrics_write(const struct node *node, struct writer *w);

@@ -1,0 +1,495 @@
+#include "core/log.h"
+#include "core/fiber.h"
+#include "core/io.h"
+#include "core/metrics.h"
+#include "core/shard.h"
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A thread that logs has a ring of its own: it writes lines at `head`, the drain reads at `tail`; both only
+ * grow. The rings form a list that is only ever pushed to, so a reader needs no lock. */
+#define RING_SIZE       (256 * 1024)
+#define LINE_SIZE_MAX   4096
+#define WRITE_SIZE_MAX  4096 /* PIPE_BUF: after POLLOUT a pipe takes so much without blocking. */
+#define STOP_TIMEOUT_MS 1000 /* What a reader that is stuck may cost a process that ends. */
+
+struct ring {
+    struct ring *next;
+    _Atomic uint64_t head, tail;
+    _Atomic uint64_t dropped;
+    uint64_t dropped_told; /* The drain's. */
+    char bytes[RING_SIZE];
+};
+
+static _Atomic int log_level = LOG_INFO;
+static _Atomic bool log_json;
+static _Atomic(struct ring *) rings;
+static _Thread_local struct ring *own_ring;
+static _Atomic bool running, stopping;
+static _Atomic uint32_t pending; /* The drain sleeps on it. */
+static pthread_t drain_thread;
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+void log_set_level(enum log_level level)
+{
+    log_level = (int)level;
+}
+
+bool log_level_parse(struct slice text, enum log_level *level_out)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(level_names); i++) {
+        if (slice_eq(text, slice_str(level_names[i]))) {
+            *level_out = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void log_set_json(bool json)
+{
+    log_json = json;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return (int)level >= atomic_load_explicit(&log_level, memory_order_relaxed);
+}
+
+/* ---- Quoting ------------------------------------------------------------------------------------------- */
+
+/* Length of the well-formed UTF-8 character at s (RFC 3629), 0 if there is none. */
+static size_t utf8_length(const unsigned char *s, size_t size, uint32_t *code_out)
+{
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t least;
+    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+
+    for (size_t n = 0; n < ARRAY_COUNT(forms); n++) {
+        uint32_t code = s[0] & (unsigned char)~forms[n].mask;
+
+        if ((s[0] & forms[n].mask) != forms[n].lead)
+            continue;
+        if (n + 1 > size)
+            return 0;
+        for (size_t i = 1; i <= n; i++) {
+            if ((s[i] & 0xc0) != 0x80)
+                return 0;
+            code = code << 6 | (s[i] & 0x3f);
+        }
+        if (code < forms[n].least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+            return 0;
+        *code_out = code;
+        return n + 1;
+    }
+    return 0;
+}
+
+/* Would it move, hide or end text on a terminal or in a viewer? C0, C1, line separators, marks of direction.
+ */
+static bool is_control(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xad ||
+           (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
+           (code >= 0x2060 && code <= 0x206f) || code == 0xfeff;
+}
+
+static bool is_bare(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c != '\0' && strchr("._@:/+-,;[]()<>*%#", c) != NULL);
+}
+
+#define QUOTE_INPUT_MAX 256
+#define QUOTE_SIZE      (QUOTE_INPUT_MAX * 6 + 8) /* A byte becomes at most \u00XX; quotes, dots and NUL. */
+#define QUOTE_COUNT     8
+
+/* Writes the inside of a JSON string. A byte that is no UTF-8 becomes \\xNN: a backslash as text, then xNN.
+ */
+static char *quote_inside(char *out, const unsigned char *s, size_t size)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < size;) {
+        uint32_t code = 0;
+        size_t n = utf8_length(s + i, size - i, &code);
+
+        if (n == 0) {
+            memcpy(out, "\\\\x", 3);
+            out[3] = hex[s[i] >> 4];
+            out[4] = hex[s[i] & 15];
+            out += 5;
+            i++;
+            continue;
+        }
+        if (is_control(code)) {
+            *out++ = '\\';
+            *out++ = 'u';
+            for (int shift = 12; shift >= 0; shift -= 4)
+                *out++ = hex[code >> shift & 15];
+        } else {
+            if (code == '"' || code == '\\')
+                *out++ = '\\';
+            memcpy(out, s + i, n);
+            out += n;
+        }
+        i += n;
+    }
+    return out;
+}
+
+const char *log_quote(struct slice s)
+{
+    static _Thread_local char buffers[QUOTE_COUNT][QUOTE_SIZE];
+    static _Thread_local unsigned next;
+    char *buffer = buffers[next++ % QUOTE_COUNT], *out = buffer;
+    size_t size = MIN(s.size, QUOTE_INPUT_MAX), bare = 0;
+    bool cut = s.size > size;
+
+    while (bare < size && is_bare(s.data[bare]))
+        bare++;
+    if (bare == size && size > 0 && !cut) {
+        memcpy(buffer, s.data, size);
+        buffer[size] = '\0';
+        return buffer;
+    }
+    /* Cut between characters, so that the last one is not shown as broken bytes. */
+    for (int back = 0; cut && back < 3 && size > 0 && ((unsigned char)s.data[size] & 0xc0) == 0x80; back++)
+        size--;
+    *out++ = '"';
+    out = quote_inside(out, (const unsigned char *)s.data, size);
+    if (cut) {
+        memcpy(out, "...", 3);
+        out += 3;
+    }
+    *out++ = '"';
+    *out = '\0';
+    return buffer;
+}
+
+/* ---- One line ------------------------------------------------------------------------------------------ */
+
+struct line {
+    enum log_level level;
+    const char *event, *format;
+    va_list args;
+    char pairs[LINE_SIZE_MAX / 2]; /* What format gave. */
+    char text[LINE_SIZE_MAX];
+    size_t size;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    if (shard_self() != NULL)
+        return time_wall_ms(); /* The simulator's clock, there. */
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* 2026-01-31T12:59:59.123Z. The civil calendar by days since 0000-03-01, without libc's locks and time zones.
+ */
+static void put_time(char *out, size_t size, int64_t ms)
+{
+    int64_t seconds = ms / 1000, days = seconds / 86400 + 719468, rest = seconds % 86400;
+    int64_t era = days / 146097, day_of_era = days % 146097;
+    int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t month = (5 * day_of_year + 2) / 153, day = day_of_year - (153 * month + 2) / 5 + 1;
+    int64_t year = year_of_era + era * 400 + (month >= 10);
+
+    month += month < 10 ? 3 : -9;
+    snprintf(out, size, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (int)year, (int)month, (int)day,
+             (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60), (int)(ms % 1000));
+}
+
+/* Text that reached the format without log_quote(): no control character may leave. */
+static void scrub(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+    }
+}
+
+/* Bounded output; what does not fit is left out. */
+struct out {
+    char *at, *end;
+};
+
+static void out_put(struct out *o, const char *data, size_t size)
+{
+    size_t n = MIN(size, (size_t)(o->end - o->at));
+
+    memcpy(o->at, data, n);
+    o->at += n;
+}
+
+/* Ends of the value at `p`: after its closing quote, or at the next blank. */
+static const char *value_end(const char *p)
+{
+    if (*p != '"')
+        return p + strcspn(p, " ");
+    for (p++; *p != '\0' && *p != '"'; p++) {
+        if (*p == '\\' && p[1] != '\0')
+            p++;
+    }
+    return *p == '"' ? p + 1 : p;
+}
+
+/* One `key=value` as a member; quoted values are JSON already. A pair that would not fit whole is left out.
+ */
+static bool put_member(struct out *o, const char *key, size_t key_size, const char *value, size_t size)
+{
+    bool quoted = size >= 2 && value[0] == '"' && value[size - 1] == '"';
+    const char *mark = quoted ? "" : "\"";
+
+    if ((size_t)(o->end - o->at) < key_size + (quoted ? 1 : 6) * size + 8)
+        return false;
+    o->at += sprintf(o->at, ",\"%.*s\":%s", (int)key_size, key, mark);
+    if (quoted)
+        out_put(o, value, size);
+    else
+        o->at = quote_inside(o->at, (const unsigned char *)value, size);
+    out_put(o, mark, strlen(mark));
+    return true;
+}
+
+static void put_json_pairs(struct out *o, const char *p)
+{
+    while (*p != '\0') {
+        size_t key_size = strcspn(p, " =");
+        const char *value = p + key_size, *end;
+
+        if (*value != '=') { /* A word that is no pair. */
+            p += key_size + (*value == ' ');
+            continue;
+        }
+        value++;
+        end = value_end(value);
+        if (!put_member(o, p, key_size, value, (size_t)(end - value)))
+            return;
+        p = end + strspn(end, " ");
+    }
+}
+
+/* Formats on a deep stack: printf is a library that does not know about fibers. */
+static void line_format(void *arg)
+{
+    struct line *l = arg;
+    struct out o = {l->text, l->text + sizeof l->text - 3}; /* Room for the end of the line. */
+    struct shard *shard = shard_self();
+    char time[64], where[24] = "";
+
+    vsnprintf(l->pairs, sizeof l->pairs, l->format, l->args);
+    scrub(l->pairs);
+    put_time(time, sizeof time, now_ms());
+    if (log_json) {
+        if (shard != NULL)
+            snprintf(where, sizeof where, ",\"shard\":%u", shard->index);
+        o.at += snprintf(o.at, 512, "{\"time\":\"%s\",\"level\":\"%s\"%s,\"event\":\"%.256s\"", time,
+                         level_names[l->level], where, l->event);
+        put_json_pairs(&o, l->pairs);
+        *o.at++ = '}';
+    } else {
+        if (shard != NULL)
+            snprintf(where, sizeof where, "[%u] ", shard->index);
+        o.at += snprintf(o.at, 512, "%s %s %s%.256s%s", time, level_names[l->level], where, l->event,
+                         l->pairs[0] != '\0' ? " " : "");
+        out_put(&o, l->pairs, strlen(l->pairs));
+    }
+    *o.at++ = '\n';
+    l->size = (size_t)(o.at - l->text);
+}
+
+/* ---- The rings and their drain ---------------------------------------------------------------------------
+ */
+
+static void futex_call(int op, uint32_t value)
+{
+    syscall(SYS_futex, &pending, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+static void write_now(const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(STDERR_FILENO, data, size);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return; /* Nobody is there to tell. */
+        data += n;
+        size -= (size_t)n;
+    }
+}
+
+static struct ring *ring_of_thread(void)
+{
+    struct ring *r = own_ring;
+
+    if (r != NULL)
+        return r;
+    r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->next = atomic_load(&rings);
+    while (!atomic_compare_exchange_weak(&rings, &r->next, r))
+        ;
+    own_ring = r;
+    return r;
+}
+
+static void ring_drop(struct ring *r)
+{
+    if (r != NULL)
+        atomic_fetch_add_explicit(&r->dropped, 1, memory_order_relaxed);
+    if (shard_self() != NULL)
+        shard_self()->metrics->log_dropped++;
+}
+
+static void ring_put(struct ring *r, const char *line, size_t size)
+{
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
+    size_t at = head % RING_SIZE, first = MIN(size, RING_SIZE - at);
+
+    if (RING_SIZE - (head - atomic_load_explicit(&r->tail, memory_order_acquire)) < size) {
+        ring_drop(r);
+        return;
+    }
+    memcpy(r->bytes + at, line, first);
+    memcpy(r->bytes, line + first, size - first);
+    atomic_store_explicit(&r->head, head + size, memory_order_release);
+    if (atomic_exchange(&pending, 1) == 0)
+        futex_call(FUTEX_WAKE, 1);
+}
+
+/* False: the reader took nothing for STOP_TIMEOUT_MS while the process wants to end. */
+static bool drain_write(const char *data, size_t size)
+{
+    while (size > 0) {
+        struct pollfd fd = {STDERR_FILENO, POLLOUT, 0};
+        ssize_t n;
+
+        if (poll(&fd, 1, STOP_TIMEOUT_MS) <= 0) {
+            if (stopping)
+                return false;
+            continue;
+        }
+        n = write(STDERR_FILENO, data, MIN(size, WRITE_SIZE_MAX));
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return true; /* Nobody reads standard error: the lines are lost, the server goes on. */
+        if (n > 0) {
+            data += n;
+            size -= (size_t)n;
+        }
+    }
+    return true;
+}
+
+static bool drain_ring(struct ring *r)
+{
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire);
+    uint64_t dropped = atomic_load_explicit(&r->dropped, memory_order_relaxed);
+    bool ok = true;
+
+    while (ok && tail < head) {
+        size_t at = tail % RING_SIZE, size = MIN(head - tail, RING_SIZE - at);
+
+        ok = drain_write(r->bytes + at, size);
+        tail += size;
+        atomic_store_explicit(&r->tail, tail, memory_order_release);
+    }
+    if (ok && dropped != r->dropped_told) {
+        char line[96];
+        int n = snprintf(line, sizeof line,
+                         log_json ? "{\"event\":\"log lines dropped\",\"count\":\"%llu\"}\n"
+                                  : "log lines dropped count=%llu\n",
+                         (unsigned long long)(dropped - r->dropped_told));
+
+        r->dropped_told = dropped;
+        ok = drain_write(line, (size_t)n);
+    }
+    return ok;
+}
+
+static void *drain_main(void *arg)
+{
+    bool ok = true, last = false;
+
+    while (ok && !last) {
+        if (atomic_exchange(&pending, 0) == 0 && !stopping) {
+            futex_call(FUTEX_WAIT, 0);
+            continue;
+        }
+        last = stopping;
+        for (struct ring *r = atomic_load(&rings); ok && r != NULL; r = r->next)
+            ok = drain_ring(r);
+    }
+    return NULL;
+}
+
+int log_start(void)
+{
+    int rc;
+
+    ASSERT(!running);
+    stopping = false;
+    rc = pthread_create(&drain_thread, NULL, drain_main, NULL);
+    if (rc != 0)
+        return -rc;
+    pthread_setname_np(drain_thread, "log");
+    running = true;
+    return 0;
+}
+
+void log_stop(void)
+{
+    if (!running)
+        return;
+    running = false;
+    stopping = true;
+    atomic_store(&pending, 1);
+    futex_call(FUTEX_WAKE, 1);
+    pthread_join(drain_thread, NULL);
+}
+
+void log_event(enum log_level level, const char *event, const char *format, ...)
+{
+    static _Thread_local struct line line; /* Too large for a fiber's stack; nothing below suspends. */
+    struct ring *r;
+
+    if (!log_enabled(level))
+        return;
+    line.level = level;
+    line.event = event;
+    line.format = format;
+    va_start(line.args, format);
+    if (fiber_self() != NULL)
+        core_call(line_format, &line);
+    else
+        line_format(&line);
+    va_end(line.args);
+    if (!running) {
+        write_now(line.text, line.size);
+        return;
+    }
+    r = ring_of_thread();
+    if (r != NULL)
+        ring_put(r, line.text, line.size);
+    else
+        ring_drop(NULL);
+}

@@ -1,0 +1,8 @@
+/* core/notify.h -- tells the service manager how the process is, by sd_notify(3)'s protocol: a datagram to
+ * the socket that NOTIFY_SOCKET names. Without it nothing happens. From any thread but a shard's: it may
+ * block shortly. */
+#pragma once
+
+/* `state` as sd_notify(3) has it, for instance "READY=1\nSTATUS=serving". 0, or -errno, which nobody needs to
+ * act on. */
+int notify_manager(const char *state);
