@@ -1,0 +1,105 @@
+/* net/conn.h -- a stream connection: a socket, perhaps under TLS, embedded in the session that owns it.
+ *
+ * Reading.  While the peer is quiet one poll is armed and no buffer is held; once he speaks a receive is
+ * armed instead, for CONN_QUIET_MS after his last bytes or until conn_rest(). Bytes go to ops->data(), which
+ *           says how many it has taken; the rest is kept, in order, and offered again with what follows it.
+ * Writing.  conn_write() copies into pending blocks and conn_write_loan() lends; all that one turn of the
+ * loop wrote leaves in one send (one send is in flight at a time), sealed on its way when TLS is on. Ending.
+ * The peer's end or an error comes once as ops->ended(). The owner ends with conn_close() (what is written
+ * still leaves) or conn_abort(). ops->closed() is last: nothing refers to the record any more.
+ *
+ * Owner:    whoever embeds it; one shard. All callbacks come from the loop, never inside a call of this
+ * header, and these calls may be made anywhere on the shard: in a callback, on a fiber. Memory:   idle and in
+ * plain text the record alone. Input kept: at most input_max and, on top of it, what one receive and one TLS
+ * record bring. Output: CONN_QUEUED_MAX, and CONN_SEAL_WINDOW of ciphertext. Deadlines (login, idle, slow
+ * readers) are the owner's timers; a close that cannot flush ends by itself. */
+#pragma once
+#include "core/io.h"
+#include "core/shard.h"
+#include "net/tls.h"
+
+#define CONN_QUEUED_MAX  (512 * 1024) /* An owner that writes on beyond it has no back-pressure: -ENOBUFS. */
+#define CONN_SEND_MAX    (128 * 1024) /* Of one send. */
+#define CONN_SEAL_WINDOW (64 * 1024)  /* Plaintext sealed for one send. */
+#define CONN_VECTOR_MAX  16
+#define CONN_QUIET_MS    1500
+#define CONN_CLOSE_MS    10000 /* For the last bytes of a conn_close(). */
+
+struct conn;
+struct conn_output;
+
+struct conn_ops {
+    /* `in`: all that is not yet taken. Returns how many bytes of it are taken now. Is called again when more
+     * has come. One that takes nothing while `in` holds input_max bytes and is not paused gets
+     * ended(-EMSGSIZE). */
+    size_t (*data)(struct conn *c, struct slice in);
+    /* Some of what was written has left: ask conn_queued(). May be NULL. */
+    void (*sent)(struct conn *c);
+    /* The TLS handshake of conn_start_tls() is done: ask c->tls. May be NULL if TLS is never started. */
+    void (*secured)(struct conn *c);
+    /* No more will come; bytes that were not taken are gone. why: 0 (the peer closed), -ECONNRESET, -EPIPE,
+     * -EPROTO (TLS: see tls_error()), -EMSGSIZE, -ENOBUFS... After an error (not after 0) nothing can leave
+     * either. The owner closes, now or when its work is done. Does not come once the owner has closed. */
+    void (*ended)(struct conn *c, int why);
+    /* After conn_close() or conn_abort(): the socket is closed, c may be freed. */
+    void (*closed)(struct conn *c);
+};
+
+struct conn { /* Read `sock`, `peer`, `tls` and the counts; the rest is private. */
+    const struct conn_ops *ops;
+    struct sock sock;
+    struct net_addr peer;
+    uint8_t state;     /* enum conn_state */
+    uint8_t read_mode; /* What read_op is. */
+    bool paused, quiet;
+    bool ended, ended_told, closing, aborting, shut;
+    bool flush_posted, in_data, tls_client, tls_shut;
+    int ended_why;
+    struct tls *tls; /* NULL: plain text. */
+    struct io_op read_op, send_op;
+    struct shard_message flush; /* To this shard itself: work for the loop. */
+    struct timer timer;         /* Quiet, or closing. */
+    struct conn_output *output; /* NULL: nothing is written and unsent. */
+    char *input;                /* NULL: nothing is kept. */
+    uint32_t input_size, input_capacity, input_max;
+    uint64_t bytes_in, bytes_out; /* On the wire. */
+};
+
+/* Takes sock. Reading starts when the loop gets to it, so a greeting may be written first. Takes `sock`. */
+void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
+               const struct conn_ops *ops);
+
+/* ---- Writing: never fails. What is written after an error or a close goes nowhere. ----------------------
+ */
+
+void conn_write(struct conn *c, struct slice data);
+/* Lends `data` until release(arg), which comes from the loop, exactly once, whatever happens to c. */
+void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg);
+/* Plaintext bytes written and not yet taken by the kernel: the owner's back-pressure. */
+size_t conn_queued(const struct conn *c);
+
+/* ---- Reading ------------------------------------------------------------------------------------------- */
+
+/* No data() until conn_resume(), which then offers what is kept even if nothing new comes. While paused the
+ * peer is slowed down by his window; his going away is noticed when something is written. */
+void conn_pause(struct conn *c);
+void conn_resume(struct conn *c);
+/* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
+void conn_rest(struct conn *c);
+
+/* ---- TLS ----------------------------------------------------------------------------------------------- */
+
+/* After the reply that says so was written (RFC 2595, 3207), or first of all (implicit TLS). Every byte that
+ * came before that reply left is thrown away; data() brings plaintext of the handshake's other side only.
+ * Then secured(), or ended(-EPROTO). */
+void conn_start_tls(struct conn *c, struct tls_context *context, struct slice alpn);
+/* The same as a client. `name` and `ticket`: see tls_connect(). */
+void conn_start_tls_client(struct conn *c, struct tls_context *context, struct slice name, struct slice alpn,
+                           struct slice ticket);
+
+/* ---- Ending -------------------------------------------------------------------------------------------- */
+
+/* No data() from here on. What is written leaves first, then close_notify, then the socket closes. */
+void conn_close(struct conn *c);
+/* At once: what is unsent is lost. */
+void conn_abort(struct conn *c);

@@ -1,0 +1,100 @@
+/* net/tls.h -- TLS in memory: ciphertext in, plaintext out, and back. No sockets here; see net/conn.h.
+ * Two implementations, chosen at link time: net/tls_boring.c (BoringSSL), and net/tls_sim.c, the simulator's
+ * stand-in, which has the same record sizes, keeps nothing secret, and replays.
+ *
+ * TLS 1.2 and 1.3 (RFC 5246, 8446), AEAD suites only; no renegotiation, no compression, no session ids;
+ * tickets (RFC 5077, 8446) under keys that the caller shares between shards; SNI (RFC 6066); ALPN (RFC 7301).
+ *
+ * Owner:  one shard; no locks. Call it from the loop's own stack: a handshake needs some 10 KiB of it.
+ * Memory: a live session costs a few KiB of the process's heap. Plaintext that comes out lives in the context
+ *         and dies at the next call for any session of that context.
+ * Errors: what the peer does wrong is TLS_FAILED, never an -errno; the alert for him is in the output. */
+#pragma once
+#include "core/base.h"
+#include "core/heap.h"
+
+#define TLS_RECORD_MAX      16384 /* Plaintext of a record: what one call of tls_seal() takes. */
+#define TLS_RECORD_OVERHEAD 22    /* TLS 1.3: header 5, type 1, tag 16. (TLS 1.2 with GCM: 29.) */
+#define TLS_TICKET_KEY_SIZE 48    /* Name 16, MAC key 16, cipher key 16. */
+#define TLS_NAME_MAX        255
+#define TLS_ERROR_MAX       256
+#define TLS_TICKET_MAX      4096 /* What a client keeps of a session, to resume it. */
+
+/* ---- Contexts ----------------------------------------------------------------------------------------- */
+
+struct tls_context;
+
+struct tls_pair {
+    struct slice name; /* "mail.example.org" or "*.example.org"; empty: for whoever names nothing known. */
+    struct slice cert; /* PEM: the certificate, then its chain. */
+    struct slice key;  /* PEM, not encrypted. */
+};
+
+/* For servers. The first pair is the default. Copies what it needs. 0; -EINVAL with a line in `error` that
+ * says which pair is wrong and why. */
+MUST_CHECK int tls_context_create(const struct tls_pair *pairs, unsigned count,
+                                  const uint8_t ticket_key[TLS_TICKET_KEY_SIZE],
+                                  struct tls_context **context_out, char error[TLS_ERROR_MAX]);
+/* New tickets are made under this key from now on; those made under the one before it are still taken. */
+void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TICKET_KEY_SIZE]);
+/* For clients. `ca` in PEM: who must have signed the server's certificate; empty: anybody (for load
+ * generators). */
+MUST_CHECK int tls_context_create_client(struct slice ca, struct tls_context **context_out,
+                                         char error[TLS_ERROR_MAX]);
+/* Gives up the caller's reference: the context goes with its last session. NULL is allowed. */
+void tls_context_release(struct tls_context *c);
+
+/* ---- Sessions ----------------------------------------------------------------------------------------- */
+
+struct tls;
+
+/* A server's session. `alpn` is a literal: the one protocol that is spoken here. A client that offers a list
+ * without it is refused (one that offers nothing is not): RFC 7301, and ALPACA. NULL: no memory. */
+MUST_CHECK struct tls *tls_accept(struct tls_context *c, struct slice alpn);
+/* A client's session. `name` is checked in the certificate when the context has a CA. `ticket` of an earlier
+ * session, or empty. */
+MUST_CHECK struct tls *tls_connect(struct tls_context *c, struct slice name, struct slice alpn,
+                                   struct slice ticket);
+/* Wipes. Sends nothing. NULL is allowed. */
+void tls_free(struct tls *t);
+
+/* Ciphertext for the peer. Calls append to it; its owner sends data[0, size) and then sets size to 0 or calls
+ * tls_output_fini(). One per session suffices. Zeroed is empty. */
+struct tls_output {
+    char *data;
+    uint32_t size, capacity;
+};
+void tls_output_fini(struct tls_output *o);
+
+enum tls_event {
+    TLS_WAIT,    /* All of *in is taken; more is needed. */
+    TLS_SECURED, /* The handshake is done, once. Call again. */
+    TLS_DATA,    /* *plain_out is plaintext, at most a record. Call again. */
+    TLS_ENDED,   /* The peer's close_notify: nothing more will come. */
+    TLS_FAILED,  /* Not TLS, or a bad record. Send the output (an alert), and close. */
+};
+
+/* Takes ciphertext off the front of *in and appends answers to *out. Call until TLS_WAIT, TLS_ENDED or
+ * TLS_FAILED. A client calls it first with nothing, to begin. */
+MUST_CHECK enum tls_event tls_feed(struct tls *t, struct slice *in, struct slice *plain_out,
+                                   struct tls_output *out);
+
+/* Appends `plain`, at most TLS_RECORD_MAX bytes, as one record (a server's first call adds its tickets). Only
+ * between TLS_SECURED and the end. */
+void tls_seal(struct tls *t, struct slice plain, struct tls_output *out);
+/* Appends close_notify, once; nothing can be sealed after it. Before TLS_SECURED it appends nothing. */
+void tls_close_notify(struct tls *t, struct tls_output *out);
+
+enum tls_state { TLS_HANDSHAKING, TLS_OPEN, TLS_CLOSED };
+enum tls_state tls_state(const struct tls *t);
+
+/* ---- What is known of a session, from TLS_SECURED on --------------------------------------------------- */
+
+const char *tls_version(const struct tls *t); /* "TLSv1.3" */
+const char *tls_cipher(const struct tls *t);  /* "TLS_AES_128_GCM_SHA256" */
+bool tls_resumed(const struct tls *t);
+struct slice tls_server_name(const struct tls *t); /* What the client asked for; empty: nothing. */
+/* After TLS_FAILED: why, for the log. A literal or text of the session. */
+const char *tls_error(const struct tls *t);
+/* A client's newest ticket, to resume with; empty: none came yet. Lives as long as the session. */
+struct slice tls_ticket(const struct tls *t);
