@@ -14,16 +14,18 @@
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"
+#include "core/mail/date.h"
+#include "core/mail/flags.h"
+#include "core/mail/mutf7.h"
+#include "core/mail/structure.h"
+#include "core/mail/uid_set.h"
 #include "net/imap/commands.h"
 
 #define IMAP_SEARCH_KEYS_MAX    1024 /* NOT and OR count too: each message may be asked for each. */
 #define IMAP_SEARCH_DEPTH_MAX   32
 #define IMAP_FETCH_SECTIONS_MAX 128 /* BODY[...] and BINARY[...] in one FETCH. */
 #define IMAP_SECTION_FIELDS_MAX 256 /* Names in one HEADER.FIELDS. */
-#define IMAP_SECTION_DEPTH_MAX  100 /* Numbers in one section's part: as deep as MIME is read. */
 #define IMAP_KEYWORDS_MAX       64  /* In one flag list. */
-#define IMAP_KEYWORD_SIZE_MAX   100
-#define IMAP_MAILBOX_SIZE_MAX   1000 /* UTF-8 bytes. */
 #define IMAP_LIST_PATTERNS_MAX  64
 #define IMAP_ID_PAIRS_MAX       30 /* RFC 2971, 3.3: pairs, bytes of a name, bytes of a value. */
 #define IMAP_ID_NAME_SIZE_MAX   30
@@ -32,26 +34,20 @@
 /* ---- Sets of messages ------------------------------------------------------------------------------------
  */
 
-#define IMAP_STAR 0 /* `*` in a range: the largest number in use. 0 is no number of a message. */
-
-struct imap_range {
-    uint32_t first, last; /* first <= last unless one of them is IMAP_STAR. */
-};
-
+/* Which numbers `*` stands for is known when the command is executed, so a set stays text till then. */
 struct imap_set {
-    struct imap_range *ranges; /* In the client's order; may overlap. */
-    uint32_t count;
-    bool saved; /* `$`: the saved result of a search (RFC 5182); count is 0. */
+    struct slice text; /* A valid `sequence-set`; empty: not given, or `$`. */
+    bool saved;        /* `$`: the saved result of a search (RFC 5182). */
 };
 
-/* The i-th range with `*` replaced by `max`, ordered. max > 0. */
-struct imap_range imap_set_range(const struct imap_set *set, uint32_t i, uint32_t max);
+/* The numbers of a set that is not `$`. `star`: as in uid_set_parse(), and so are the errors. */
+MUST_CHECK int imap_set_resolve(const struct imap_set *set, uint32_t star, struct uid_set *numbers_out);
 
 /* ---- Arguments -------------------------------------------------------------------------------------------
  */
 
 struct imap_flags {  /* Duplicates are gone. */
-    uint32_t system; /* MAIL_* bits (core/mail/flags.h). \Recent is refused. */
+    uint32_t system; /* enum mail_flag, storable ones: \Recent is refused. */
     struct slice *keywords;
     uint32_t keyword_count;
 };
@@ -87,7 +83,7 @@ struct imap_select { /* SELECT, EXAMINE (RFC 7162). */
     bool qresync;
     uint32_t uidvalidity;
     uint64_t modseq;
-    struct imap_set known_uids; /* count 0: not given. */
+    struct imap_set known_uids; /* Empty: not given. */
     struct imap_set match_seqs, match_uids;
 };
 
@@ -157,7 +153,7 @@ enum imap_search_kind {
     IMAP_SEARCH_ALL,
     IMAP_SEARCH_SEQ,     /* set */
     IMAP_SEARCH_UID,     /* set */
-    IMAP_SEARCH_FLAG,    /* flag: a MAIL_* bit. UNSEEN and the like are its negation. */
+    IMAP_SEARCH_FLAG,    /* flag: an enum mail_flag. UNSEEN and the like are its negation. */
     IMAP_SEARCH_RECENT,  /* OLD is its negation, NEW is AND (RECENT, not \Seen). */
     IMAP_SEARCH_KEYWORD, /* text */
     IMAP_SEARCH_HEADER,  /* field, text: BCC, CC, FROM, SUBJECT, TO too. Empty text: the field exists. */
@@ -223,24 +219,13 @@ enum imap_section_kind {
     IMAP_SECTION_RFC822_TEXT,
 };
 
-enum imap_section_text {
-    IMAP_TEXT_ALL, /* The whole message or part. */
-    IMAP_TEXT_HEADER,
-    IMAP_TEXT_HEADER_FIELDS,
-    IMAP_TEXT_HEADER_FIELDS_NOT,
-    IMAP_TEXT_TEXT,
-    IMAP_TEXT_MIME,
-};
-
 struct imap_section {
     enum imap_section_kind kind;
-    enum imap_section_text text;
     bool peek; /* Does not set \Seen. RFC822.HEADER and BINARY.SIZE are so by themselves. */
     bool partial;
-    uint64_t offset, size; /* Of <offset.size>: at most 2^63 - 1 (RFC 9051); RFC 3501 has 32 bits. */
-    uint32_t *part;        /* 1.2.3; part_count 0: the message itself. */
-    uint32_t part_count;
-    struct slice *fields;
+    uint64_t offset, size;  /* Of <offset.size>: at most 2^63 - 1 (RFC 9051); RFC 3501 has 32 bits. */
+    struct section section; /* For structure_section(). */
+    struct slice *fields;   /* Of HEADER.FIELDS and HEADER.FIELDS.NOT. */
     uint32_t field_count;
 };
 
@@ -278,11 +263,10 @@ struct imap_copy { /* COPY, MOVE (RFC 6851). */
 struct imap_append_message {
     struct imap_flags flags;
     bool has_date;
-    int64_t date;         /* Unix seconds. */
-    int16_t zone_minutes; /* East of UTC. */
-    uint64_t size;        /* Of the literal. */
-    bool sync, binary;    /* Of the literal: {n}, ~{n} (RFC 3516). */
-    bool utf8;            /* UTF8 (~{n}: RFC 6855. The next piece begins with ')'. */
+    struct mail_date date;
+    uint64_t size;     /* Of the literal. */
+    bool sync, binary; /* Of the literal: {n}, ~{n} (RFC 3516). */
+    bool utf8;         /* UTF8 (~{n}: RFC 6855. The next piece begins with ')'. */
 };
 
 struct imap_append { /* APPEND, and REPLACE (RFC 8508): up to the first message's literal. */

@@ -43,8 +43,8 @@ void imap_write_literal_header(struct writer *w, uint64_t size);
 /* A mailbox name in modified UTF-7, or in UTF-8 (quoted) when UTF8=ACCEPT is enabled. `name` is valid UTF-8.
  */
 void imap_write_mailbox(struct writer *w, struct slice name, bool utf8);
-/* " 1-Jan-2026 12:00:00 +0100", quotes included. */
-void imap_write_date(struct writer *w, int64_t unix_seconds, int16_t zone_minutes);
+/* `"17-Jul-1996 02:44:25 -0700"`, quotes included. */
+void imap_write_date(struct writer *w, struct mail_date date);
 
 /* ---- Flags -----------------------------------------------------------------------------------------------
  */
@@ -55,8 +55,9 @@ struct imap_keywords {
     uint32_t count; /* <= 64 */
 };
 
-/* `(\Seen \Recent Keyword)`. `system`: MAIL_* bits. Bits above keywords->count are left out. */
-void imap_write_flags(struct writer *w, uint32_t system, bool recent, uint64_t keywords,
+/* `(\Seen \Recent Keyword)`. `system`: enum mail_flag; MAIL_RECENT is \Recent. Bits above keywords->count are
+ * left out. */
+void imap_write_flags(struct writer *w, uint32_t system, uint64_t keywords,
                       const struct imap_keywords *names);
 /* `* FLAGS (...)` and `* OK [PERMANENTFLAGS (... \*)] ...`. `new_keywords`: more keywords can be made. */
 void imap_write_mailbox_flags(struct writer *w, const struct imap_keywords *names, bool read_only,
@@ -67,8 +68,7 @@ struct imap_flag_line {
     uint32_t seq, uid;
     uint64_t modseq;
     uint64_t keywords;
-    uint32_t system;
-    bool recent;
+    uint32_t system; /* enum mail_flag */
 };
 
 /* `* seq FETCH (UID uid MODSEQ (modseq) FLAGS (...))` CRLF, fast: lists of many thousands. */
