@@ -47,6 +47,18 @@ static inline struct list *list_pop_front(struct list *head)
     return node;
 }
 
+/* All of `from`, in order, becomes `to`, whose former links are forgotten. */
+static inline void list_move(struct list *from, struct list *to)
+{
+    list_init(to);
+    if (list_empty(from))
+        return;
+    *to = *from;
+    to->next->prev = to;
+    to->prev->next = to;
+    list_init(from);
+}
+
 #define list_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 #define list_each_safe(it, head)                                                                             \
     for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                                \
