@@ -118,6 +118,12 @@ MUST_CHECK int file_flush(struct file f);
 /* A write and the flush after it, submitted as one chain. */
 MUST_CHECK int file_write_flush(struct file f, const struct iovec *vector, unsigned count, uint64_t offset);
 MUST_CHECK int file_size(struct file f, uint64_t *size_out);
+/* Has the file of that name changed? Equal in all three: no. */
+struct file_info {
+    uint64_t size, inode;
+    int64_t modified_ns;
+};
+MUST_CHECK int file_stat(const char *path, struct file_info *info_out);
 MUST_CHECK int file_truncate(struct file f, uint64_t size);
 /* Reserves space, so that a later write does not change the file's size. */
 MUST_CHECK int file_allocate(struct file f, uint64_t offset, uint64_t size);

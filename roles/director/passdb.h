@@ -1,8 +1,7 @@
 /* roles/director/passdb.h -- who exists, and whether a password is right.
  *
- * Two sources, from the configuration: a passwd-file in Dovecot's format,
- * `user:{SCHEME}hash:uid:gid:gecos:home: shell:extra` (all fields after the user optional), and one static
- * password that fits every user name (for tests).
+ * Two sources, from the configuration: a passwd-file in Dovecot's format (roles/director/passwd_file.h), or
+ * one static password that fits every user name (for tests).
  *
  * The file is read on shard 0, into one immutable table that all shards read; a changed file (looked at, at
  * most once a second, when somebody logs in) or passdb_reload() reads it again, and a file that is wrong is
@@ -12,32 +11,14 @@
  *
  * Owner:  one a shard, opened by the director's start and closed by its stop.
  * Memory: shard 0 owns the table; the others hand it back by message.
- * Bounds: PASSDB_FILE_SIZE_MAX, limits.passdb_users, auth.cache_size entries a shard; hashes run on helper
- * threads, whose queue is bounded: -EAGAIN. */
+ * Bounds: PASSWD_FILE_SIZE_MAX, auth.cache_size entries a shard; hashes run on helper threads, whose queue is
+ *         bounded: -EAGAIN. */
 #pragma once
-#include "core/base.h"
+#include "roles/director/password_scheme.h"
+#include "roles/director/user_name.h"
 
 struct passdb;
 struct shard;
-
-#define USER_NAME_MAX 254 /* As an address, RFC 5321 4.5.3.1.3. */
-#define PASSWORD_MAX  1024
-
-/* A normalised user name: ASCII letters in lower case. */
-struct user_name {
-    uint8_t size;
-    char bytes[USER_NAME_MAX + 1]; /* NUL-terminated, too. */
-};
-
-static inline struct slice user_name_slice(const struct user_name *u)
-{
-    return slice_of(u->bytes, u->size);
-}
-
-/* Lower-cases ASCII. False: empty, too long, or a character that no user name has: allowed are letters,
- * digits and . - _ + = ' with at most one @ that is neither first nor last, no . in front and no two in a
- * row. */
-MUST_CHECK bool user_name_parse(struct slice text, struct user_name *name_out);
 
 struct passdb_result {
     struct user_name user;

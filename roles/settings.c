@@ -1,0 +1,160 @@
+#include "roles/settings.h"
+#include "core/io.h"
+#include "core/net_prefix.h"
+
+#define KIB    UINT64_C(1024)
+#define MIB    (1024 * KIB)
+#define MINUTE UINT64_C(60000)
+#define HOUR   (60 * MINUTE)
+
+const struct config_key settings_keys[] = {
+    {"role", CONFIG_LIST, NULL, "what this process does; as --role", .choices = "proxy|director|backend|all"},
+    {"data", CONFIG_STRING, "/var/lib/trireme", "directory of local state"},
+    {"node", CONFIG_STRING, NULL, "this node's name; default: the host's name"},
+    {"cores", CONFIG_STRING, "auto", "auto, a number of shards, or a list of CPUs such as 0-3,8"},
+    {"cores.shared", CONFIG_BOOL, "false", "use CPUs that another Trireme process has claimed"},
+    {"helpers", CONFIG_U64, "2", "threads for blocking work, such as password hashes", 1, 64},
+    {"memory", CONFIG_STRING, "auto", "auto, or the size of the budget, such as 8GiB"},
+    {"user", CONFIG_STRING, NULL, "whom the process becomes after its start"},
+    {"group", CONFIG_STRING, NULL, "the group; default: the user's own"},
+    {"shutdown.grace", CONFIG_DURATION, "30s", "time that a graceful end may take", 0, HOUR},
+
+    {"imap.listen", CONFIG_LIST, NULL, "ADDR:PORT of IMAP with STARTTLS"},
+    {"imaps.listen", CONFIG_LIST, NULL, "ADDR:PORT of IMAP over TLS"},
+    {"lmtp.listen", CONFIG_LIST, NULL, "ADDR:PORT of LMTP"},
+    {"lmtp.from", CONFIG_LIST, "127.0.0.0/8,::1/128", "networks that may deliver"},
+
+    {"tls.cert", CONFIG_STRING, NULL, "PEM file: the certificate and its chain"},
+    {"tls.key", CONFIG_STRING, NULL, "PEM file: its private key"},
+    {"tls.sni", CONFIG_RECORDS, NULL, "further certificates, each for one server name",
+     .choices = "name|cert|key"},
+
+    {"auth.passwd_file", CONFIG_STRING, NULL,
+     "passwd-file in Dovecot's format; an absolute path, or below data"},
+    {"auth.static_password", CONFIG_STRING, NULL, "any user with this password; for tests, on loopback only"},
+    {"auth.plaintext", CONFIG_STRING, "tls",
+     "tls: passwords need TLS or a loopback peer; always: they do not", .choices = "tls|always"},
+    {"auth.cache_ttl", CONFIG_DURATION, "1h", "how long a right password is remembered; 0: not at all", 0,
+     24 * HOUR},
+    {"auth.cache_size", CONFIG_U64, "65536", "logins that a core remembers, 48 bytes each; 0: none", 0,
+     1 << 24},
+    {"auth.failure_delay", CONFIG_DURATION, "2s", "a wrong password is answered no sooner", 0, MINUTE},
+
+    {"log.level", CONFIG_STRING, "info", "the least important lines that are written",
+     .choices = "debug|info|warn|error"},
+    {"log.format", CONFIG_STRING, "text", "text or json", .choices = "text|json"},
+
+    {"pop3.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3"},
+    {"pop3s.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3 over TLS"},
+    {"link.listen", CONFIG_UNSUPPORTED, NULL, "where other nodes' links arrive"},
+    {"admin.listen", CONFIG_UNSUPPORTED, NULL, "HTTP for metrics, health and the admin API"},
+    {"admin.socket", CONFIG_UNSUPPORTED, NULL, "Unix socket of the operator's command"},
+    {"directors", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the directors' links"},
+    {"backends", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the backends' links"},
+    {"cluster.cert", CONFIG_UNSUPPORTED, NULL, "this node's certificate"},
+    {"cluster.key", CONFIG_UNSUPPORTED, NULL, "its private key"},
+    {"cluster.ca", CONFIG_UNSUPPORTED, NULL, "the cluster's authority"},
+    {"proxy_protocol.from", CONFIG_UNSUPPORTED, NULL, "networks whose connections begin with a PROXY header"},
+    {"xclient.from", CONFIG_UNSUPPORTED, NULL, "networks that may forward client data"},
+    {"objects", CONFIG_UNSUPPORTED, NULL, "message store"},
+    {"index", CONFIG_UNSUPPORTED, NULL, "index store"},
+    {"sessions", CONFIG_UNSUPPORTED, NULL, "shared session and login state"},
+    {"cache.fs.path", CONFIG_UNSUPPORTED, NULL, "cache of messages"},
+    {"cache.fs.size", CONFIG_UNSUPPORTED, NULL, "its size"},
+    {"cache.meta.path", CONFIG_UNSUPPORTED, NULL, "cache of indexes"},
+    {"cache.meta.size", CONFIG_UNSUPPORTED, NULL, "its size"},
+    {"debug.sleep_after", CONFIG_UNSUPPORTED, NULL, "how eagerly sessions sleep"},
+};
+const size_t settings_key_count = ARRAY_COUNT(settings_keys);
+
+static const char *const listen_keys[] = {"imap.listen", "imaps.listen", "lmtp.listen"};
+
+static bool listeners_check(const struct config *c, bool *loopback_out, struct config_error *error)
+{
+    size_t count = 0;
+
+    *loopback_out = true;
+    for (size_t k = 0; k < ARRAY_COUNT(listen_keys); k++) {
+        for (size_t i = 0; i < config_list_count(c, listen_keys[k]); i++, count++) {
+            const char *text = config_list_item(c, listen_keys[k], i);
+            struct net_addr addr;
+
+            if (!net_addr_parse(slice_str(text), &addr))
+                return config_wrong(c, listen_keys[k], error, "'%.80s' is not ADDR:PORT", text);
+            *loopback_out = *loopback_out && net_addr_is_loopback(&addr);
+        }
+    }
+    if (count == 0)
+        return config_wrong(c, "imap.listen", error,
+                            "nothing to listen on: set imap.listen, imaps.listen or lmtp.listen");
+    return true;
+}
+
+static bool auth_check(const struct config *c, bool loopback, struct config_error *error)
+{
+    bool file = config_string(c, "auth.passwd_file") != NULL;
+
+    if (config_string(c, "auth.static_password") == NULL)
+        return file ||
+               config_wrong(c, "auth.passwd_file", error, "is not set: nobody could log in or get mail");
+    if (file)
+        return config_wrong(c, "auth.static_password", error, "cannot stand beside auth.passwd_file");
+    if (!loopback)
+        return config_wrong(
+            c, "auth.static_password", error,
+            "opens every account: allowed only while all listeners are on loopback addresses");
+    return true;
+}
+
+static bool tls_check(const struct config *c, struct config_error *error)
+{
+    bool cert = config_string(c, "tls.cert") != NULL, key = config_string(c, "tls.key") != NULL;
+
+    if (cert != key)
+        return config_wrong(c, cert ? "tls.cert" : "tls.key", error, "needs %s, too",
+                            cert ? "tls.key" : "tls.cert");
+    if (!cert && config_list_count(c, "imaps.listen") > 0)
+        return config_wrong(c, "imaps.listen", error, "needs tls.cert and tls.key");
+    for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
+        if (config_record_field(c, "tls.sni", i, "name") == NULL ||
+            config_record_field(c, "tls.sni", i, "cert") == NULL ||
+            config_record_field(c, "tls.sni", i, "key") == NULL)
+            return config_wrong(c, "tls.sni", error, "entry %zu needs name, cert and key", i + 1);
+    }
+    if (!cert && config_record_count(c, "tls.sni") > 0)
+        return config_wrong(c, "tls.sni", error,
+                            "needs tls.cert and tls.key for clients that name no server");
+    return true;
+}
+
+static bool role_check(const struct config *c, struct config_error *error)
+{
+    if (config_list_count(c, "role") == 0)
+        return config_wrong(c, "role", error, "is not set: name one with --role");
+    return true;
+}
+
+bool settings_check(const struct config *c, struct config_error *error)
+{
+    bool loopback;
+    uint64_t bytes;
+
+    if (!role_check(c, error) || !listeners_check(c, &loopback, error) || !tls_check(c, error) ||
+        !auth_check(c, loopback, error))
+        return false;
+    if (config_string(c, "group") != NULL && config_string(c, "user") == NULL)
+        return config_wrong(c, "group", error, "needs user, too");
+    if (strcmp(config_string(c, "memory"), "auto") != 0 &&
+        !config_size_parse(slice_str(config_string(c, "memory")), &bytes))
+        return config_wrong(c, "memory", error, "is neither auto nor a size such as 8GiB");
+    if (config_string(c, "data")[0] != '/')
+        return config_wrong(c, "data", error, "is not an absolute path");
+    for (size_t i = 0; i < config_list_count(c, "lmtp.from"); i++) {
+        struct net_prefix prefix;
+
+        if (!net_prefix_parse(slice_str(config_list_item(c, "lmtp.from", i)), &prefix))
+            return config_wrong(c, "lmtp.from", error, "'%.80s' is not a network such as 10.0.0.0/8",
+                                config_list_item(c, "lmtp.from", i));
+    }
+    return true;
+}

@@ -1,0 +1,11 @@
+/* roles/settings.h -- every key of the configuration, with type, default and help: the table that docs,
+ * `--help` and the checks are made of. A key that a later version brings is in it as unsupported, so that it
+ * is refused by name rather than accepted without effect. */
+#pragma once
+#include "core/config.h"
+
+extern const struct config_key settings_keys[];
+extern const size_t settings_key_count;
+
+/* What only several keys together show: addresses, pairs of files, what may be open to the world. */
+MUST_CHECK bool settings_check(const struct config *c, struct config_error *error);
