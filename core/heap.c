@@ -340,6 +340,15 @@ char *arena_printf(struct arena *a, const char *format, ...)
     return text;
 }
 
+void arena_wipe(struct arena *a)
+{
+    for (struct arena_block *b = a->block; b != NULL; b = b->older) {
+        asan_unpoison(b->data, b->size);
+        bytes_wipe(b->data, b->size);
+    }
+    arena_reset(a);
+}
+
 void arena_reset(struct arena *a)
 {
     struct arena_block *b = a->block;

@@ -46,6 +46,8 @@ struct slice arena_copy(struct arena *a, struct slice s);
 char *arena_printf(struct arena *a, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Frees all but the first block, which is kept for the next command. */
 void arena_reset(struct arena *a);
+/* The same, after overwriting all of it: it held secrets. */
+void arena_wipe(struct arena *a);
 void arena_fini(struct arena *a);
 
 /* Records of one size. */

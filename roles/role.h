@@ -1,10 +1,10 @@
-/* roles/role.h -- a role is what a process does on each of its shards. Roles never include each other: they speak by
- * link frames (net/link/link.h) whose heads are in roles/words/. */
+/* roles/role.h -- a role is what a process does on each of its shards. Roles never include each other: they
+ * speak by link frames (net/link/link.h) whose heads are in roles/words/. */
 #pragma once
 #include "core/shard.h"
 
-/* Start order: what serves comes before what asks. stop() in the reverse order; both on a fiber. start() logs why it
- * fails and returns -errno. */
+/* Start order: what serves comes before what asks. stop() in the reverse order; both on a fiber. start() logs
+ * why it fails and returns -errno. */
 struct role {
     const char *name;
     int (*start)(struct shard *s);

@@ -1,21 +1,22 @@
 /* net/link/link.h -- the one internal protocol: frames, streams and credit between roles.
  *
- * A stream is one command in flight: opened by whoever asks (a proxy), answered by whoever serves (a director or a
- * backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send LINK_WINDOW bytes
- * a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no credit.
+ * A stream is one command in flight: opened by whoever asks (a proxy), answered by whoever serves (a director
+ * or a backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send
+ * LINK_WINDOW bytes a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no
+ * credit.
  *
  *   opener                                    server
  *     OPEN  head + data (flag LAST: all there) ->
  *     DATA ...                     (flag LAST) ->
  *                                             <- DATA ... (flag HOLD: not to be shown before END)
  *                                             <- END   data + trailer
- *   RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already under way.
- *   An id is used again only after END or RESET came from the server.
+ *   RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already
+ * under way. An id is used again only after END or RESET came from the server.
  *
- * Here: links in memory, between shards of one process, by shard_send(). The frame is written once, by its sender,
- * and read in place; releasing it sends it home, and that is the credit.
- * Owner:  everything belongs to the shard that it lives on; callbacks run from its loop, never inside a call.
- * Memory: a frame received belongs to the callback's owner until link_frame_release(). */
+ * Here: links in memory, between shards of one process, by shard_send(). The frame is written once, by its
+ * sender, and read in place; releasing it sends it home, and that is the credit. Owner:  everything belongs
+ * to the shard that it lives on; callbacks run from its loop, never inside a call. Memory: a frame received
+ * belongs to the callback's owner until link_frame_release(). */
 #pragma once
 #include "core/heap.h"
 #include "core/list.h"
@@ -31,18 +32,19 @@
 
 enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT };
 
-enum link_kind {      /* What an OPEN asks for: who serves it. */
-    LINK_LOGIN = 1,   /* director: credentials -> route */
-    LINK_LOOKUP,      /* director: a recipient -> route */
-    LINK_IMAP,        /* backend: one IMAP command of a session */
-    LINK_SYNC,        /* backend: what is new for a session that idles */
-    LINK_DELIVER,     /* backend: one message for one recipient */
-    LINK_SUBSCRIBE,   /* backend: changes of an account, for as long as the stream lives */
-    LINK_KIND_COUNT
+enum link_kind {                 /* What an OPEN asks for: who serves it. */
+                 LINK_LOGIN = 1, /* director: credentials -> route */
+                 LINK_LOOKUP,    /* director: a recipient -> route */
+                 LINK_IMAP,      /* backend: one IMAP command of a session */
+                 LINK_SYNC,      /* backend: what is new for a session that idles */
+                 LINK_DELIVER,   /* backend: one message for one recipient */
+                 LINK_SUBSCRIBE, /* backend: changes of an account, for as long as the stream lives */
+                 LINK_KIND_COUNT
 };
 
 #define LINK_LAST 1 /* The sender's direction ends with this frame. END implies it. */
-#define LINK_HOLD 2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
+#define LINK_HOLD                                                                                            \
+    2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
 
 struct link_header { /* On the wire: LINK_HEADER_SIZE bytes, little-endian. net/link/frame.c */
     uint32_t stream;
@@ -57,7 +59,7 @@ struct link_stream;
 struct link_frame {
     struct shard_message message; /* First: a frame travels as a message. */
     struct list link;             /* For queues of whoever holds it. */
-    struct link_stream *stream;   /* At the receiver: whom the release credits; NULL when the stream is gone. */
+    struct link_stream *stream; /* At the receiver: whom the release credits; NULL when the stream is gone. */
     struct link_header header;
     uint32_t capacity;
     uint32_t serial; /* Of the sender's stream, and the shard sent to: private, for the way home. */
@@ -72,7 +74,8 @@ static inline struct slice link_frame_data(const struct link_frame *f) /* Payloa
     return slice_of(f->payload + front, (size_t)f->header.size - f->header.trailer_size);
 }
 
-static inline struct slice link_frame_head(const struct link_frame *f) /* Head of an OPEN, trailer of an END. */
+static inline struct slice
+link_frame_head(const struct link_frame *f) /* Head of an OPEN, trailer of an END. */
 {
     size_t at = f->header.type == LINK_OPEN ? 0 : (size_t)f->header.size - f->header.trailer_size;
 
@@ -104,9 +107,10 @@ struct link_stream {
 
 /* ---- Streams ------------------------------------------------------------------------------------------- */
 
-/* Opens a stream to `to`. `last`: the request is complete (head + data fit one frame). The stream lives until the END
- * was delivered to ops->frame(), ops->lost() returned, or link_stream_reset(). head.size + data.size <=
- * LINK_PAYLOAD_MAX. NULL: LINK_STREAMS_MAX streams are open, or no memory: the caller answers UNAVAILABLE. */
+/* Opens a stream to `to`. `last`: the request is complete (head + data fit one frame). The stream lives until
+ * the END was delivered to ops->frame(), ops->lost() returned, or link_stream_reset(). head.size + data.size
+ * <= LINK_PAYLOAD_MAX. NULL: LINK_STREAMS_MAX streams are open, or no memory: the caller answers UNAVAILABLE.
+ */
 MUST_CHECK struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slice head,
                                          struct slice data, bool last, const struct link_stream_ops *ops,
                                          void *owner);
@@ -116,8 +120,8 @@ int64_t link_credit(const struct link_stream *s);
 struct link_frame *link_frame_new(size_t size);
 /* Sends `size` payload bytes of f as DATA. Takes f. flags: LINK_LAST, LINK_HOLD. */
 void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigned flags);
-/* Server: ends the stream with `size` data bytes of f (f may be NULL) and the trailer. Takes f, which must have room
- * for both. Takes the stream: the pointer is dead when this returns. */
+/* Server: ends the stream with `size` data bytes of f (f may be NULL) and the trailer. Takes f, which must
+ * have room for both. Takes the stream: the pointer is dead when this returns. */
 void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct slice trailer);
 /* Either side gives up. Takes the stream; frames still held may be released later. */
 void link_stream_reset(struct link_stream *s);
@@ -141,8 +145,8 @@ void link_writer_fini(struct link_writer *w);
 
 /* ---- Serving ------------------------------------------------------------------------------------------- */
 
-/* A new stream: the server sets s->ops and s->owner, then owns `open` (head and first data in it; flag LAST when the
- * request is complete) until it releases it. May end or reset the stream at once. */
+/* A new stream: the server sets s->ops and s->owner, then owns `open` (head and first data in it; flag LAST
+ * when the request is complete) until it releases it. May end or reset the stream at once. */
 typedef void link_serve_fn(struct link_stream *s, struct link_frame *open);
 
 /* At the start of a shard. The links end with the shard. */

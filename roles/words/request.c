@@ -136,7 +136,7 @@ static bool decode_end(const struct decoder *d)
 
 /* ---- LINK_LOGIN, LINK_LOOKUP --------------------------------------------------------------------------- */
 
-size_t login_request_encode(const struct login_request *r, char out[HEAD_SIZE_MAX])
+size_t login_request_encode(const struct login_request *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -162,7 +162,7 @@ bool login_request_decode(struct slice in, struct login_request *out)
     return true;
 }
 
-size_t login_reply_encode(const struct login_reply *r, char out[HEAD_SIZE_MAX])
+size_t login_reply_encode(const struct login_reply *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -205,7 +205,7 @@ static void decode_token(struct decoder *d, struct token *out)
         d->bad = true;
 }
 
-size_t imap_request_encode(const struct imap_request *r, char out[HEAD_SIZE_MAX])
+size_t imap_request_encode(const struct imap_request *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -232,7 +232,7 @@ bool imap_request_decode(struct slice in, struct imap_request *out)
     return true;
 }
 
-size_t imap_reply_encode(const struct imap_reply *r, char out[HEAD_SIZE_MAX])
+size_t imap_reply_encode(const struct imap_reply *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -256,7 +256,7 @@ bool imap_reply_decode(struct slice in, struct imap_reply *out)
 
 /* ---- LINK_SUBSCRIBE ------------------------------------------------------------------------------------ */
 
-size_t subscribe_request_encode(const struct subscribe_request *r, char out[HEAD_SIZE_MAX])
+size_t subscribe_request_encode(const struct subscribe_request *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -278,7 +278,7 @@ bool subscribe_request_decode(struct slice in, struct subscribe_request *out)
     return true;
 }
 
-size_t subscribe_notice_encode(const struct subscribe_notice *r, char out[HEAD_SIZE_MAX])
+size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -302,7 +302,7 @@ bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out)
 
 /* ---- LINK_DELIVER -------------------------------------------------------------------------------------- */
 
-size_t deliver_request_encode(const struct deliver_request *r, char out[HEAD_SIZE_MAX])
+size_t deliver_request_encode(const struct deliver_request *r, char *out)
 {
     struct encoder e = encode_begin(out);
 
@@ -335,7 +335,7 @@ bool deliver_request_decode(struct slice in, struct deliver_request *out)
     return true;
 }
 
-size_t deliver_reply_encode(const struct deliver_reply *r, char out[HEAD_SIZE_MAX])
+size_t deliver_reply_encode(const struct deliver_reply *r, char *out)
 {
     struct encoder e = encode_begin(out);
 

@@ -7,6 +7,7 @@
 #define WORDS_VERSION 1
 #define USER_SIZE_MAX 255
 #define OPERATION_ID_SIZE 16
+#define PASSWORD_SIZE_MAX 512
 
 /* ---- LINK_LOGIN, LINK_LOOKUP: proxy -> director ---------------------------------------------------------- */
 
@@ -84,19 +85,23 @@ struct deliver_reply { /* Trailer of the END: an LMTP reply. */
 
 /* Each encode writes at most HEAD_SIZE_MAX bytes and returns how many; the slices' sizes are the caller's promise. */
 #define HEAD_SIZE_MAX 4096
-size_t login_request_encode(const struct login_request *r, char out[HEAD_SIZE_MAX]);
+/* What the small ones need, on a stack: everything but a delivery. */
+#define HEAD_SIZE_SMALL 1024
+_Static_assert(HEAD_SIZE_SMALL >= OPERATION_ID_SIZE + TOKEN_SIZE + USER_SIZE_MAX + 64, "an IMAP request fits");
+_Static_assert(HEAD_SIZE_SMALL >= USER_SIZE_MAX + PASSWORD_SIZE_MAX + 64, "a login fits");
+size_t login_request_encode(const struct login_request *r, char *out);
 MUST_CHECK bool login_request_decode(struct slice in, struct login_request *out);
-size_t login_reply_encode(const struct login_reply *r, char out[HEAD_SIZE_MAX]);
+size_t login_reply_encode(const struct login_reply *r, char *out);
 MUST_CHECK bool login_reply_decode(struct slice in, struct login_reply *out);
-size_t imap_request_encode(const struct imap_request *r, char out[HEAD_SIZE_MAX]);
+size_t imap_request_encode(const struct imap_request *r, char *out);
 MUST_CHECK bool imap_request_decode(struct slice in, struct imap_request *out);
-size_t imap_reply_encode(const struct imap_reply *r, char out[HEAD_SIZE_MAX]);
+size_t imap_reply_encode(const struct imap_reply *r, char *out);
 MUST_CHECK bool imap_reply_decode(struct slice in, struct imap_reply *out);
-size_t subscribe_request_encode(const struct subscribe_request *r, char out[HEAD_SIZE_MAX]);
+size_t subscribe_request_encode(const struct subscribe_request *r, char *out);
 MUST_CHECK bool subscribe_request_decode(struct slice in, struct subscribe_request *out);
-size_t subscribe_notice_encode(const struct subscribe_notice *r, char out[HEAD_SIZE_MAX]);
+size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out);
 MUST_CHECK bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out);
-size_t deliver_request_encode(const struct deliver_request *r, char out[HEAD_SIZE_MAX]);
+size_t deliver_request_encode(const struct deliver_request *r, char *out);
 MUST_CHECK bool deliver_request_decode(struct slice in, struct deliver_request *out);
-size_t deliver_reply_encode(const struct deliver_reply *r, char out[HEAD_SIZE_MAX]);
+size_t deliver_reply_encode(const struct deliver_reply *r, char *out);
 MUST_CHECK bool deliver_reply_decode(struct slice in, struct deliver_reply *out);

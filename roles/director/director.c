@@ -1,0 +1,191 @@
+/* roles/director/director.c -- answers 'who is this, and which partition holds his mail': LINK_LOGIN and
+ * LINK_LOOKUP.
+ *
+ * A question is a record while it waits for a fiber, and a fiber while the password is verified. */
+#include "core/fiber.h"
+#include "core/log.h"
+#include "core/metrics.h"
+#include "net/link/link.h"
+#include "roles/director/passdb.h"
+#include "roles/role.h"
+#include "roles/words/place.h"
+#include "roles/words/request.h"
+#include <errno.h>
+
+#define QUESTIONS_MAX 16384 /* A shard: what waits for a fiber or a password hash. */
+
+struct director {
+    struct passdb *passdb;
+    struct slab questions;
+};
+
+struct question {
+    struct director *director;
+    struct link_stream *stream; /* NULL once the proxy has given up. */
+    struct link_frame *open;    /* Holds the bytes of the request, the password among them. */
+    struct login_request request;
+    struct fiber_waiter waiter;
+    bool waiting; /* For a fiber. */
+};
+
+static void question_free(struct question *q)
+{
+    bytes_wipe(q->open->payload, q->open->header.size);
+    link_frame_release(q->open);
+    slab_give(&q->director->questions, q);
+}
+
+static void question_answer(struct question *q, const struct login_reply *reply)
+{
+    char trailer[HEAD_SIZE_SMALL];
+
+    if (q->stream != NULL)
+        link_end(q->stream, NULL, 0, slice_of(trailer, login_reply_encode(reply, trailer)));
+    question_free(q);
+}
+
+static enum login_result login_result_of(int rc)
+{
+    switch (rc) {
+    case 0:
+        return LOGIN_OK;
+    case -EACCES:
+    case -ENOENT:
+        return LOGIN_REFUSED;
+    case -EPERM:
+        return LOGIN_DISABLED;
+    default:
+        return LOGIN_UNAVAILABLE;
+    }
+}
+
+/* A recipient is the user of that full name or, if there is none, of his local part. A static password makes
+ * every name a user, and then the local part alone decides. */
+static int recipient_find(struct passdb *passdb, struct slice address, struct passdb_result *result)
+{
+    size_t at = slice_find(address, '@');
+    int rc = passdb_exists(passdb, address, result);
+
+    if (at == address.size || (rc == 0 && !result->any_user) || (rc < 0 && rc != -ENOENT))
+        return rc;
+    return passdb_exists(passdb, slice_first(address, at), result);
+}
+
+static void question_run(void *arg)
+{
+    struct question *q = arg;
+    struct passdb *passdb = q->director->passdb;
+    struct metrics *metrics = shard_self()->metrics;
+    struct login_reply reply = {0};
+    struct passdb_result result;
+    int rc;
+
+    if (q->request.lookup)
+        rc = recipient_find(passdb, q->request.user, &result);
+    else
+        rc = passdb_verify(passdb, q->request.user, q->request.password, &result);
+    reply.result = login_result_of(rc);
+    if (rc == 0) {
+        reply.user = user_name_slice(&result.user);
+        reply.partition = (uint16_t)place_self()->partition(reply.user);
+    }
+    if (!q->request.lookup) {
+        metrics->logins += rc == 0;
+        metrics->logins_failed += rc == -EACCES || rc == -EPERM;
+        if (rc == -EACCES || rc == -EPERM)
+            reply.delay_ms = passdb_failure_delay_ms(passdb);
+    }
+    question_answer(q, &reply);
+}
+
+static void question_start(struct question *q);
+
+static void on_fiber_free(struct fiber_waiter *w)
+{
+    struct question *q = CONTAINER_OF(w, struct question, waiter);
+
+    q->waiting = false;
+    question_start(q);
+}
+
+static void question_start(struct question *q)
+{
+    if (fiber_start("login", RUN_INTERACTIVE, question_run, q) != NULL)
+        return;
+    q->waiting = true;
+    q->waiter.free_done = on_fiber_free;
+    fiber_when_free(&q->waiter);
+}
+
+static void on_frame(struct link_stream *s,
+                     struct link_frame *f) /* A question is one frame: nothing follows it. */
+{
+    link_frame_release(f);
+}
+
+static void on_credit(struct link_stream *s)
+{
+}
+
+static void
+on_lost(struct link_stream *s) /* The client is gone. A hash that is being computed is finished. */
+{
+    struct question *q = s->owner;
+
+    q->stream = NULL;
+    if (q->waiting) {
+        fiber_when_free_cancel(&q->waiter);
+        question_free(q);
+    }
+}
+
+static const struct link_stream_ops question_ops = {on_frame, on_credit, on_lost};
+
+static void director_serve(struct link_stream *s, struct link_frame *open)
+{
+    struct director *d = shard_self()->slot[SLOT_DIRECTOR];
+    struct question *q = slab_take(&d->questions);
+    struct login_request request;
+
+    if (q == NULL || !login_request_decode(link_frame_head(open), &request)) {
+        if (q != NULL)
+            slab_give(&d->questions, q);
+        link_frame_release(open);
+        link_stream_reset(s);
+        return;
+    }
+    *q = (struct question){.director = d, .stream = s, .open = open, .request = request};
+    s->ops = &question_ops;
+    s->owner = q;
+    question_start(q);
+}
+
+static int director_start(struct shard *s)
+{
+    struct director *d = heap_zalloc(s->heap, sizeof *d);
+    int rc = passdb_open(s, &d->passdb);
+
+    if (rc < 0) {
+        heap_free(s->heap, d);
+        return rc;
+    }
+    slab_init(&d->questions, s->heap, sizeof(struct question), QUESTIONS_MAX);
+    s->slot[SLOT_DIRECTOR] = d;
+    link_serve(LINK_LOGIN, director_serve);
+    link_serve(LINK_LOOKUP, director_serve);
+    return 0;
+}
+
+static void director_stop(struct shard *s)
+{
+    struct director *d = s->slot[SLOT_DIRECTOR];
+
+    if (d == NULL)
+        return;
+    s->slot[SLOT_DIRECTOR] = NULL;
+    passdb_close(d->passdb);
+    slab_fini(&d->questions);
+    heap_free(s->heap, d);
+}
+
+const struct role role_director = {"director", director_start, director_stop};

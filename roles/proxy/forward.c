@@ -1,0 +1,239 @@
+/* roles/proxy/forward.c -- commands that a backend executes: the request goes out as a link stream with the
+ * session's token; the answer's bytes go to the client as they are, the new token stays here.
+ *
+ * What renumbers the client's view (HOLD) is kept until the END that carries its token: if the backend dies
+ * between, the client has seen neither. */
+#include "core/log.h"
+#include "core/metrics.h"
+#include "roles/proxy/session.h"
+
+#define COPY_MAX                                                                                             \
+    1024 /* Answers up to this size are copied: they leave in one piece with what surrounds them. */
+#define UNAVAILABLE "[UNAVAILABLE] Temporary failure, try again later"
+
+/* ---- The answer
+ * -------------------------------------------------------------------------------------------- */
+
+static void frame_sent(void *arg)
+{
+    link_frame_release(arg);
+}
+
+static void frame_write(struct session *s, struct link_frame *f)
+{
+    struct slice data = link_frame_data(f);
+
+    s->answered = s->answered || data.size > 0;
+    if (data.size <= COPY_MAX) {
+        conn_write(&s->conn, data);
+        link_frame_release(f);
+    } else {
+        conn_write_loan(&s->conn, data, frame_sent, f);
+    }
+}
+
+static void held_write(struct session *s)
+{
+    for (struct list *it; (it = list_pop_front(&s->held)) != NULL;)
+        frame_write(s, CONTAINER_OF(it, struct link_frame, link));
+}
+
+static void held_drop(struct session *s)
+{
+    for (struct list *it; (it = list_pop_front(&s->held)) != NULL;)
+        link_frame_release(CONTAINER_OF(it, struct link_frame, link));
+}
+
+/* The request has ended without an answer. */
+static void run_failed(struct session *s)
+{
+    s->stream = NULL;
+    held_drop(s);
+    if (s->state == SESSION_IDLE) { /* Nothing was shown; the subscription will say when to ask again. */
+        session_bye(s, UNAVAILABLE);
+        return;
+    }
+    s->proxy->shard->metrics->commands_unavailable++;
+    if (s->state == SESSION_ASK)
+        imap_framer_literal_refuse(&s->framer);
+    if (s->answered ||
+        s->state == SESSION_LITERAL) { /* Half an answer or half a literal: no reply would be true. */
+        session_bye(s, UNAVAILABLE);
+        return;
+    }
+    session_reply(s, "NO", UNAVAILABLE);
+    session_ready(s);
+}
+
+static void run_end(struct session *s, struct link_frame *f)
+{
+    struct imap_reply reply;
+
+    s->stream = NULL;
+    if (!imap_reply_decode(link_frame_head(f), &reply)) {
+        log_event(LOG_ERROR, "backend's answer not understood", "sid=%llx hint=versions_differ",
+                  (unsigned long long)s->id);
+        link_frame_release(f);
+        run_failed(s);
+        return;
+    }
+    s->token = reply.token;
+    s->proxy->shard->metrics->commands++;
+    if (s->state ==
+        SESSION_LITERAL) { /* Refused half-way: the client hears of it when it has sent the rest. */
+        list_push_back(&s->held, &f->link);
+        conn_resume(&s->conn);
+        return;
+    }
+    held_write(s);
+    frame_write(s, f);
+    if ((reply.flags & IMAP_REPLY_BYE) != 0) {
+        session_close(s);
+    } else if (s->state == SESSION_IDLE) {
+        session_idle_synced(s);
+    } else {
+        if (s->state == SESSION_ASK) /* Refused before its literal: NO [TRYCREATE] and the like. */
+            imap_framer_literal_refuse(&s->framer);
+        session_ready(s);
+    }
+}
+
+static void append_asked(struct session *s)
+{
+    imap_framer_literal_take(&s->framer);
+    if (s->literal_sync)
+        session_write(s, "+ OK\r\n");
+    s->state = SESSION_LITERAL;
+    session_deadline(s, s->proxy->limits.session_idle_ms);
+    conn_resume(&s->conn);
+}
+
+static void on_frame(struct link_stream *stream, struct link_frame *f)
+{
+    struct session *s = stream->owner;
+
+    if (f->header.type == LINK_END) {
+        run_end(s, f);
+    } else if (s->state == SESSION_ASK && f->header.size == 0) {
+        link_frame_release(f);
+        append_asked(s);
+    } else if ((f->header.flags & LINK_HOLD) != 0) {
+        list_push_back(&s->held, &f->link);
+    } else {
+        frame_write(s, f);
+    }
+}
+
+static void on_credit(struct link_stream *stream)
+{
+    struct session *s = stream->owner;
+
+    if (s->state == SESSION_LITERAL)
+        conn_resume(&s->conn);
+}
+
+static void on_lost(struct link_stream *stream)
+{
+    run_failed(stream->owner);
+}
+
+static const struct link_stream_ops run_ops = {on_frame, on_credit, on_lost};
+
+/* ---- The request
+ * ------------------------------------------------------------------------------------------- */
+
+static void send_data(struct session *s, struct slice data, bool last)
+{
+    do {
+        size_t size = MIN(data.size, LINK_PAYLOAD_MAX);
+        struct link_frame *f = link_frame_new(size);
+
+        if (size > 0)
+            memcpy(f->payload, data.data, size);
+        data = slice_from(data, size);
+        link_send(s->stream, f, size, last && data.size == 0 ? LINK_LAST : 0);
+    } while (data.size > 0);
+}
+
+static struct link_stream *request_open(struct session *s, enum link_kind kind, struct slice text, bool last,
+                                        bool more_follows)
+{
+    struct imap_request request = {.token = s->token, .more_follows = more_follows, .user = session_user(s)};
+    char head[HEAD_SIZE_SMALL];
+    size_t size;
+
+    s->operation++;
+    put_u64(request.operation_id, s->nonce);
+    put_u64(request.operation_id + 8, s->operation);
+    size = imap_request_encode(&request, head);
+    s->answered = false;
+    if (text.size <= LINK_PAYLOAD_MAX - size)
+        return link_open(s->backend, kind, slice_of(head, size), text, last, &run_ops, s);
+    s->stream = link_open(s->backend, kind, slice_of(head, size), slice_of(NULL, 0), false, &run_ops, s);
+    if (s->stream != NULL)
+        send_data(s, text, last);
+    return s->stream;
+}
+
+void session_forward(struct session *s, const struct imap_frame *frame, bool more_follows)
+{
+    bool streamed = frame->kind == IMAP_FRAME_LITERAL;
+
+    s->literal_sync = frame->literal_sync;
+    session_busy(s, streamed ? SESSION_ASK : SESSION_RUN);
+    s->stream = request_open(s, LINK_IMAP, frame->text, !streamed, more_follows);
+    if (s->stream == NULL)
+        run_failed(s);
+}
+
+void session_sync(struct session *s)
+{
+    s->stream = request_open(s, LINK_SYNC, slice_of(NULL, 0), true, false);
+    if (s->stream == NULL)
+        run_failed(s);
+}
+
+/* ---- APPEND's literals
+ * --------------------------------------------------------------------------------------- */
+
+bool session_append_credit(const struct session *s)
+{
+    return s->stream == NULL || link_credit(s->stream) > 0;
+}
+
+/* The command was answered before its literal ended: what still comes of it is dropped. */
+static void append_drain(struct session *s, const struct imap_frame *frame)
+{
+    if (frame->kind == IMAP_FRAME_DATA)
+        return;
+    if (frame->kind == IMAP_FRAME_LITERAL)
+        imap_framer_literal_refuse(&s->framer);
+    held_write(s);
+    session_ready(s);
+}
+
+void session_append_more(struct session *s, const struct imap_frame *frame)
+{
+    if (s->stream == NULL) {
+        append_drain(s, frame);
+        return;
+    }
+    send_data(s, frame->text, frame->kind == IMAP_FRAME_END);
+    session_deadline(s, s->proxy->limits.session_idle_ms);
+    if (frame->kind == IMAP_FRAME_LITERAL) {
+        s->literal_sync = frame->literal_sync;
+        session_busy(s, SESSION_ASK);
+    } else if (frame->kind == IMAP_FRAME_END) {
+        session_busy(s, SESSION_RUN);
+    }
+}
+
+void session_abandon(struct session *s)
+{
+    struct link_stream *stream = s->stream;
+
+    s->stream = NULL;
+    held_drop(s);
+    if (stream != NULL)
+        link_stream_reset(stream);
+}

@@ -1,0 +1,84 @@
+#include "roles/proxy/listener.h"
+#include "core/fiber.h"
+#include "core/log.h"
+#include "core/metrics.h"
+#include <errno.h>
+
+#define RETRY_MS 200 /* Out of slots: sessions end meanwhile, and the backlog waits in the kernel. */
+
+static void accept_done(struct io_op *op)
+{
+    struct listener_accept *a = CONTAINER_OF(op, struct listener_accept, accept.op);
+    struct listener *l = a->listener;
+    struct sock sock = a->accept.sock;
+    struct net_addr peer = a->accept.peer;
+
+    if (l->stopping) {
+        if (op->res >= 0)
+            io_close(sock);
+        return;
+    }
+    if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR) {
+        a->idle = true;
+        if (!timer_armed(&l->retry)) {
+            log_event(LOG_WARN, "accept failed", "error=%d retry_ms=%d hint=raise_LimitNOFILE", -op->res,
+                      RETRY_MS);
+            timer_set(&l->retry, RETRY_MS);
+        }
+        return;
+    }
+    io_accept(l->sock, &a->accept);
+    if (op->res < 0)
+        return;
+    shard_self()->metrics->accepts++;
+    l->accepted(l, sock, &peer);
+}
+
+static void on_retry(struct timer *t)
+{
+    struct listener *l = CONTAINER_OF(t, struct listener, retry);
+
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        if (l->accepts[i].idle) {
+            l->accepts[i].idle = false;
+            io_accept(l->sock, &l->accepts[i].accept);
+        }
+    }
+}
+
+int listener_start(struct listener *l, const struct net_addr *addr)
+{
+    int rc = io_listen(addr, &l->sock);
+
+    if (rc < 0)
+        return rc;
+    l->addr = *addr;
+    timer_init(&l->retry, on_retry);
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        l->accepts[i].listener = l;
+        l->accepts[i].accept.op.done = accept_done;
+        io_accept(l->sock, &l->accepts[i].accept);
+    }
+    return 0;
+}
+
+void listener_stop(struct listener *l)
+{
+    l->stopping = true;
+    timer_cancel(&l->retry);
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        if (l->accepts[i].accept.op.in_flight)
+            io_cancel(&l->accepts[i].accept.op);
+    }
+}
+
+void listener_wait(struct listener *l)
+{
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        while (l->accepts[i].accept.op.in_flight) {
+            if (fiber_sleep_ms(1) < 0)
+                return;
+        }
+    }
+    io_close(l->sock);
+}

@@ -1,0 +1,35 @@
+/* roles/proxy/listener.h -- a listening socket of one shard, with a few accepts in flight: each is one shot,
+ * since only so the kernel tells the peer's address (a multishot accept has one place for all of them). */
+#pragma once
+#include "core/io.h"
+#include "core/list.h"
+#include "core/shard.h"
+
+#define LISTENER_ACCEPTS 8
+
+struct listener;
+
+struct listener_accept {
+    struct io_accept accept;
+    struct listener *listener;
+    bool idle; /* Waits for a slot to become free. */
+};
+
+struct listener {
+    struct sock sock;
+    struct net_addr addr;
+    /* Takes the socket. */
+    void (*accepted)(struct listener *l, struct sock sock, const struct net_addr *peer);
+    void *owner;
+    bool flag; /* The owner's: TLS from the first byte. */
+    bool stopping;
+    struct timer retry; /* After -ENFILE and the like. */
+    struct listener_accept accepts[LISTENER_ACCEPTS];
+};
+
+/* 0, or -errno (address in use...). */
+MUST_CHECK int listener_start(struct listener *l, const struct net_addr *addr);
+/* No more accepted(). */
+void listener_stop(struct listener *l);
+/* After listener_stop(), once all accepts have completed: closes the socket. Fiber; suspends. */
+void listener_wait(struct listener *l);

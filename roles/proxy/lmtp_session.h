@@ -1,0 +1,68 @@
+/* roles/proxy/lmtp_session.h -- LMTP at the proxy (RFC 2033): one stream a recipient to his backend, replies
+ * in the order of RCPT. A record; each state is named for what it waits for.
+ *
+ *   HANDSHAKE -> COMMAND --RCPT--> LOOKUP --director answered--> COMMAND
+ *                  |--DATA, BDAT--> BODY --end, or chunk--> COMMAND
+ *                                     +--end of the message--> REPLIES --all recipients answered--> COMMAND
+ *   any state --deadline, QUIT, end of stream--> CLOSING
+ *
+ * Owner: one shard of the proxy; from its slab. */
+#pragma once
+#include "core/list.h"
+#include "core/shard.h"
+#include "net/conn.h"
+#include "net/link/link.h"
+#include "net/lmtp/lmtp.h"
+#include "roles/proxy/proxy.h"
+
+enum lmtp_state {
+    LMTP_AT_HANDSHAKE,
+    LMTP_AT_COMMAND,
+    LMTP_AT_LOOKUP,
+    LMTP_AT_BODY,
+    LMTP_AT_REPLIES,
+    LMTP_AT_CLOSING
+};
+
+#define LMTP_REPLY_TEXT_MAX 256
+
+struct lmtp_recipient {
+    struct lmtp_session *session;
+    struct link_stream *stream; /* NULL: not opened, or answered. */
+    struct shard *backend;
+    uint16_t code;                 /* 0: no answer yet. */
+    char *user, *folder, *address; /* NUL-terminated, in the transaction's arena. */
+    char text[LMTP_REPLY_TEXT_MAX];
+};
+
+struct lmtp_session {
+    struct conn conn; /* First. */
+    struct proxy *proxy;
+    struct list link;
+    struct lmtp_parser parser;
+    struct lmtp_body body;
+    struct timer timer;   /* Deadline of the state. */
+    struct timer silence; /* BODY: of a stream without credit. */
+    uint8_t state;
+    bool greeted; /* LHLO was said. */
+    bool in_mail, smtputf8;
+    bool streaming; /* The recipients' streams are open: a message is under way. */
+    bool chunked, last_chunk;
+    bool too_large;
+    uint16_t errors;
+    struct arena arena; /* Of the transaction. */
+    char *return_path;
+    char helo[LMTP_DOMAIN_MAX + 1];
+    enum lmtp_reply_id
+        refused; /* A chunk that nobody wants: the reply when it has passed. LMTP_REPLY_COUNT: wanted. */
+    struct lmtp_recipient *recipients; /* limits.recipients of them, allocated at the first RCPT. */
+    uint32_t recipient_count, pending;
+    uint64_t received; /* Bytes of the message. */
+    struct link_stream *lookup;
+    uint64_t id, messages;
+};
+
+/* Takes the socket. */
+void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer);
+/* `421` and a graceful close. */
+void lmtp_bye(struct lmtp_session *l, enum lmtp_reply_id reply);

@@ -1,0 +1,208 @@
+#include "roles/proxy/proxy.h"
+#include "core/config.h"
+#include "core/fiber.h"
+#include "core/io.h"
+#include "core/log.h"
+#include "core/net_prefix.h"
+#include "roles/proxy/lmtp_session.h"
+#include "roles/proxy/session.h"
+#include "roles/proxy/tls_setup.h"
+#include "roles/role.h"
+#include "roles/words/place.h"
+#include <errno.h>
+
+#define STOP_POLL_MS 10
+
+bool proxy_admits(const struct proxy *p)
+{
+    return !p->stopping && p->connections <= p->limits.connections && heap_admits(p->heap);
+}
+
+struct shard *proxy_backend(const struct proxy *p, uint16_t partition)
+{
+    return p->shard->node->shards[place_self()->shard(partition % PARTITION_COUNT)];
+}
+
+bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer)
+{
+    const struct config *config = p->shard->node->config;
+
+    for (size_t i = 0; i < config_list_count(config, "lmtp.from"); i++) {
+        struct net_prefix prefix;
+
+        if (net_prefix_parse(slice_str(config_list_item(config, "lmtp.from", i)), &prefix) &&
+            net_prefix_contains(&prefix, peer))
+            return true;
+    }
+    return false;
+}
+
+/* ---- Listeners
+ * --------------------------------------------------------------------------------------------- */
+
+static void imap_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
+{
+    session_accept(l->owner, sock, peer, l->flag);
+}
+
+static void lmtp_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
+{
+    lmtp_accept(l->owner, sock, peer);
+}
+
+struct listen_kind {
+    const char *key;
+    bool tls;
+    void (*accepted)(struct listener *l, struct sock sock, const struct net_addr *peer);
+};
+
+static const struct listen_kind listen_kinds[] = {
+    {"imap.listen", false, imap_accepted},
+    {"imaps.listen", true, imap_accepted},
+    {"lmtp.listen", false, lmtp_accepted},
+};
+
+static int listen_one(struct proxy *p, const struct listen_kind *kind, const char *text)
+{
+    struct listener *l = &p->listeners[p->listener_count];
+    struct net_addr addr;
+    int rc;
+
+    if (!net_addr_parse(slice_str(text), &addr))
+        return -EINVAL; /* settings_check() has said so already. */
+    l->accepted = kind->accepted;
+    l->owner = p;
+    l->flag = kind->tls;
+    rc = listener_start(l, &addr);
+    if (rc < 0) {
+        log_event(LOG_ERROR, "cannot listen", "key=%s address=%s error=%s", kind->key, text, strerror(-rc));
+        return rc;
+    }
+    p->listener_count++;
+    return 0;
+}
+
+static int listen_all(struct proxy *p)
+{
+    const struct config *config = p->shard->node->config;
+    size_t count = 0;
+    int rc = 0;
+
+    for (size_t k = 0; k < ARRAY_COUNT(listen_kinds); k++)
+        count += config_list_count(config, listen_kinds[k].key);
+    p->listeners = heap_zalloc(p->heap, MAX(count, 1) * sizeof *p->listeners);
+    for (size_t k = 0; rc == 0 && k < ARRAY_COUNT(listen_kinds); k++) {
+        for (size_t i = 0; rc == 0 && i < config_list_count(config, listen_kinds[k].key); i++)
+            rc = listen_one(p, &listen_kinds[k], config_list_item(config, listen_kinds[k].key, i));
+    }
+    return rc;
+}
+
+/* ---- Start and stop
+ * ---------------------------------------------------------------------------------------- */
+
+static void limits_read(struct proxy_limits *limits, const struct node *node)
+{
+    const struct config *c = node->config;
+
+    limits->connections = MAX(config_u64(c, "limits.connections") / node->shard_count, 1);
+    limits->login_timeout_ms = config_duration_ms(c, "limits.login_timeout");
+    limits->session_idle_ms = config_duration_ms(c, "limits.session_idle");
+    limits->idle_keep_alive_ms = config_duration_ms(c, "limits.idle_keep_alive");
+    limits->bad_prelogin = config_u64(c, "limits.bad_prelogin");
+    limits->bad_session = config_u64(c, "limits.bad_session");
+    limits->message_size = config_size(c, "limits.message_size");
+    limits->recipients = config_u64(c, "limits.recipients");
+}
+
+static void sessions_bye(struct proxy *p, bool all)
+{
+    list_each_safe(it, &p->session_list)
+    {
+        struct session *s = CONTAINER_OF(it, struct session, link);
+
+        if (s->state == SESSION_CLOSING && all)
+            conn_abort(&s->conn);
+        else if (all || (s->stream == NULL && s->state != SESSION_CLOSING))
+            session_bye(s, "[UNAVAILABLE] Server shutting down");
+    }
+    list_each_safe(it, &p->lmtp_list)
+    {
+        struct lmtp_session *l = CONTAINER_OF(it, struct lmtp_session, link);
+
+        if (l->state == LMTP_AT_CLOSING && all)
+            conn_abort(&l->conn);
+        else if (all || !l->in_mail)
+            lmtp_bye(l, LMTP_REPLY_SHUTTING_DOWN);
+    }
+}
+
+/* Idle sessions end now; what is in flight has until the grace is over, then it is cut. */
+static void sessions_drain(struct proxy *p)
+{
+    uint64_t grace_ms = config_duration_ms(p->shard->node->config, "shutdown.grace");
+    uint64_t deadline = time_ms() + grace_ms;
+
+    while (p->connections > 0) {
+        bool late = time_ms() >= deadline;
+
+        sessions_bye(p, late);
+        if (late && time_ms() >= deadline + CONN_CLOSE_MS)
+            break;
+        if (fiber_sleep_ms(STOP_POLL_MS) < 0)
+            break;
+    }
+}
+
+static void proxy_stop(struct shard *s)
+{
+    struct proxy *p = s->slot[SLOT_PROXY];
+
+    if (p == NULL)
+        return;
+    p->stopping = true;
+    for (unsigned i = 0; i < p->listener_count; i++)
+        listener_stop(&p->listeners[i]);
+    sessions_drain(p);
+    for (unsigned i = 0; i < p->listener_count; i++)
+        listener_wait(&p->listeners[i]);
+    s->slot[SLOT_PROXY] = NULL;
+    subscriptions_fini(&p->subscriptions);
+    tls_context_release(p->tls);
+    arena_fini(&p->arena);
+    slab_fini(&p->sessions);
+    slab_fini(&p->lmtp_sessions);
+    heap_free(p->heap, p->listeners);
+    heap_free(p->heap, p);
+}
+
+static int proxy_start(struct shard *s)
+{
+    struct proxy *p = heap_zalloc(s->heap, sizeof *p);
+    uint32_t connections;
+    int rc;
+
+    p->shard = s;
+    p->heap = s->heap;
+    p->node_name = config_string(s->node->config, "node");
+    p->plaintext_always = strcmp(config_string(s->node->config, "auth.plaintext"), "always") == 0;
+    p->next_id = random_u64() & UINT64_C(0xffffffff000000);
+    limits_read(&p->limits, s->node);
+    /* One more than is admitted: the one that is told so. */
+    connections = (uint32_t)MIN(p->limits.connections + 1, UINT32_MAX);
+    slab_init(&p->sessions, p->heap, sizeof(struct session), connections);
+    slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
+    list_init(&p->session_list);
+    list_init(&p->lmtp_list);
+    subscriptions_init(&p->subscriptions, p->heap);
+    arena_init(&p->arena, p->heap);
+    s->slot[SLOT_PROXY] = p;
+    rc = tls_setup(p);
+    if (rc == 0)
+        rc = listen_all(p);
+    if (rc < 0)
+        proxy_stop(s);
+    return rc;
+}
+
+const struct role role_proxy = {"proxy", proxy_start, proxy_stop};

@@ -1,0 +1,42 @@
+/* roles/proxy/proxy.h -- what one shard of the proxy holds: listeners, sessions, subscriptions, limits. */
+#pragma once
+#include "core/heap.h"
+#include "core/list.h"
+#include "core/shard.h"
+#include "net/tls.h"
+#include "roles/proxy/listener.h"
+#include "roles/proxy/subscription.h"
+
+struct proxy_limits { /* limits.* of the configuration. */
+    uint64_t connections;
+    uint64_t login_timeout_ms, session_idle_ms, idle_keep_alive_ms;
+    uint64_t bad_prelogin, bad_session;
+    uint64_t message_size, recipients;
+};
+
+struct proxy {
+    struct shard *shard;
+    struct heap *heap;
+    struct proxy_limits limits;
+    struct tls_context *tls; /* NULL: none configured. */
+    bool ticket_key_known;
+    uint8_t ticket_key[TLS_TICKET_KEY_SIZE];
+    const char *node_name;
+    bool plaintext_always; /* auth.plaintext */
+    struct listener *listeners;
+    unsigned listener_count;
+    struct slab sessions, lmtp_sessions;
+    struct list session_list, lmtp_list;
+    struct subscriptions subscriptions;
+    struct arena arena; /* Of the command that is looked at right now: reset at once. */
+    uint64_t next_id;
+    uint64_t connections; /* Open now, both kinds. */
+    bool stopping;
+};
+
+/* False: over a limit, or over the memory budget; the caller says so to the client and closes. */
+bool proxy_admits(const struct proxy *p);
+/* The shard of this process whose backend owns the partition. */
+struct shard *proxy_backend(const struct proxy *p, uint16_t partition);
+/* Networks of lmtp.from; none configured: loopback only. */
+bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer);

@@ -1,0 +1,363 @@
+#include "roles/proxy/session.h"
+#include "core/log.h"
+#include "core/metrics.h"
+#include <errno.h>
+#include <stdio.h>
+
+#define STATE_BIT(s) (1u << SESSION_##s)
+/* States in which bytes of the client are looked at. */
+#define STATES_READING (STATE_BIT(COMMAND) | STATE_BIT(SASL) | STATE_BIT(LITERAL) | STATE_BIT(IDLE))
+
+static bool session_reads(const struct session *s)
+{
+    return ((1u << s->state) & STATES_READING) != 0;
+}
+
+bool session_secure(const struct session *s)
+{
+    return s->conn.tls != NULL || net_addr_is_loopback(&s->conn.peer);
+}
+
+void session_deadline(struct session *s, uint64_t ms)
+{
+    timer_set(&s->timer, (uint32_t)MIN(ms, UINT32_MAX));
+}
+
+/* ---- Replies ---------------------------------------------------------------------------------------------
+ */
+
+void session_write(struct session *s, const char *text)
+{
+    conn_write(&s->conn, slice_str(text));
+}
+
+void session_reply(struct session *s, const char *word, const char *text)
+{
+    conn_write(&s->conn, s->tag_size > 0 ? session_tag(s) : SLICE("*"));
+    session_write(s, " ");
+    session_write(s, word);
+    session_write(s, " ");
+    session_write(s, text);
+    session_write(s, "\r\n");
+}
+
+void session_bye(struct session *s, const char *text)
+{
+    if (s->state == SESSION_CLOSING)
+        return;
+    session_write(s, "* BYE ");
+    session_write(s, text);
+    session_write(s, "\r\n");
+    session_close(s);
+}
+
+void session_bad(struct session *s, const char *text)
+{
+    uint64_t max = s->user_size > 0 ? s->proxy->limits.bad_session : s->proxy->limits.bad_prelogin;
+
+    session_reply(s, "BAD", text);
+    if (++s->bad_count >= max)
+        session_bye(s, "Too many bad commands");
+}
+
+/* ---- States ----------------------------------------------------------------------------------------------
+ */
+
+void session_busy(struct session *s, enum session_state state)
+{
+    s->state = (uint8_t)state;
+    conn_pause(&s->conn);
+}
+
+void session_ready(struct session *s)
+{
+    if (s->state == SESSION_CLOSING)
+        return;
+    s->state = SESSION_COMMAND;
+    if (s->user_size > 0)
+        session_deadline(s, s->proxy->limits.session_idle_ms);
+    conn_resume(&s->conn);
+}
+
+/* A long answer or a long literal is no silence, as long as bytes move. */
+static bool session_moved(struct session *s)
+{
+    uint64_t moved = s->conn.bytes_in + s->conn.bytes_out;
+    bool busy = s->state == SESSION_RUN || s->state == SESSION_LITERAL || s->state == SESSION_ASK;
+
+    if (!busy || moved == s->moved)
+        return false;
+    s->moved = moved;
+    session_deadline(s, s->proxy->limits.session_idle_ms);
+    return true;
+}
+
+static void on_timer(struct timer *t)
+{
+    struct session *s = CONTAINER_OF(t, struct session, timer);
+
+    if (session_moved(s))
+        return;
+
+    switch (s->state) {
+    case SESSION_DELAY:
+        session_login_refuse(s);
+        break;
+    case SESSION_IDLE:
+        session_idle_keep_alive(s);
+        break;
+    case SESSION_CLOSING:
+        break;
+    case SESSION_HANDSHAKE:
+        session_close(s);
+        break;
+    default:
+        session_bye(s,
+                    s->user_size > 0 ? "Disconnected for inactivity" : "Disconnected: not logged in in time");
+    }
+}
+
+/* ---- Input ------------------------------------------------------------------------------------------------
+ */
+
+static void take_tag(struct session *s, const struct imap_frame *frame)
+{
+    ASSERT(frame->tag.size <= sizeof s->tag);
+    memcpy(s->tag, frame->tag.data, frame->tag.size);
+    s->tag_size = (uint8_t)frame->tag.size;
+}
+
+static unsigned session_state_bit(const struct session *s)
+{
+    if (s->user_size == 0)
+        return IMAP_IN_NONE;
+    return s->token.mailbox_id != 0 ? IMAP_IN_SELECTED : IMAP_IN_DESELECTED;
+}
+
+/* A whole command, or an APPEND up to its first literal. */
+static void on_command(struct session *s, const struct imap_frame *frame, bool more_follows)
+{
+    const struct imap_command *command = frame->command;
+    bool streamed = frame->kind == IMAP_FRAME_LITERAL;
+
+    take_tag(s, frame);
+    s->commands++;
+    if (command == NULL && s->user_size == 0) {
+        session_bad(s, "Unknown command, or not before login");
+    } else if (command != NULL && (command->states & session_state_bit(s)) == 0) {
+        if (streamed)
+            imap_framer_literal_refuse(&s->framer);
+        session_bad(s, s->user_size == 0 ? "Log in first" : "Not in this state");
+    } else if (command != NULL &&
+               (imap_command_has(command, IMAP_HAS_LOCAL) || command->id == IMAP_CAPABILITY ||
+                (command->id == IMAP_NOOP && s->user_size == 0))) {
+        session_local(s, command, frame->text);
+    } else {
+        session_forward(s, frame, more_follows);
+    }
+}
+
+static void on_frame_event(struct session *s, const struct imap_frame *frame, bool more_follows)
+{
+    switch (frame->kind) {
+    case IMAP_FRAME_MORE:
+        break;
+    case IMAP_FRAME_CONTINUE:
+        session_write(s, "+ OK\r\n");
+        break;
+    case IMAP_FRAME_WHOLE:
+        on_command(s, frame, more_follows);
+        break;
+    case IMAP_FRAME_LITERAL:
+        if (s->state == SESSION_LITERAL)
+            session_append_more(s, frame);
+        else
+            on_command(s, frame, more_follows);
+        break;
+    case IMAP_FRAME_DATA:
+    case IMAP_FRAME_END:
+        session_append_more(s, frame);
+        break;
+    case IMAP_FRAME_BAD:
+        take_tag(s, frame);
+        if (s->stream != NULL) /* In the middle of an APPEND: nothing of it was committed. */
+            session_abandon(s);
+        session_bad(s, frame->too_big ? "[TOOBIG] Command too large" : frame->reason);
+        if (s->state == SESSION_LITERAL)
+            session_ready(s);
+        break;
+    case IMAP_FRAME_TOO_BIG:
+        session_bye(s, "[TOOBIG] Command too large");
+        break;
+    }
+}
+
+/* One plain line: of a SASL exchange, or DONE. Returns what was consumed. */
+static size_t on_plain_line(struct session *s, struct slice in, bool *more_out)
+{
+    struct imap_frame frame;
+
+    imap_framer_line(&s->framer, in, s->state == SESSION_SASL ? IMAP_SASL_LINE_MAX : IMAP_TAG_SIZE_MAX,
+                     &frame);
+    if (frame.kind == IMAP_FRAME_WHOLE) {
+        if (s->state == SESSION_SASL)
+            session_sasl_line(s, frame.text);
+        else
+            session_idle_line(s, frame.text);
+    } else if (frame.kind != IMAP_FRAME_MORE) {
+        session_bye(s, "[TOOBIG] Line too long or malformed");
+    }
+    *more_out = frame.kind == IMAP_FRAME_MORE;
+    return frame.consumed;
+}
+
+static size_t on_data(struct conn *c, struct slice in)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+    size_t taken = 0;
+    bool more = false;
+
+    while (!more && session_reads(s)) {
+        struct slice rest = slice_from(in, taken);
+        struct imap_frame frame;
+
+        if (s->state == SESSION_SASL || s->state == SESSION_IDLE) {
+            taken += on_plain_line(s, rest, &more);
+            continue;
+        }
+        if (s->state == SESSION_LITERAL) {
+            if (!session_append_credit(s)) {
+                conn_pause(c);
+                break;
+            }
+            rest = slice_first(rest, MIN(rest.size, LINK_PAYLOAD_MAX));
+        }
+        imap_framer_next(&s->framer, rest, &frame);
+        on_frame_event(s, &frame, frame.consumed < rest.size);
+        taken += frame.consumed;
+        more = frame.kind == IMAP_FRAME_MORE;
+    }
+    return taken;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------------------
+ */
+
+static void log_end(const struct session *s, const char *why)
+{
+    char peer[NET_ADDR_TEXT_MAX];
+
+    log_event(LOG_INFO, "session ended",
+              "sid=%llx user=%s peer=%s tls=%s commands=%llu in=%llu out=%llu why=%s",
+              (unsigned long long)s->id, log_quote(session_user(s)), net_addr_format(&s->conn.peer, peer),
+              s->conn.tls != NULL ? tls_version(s->conn.tls) : "none", (unsigned long long)s->commands,
+              (unsigned long long)s->conn.bytes_in, (unsigned long long)s->conn.bytes_out, why);
+}
+
+/* What the session holds elsewhere. */
+static void session_let_go(struct session *s)
+{
+    timer_cancel(&s->timer);
+    session_idle_end(s);
+    session_abandon(s);
+    session_sasl_end(s);
+}
+
+void session_close(struct session *s)
+{
+    if (s->state == SESSION_CLOSING)
+        return;
+    session_let_go(s);
+    s->state = SESSION_CLOSING;
+    log_end(s, "closed");
+    conn_close(&s->conn);
+}
+
+static void on_ended(struct conn *c, int why)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+    const char *text = why == 0 ? "client_closed" : strerror(-why);
+
+    if (s->state == SESSION_CLOSING)
+        return;
+    if (why == -EMSGSIZE) {
+        session_bye(s, "[TOOBIG] Command too large");
+        return;
+    }
+    if (why == -EPROTO && c->tls != NULL) {
+        shard_self()->metrics->tls_failed++;
+        text = tls_error(c->tls);
+    }
+    session_let_go(s);
+    s->state = SESSION_CLOSING;
+    log_end(s, text);
+    conn_close(c); /* A TLS alert may still be waiting to leave. */
+}
+
+static void on_closed(struct conn *c)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+    struct proxy *p = s->proxy;
+
+    p->shard->metrics->bytes_in += c->bytes_in;
+    p->shard->metrics->bytes_out += c->bytes_out;
+    p->shard->metrics->connections--;
+    p->shard->metrics->sessions -= s->user_size > 0;
+    p->connections--;
+    list_remove(&s->link);
+    slab_give(&p->sessions, s);
+}
+
+static void on_secured(struct conn *c)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+    bool implicit = s->commands == 0;
+
+    s->proxy->shard->metrics->tls_handshakes++;
+    s->proxy->shard->metrics->tls_resumed += tls_resumed(c->tls);
+    if (implicit) /* Implicit TLS: the greeting is still due. */
+        session_greet(s);
+    session_ready(s);
+}
+
+static const struct conn_ops session_conn_ops = {
+    .data = on_data,
+    .secured = on_secured,
+    .ended = on_ended,
+    .closed = on_closed,
+};
+
+void session_accept(struct proxy *p, struct sock sock, const struct net_addr *peer, bool tls)
+{
+    struct session *s = slab_take(&p->sessions);
+
+    if (s == NULL) { /* proxy_admits() has left room for this one alone: nothing to say it with. */
+        io_close(sock);
+        p->shard->metrics->accepts_shed++;
+        return;
+    }
+    s->proxy = p;
+    s->id = ++p->next_id;
+    s->nonce = random_u64();
+    list_init(&s->held);
+    list_init(&s->subscriber.link);
+    timer_init(&s->timer, on_timer);
+    imap_framer_init(&s->framer, &imap_framer_prelogin);
+    list_push_back(&p->session_list, &s->link);
+    p->connections++;
+    p->shard->metrics->connections++;
+    conn_init(&s->conn, sock, peer, IMAP_COMMAND_SIZE_MAX + IMAP_SASL_LINE_MAX, &session_conn_ops);
+    if (!proxy_admits(p)) {
+        p->shard->metrics->accepts_shed++;
+        session_bye(s, "[UNAVAILABLE] Too busy, try again later");
+        return;
+    }
+    session_deadline(s, p->limits.login_timeout_ms);
+    if (tls) {
+        s->state = SESSION_HANDSHAKE;
+        conn_start_tls(&s->conn, p->tls, SLICE("imap"));
+    } else {
+        session_greet(s);
+        s->state = SESSION_COMMAND;
+    }
+}

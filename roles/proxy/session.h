@@ -1,0 +1,133 @@
+/* roles/proxy/session.h -- an IMAP session at the proxy: all there is of it, before and after login. A
+ * record, no fiber; each state is named for what it waits for.
+ *
+ *   HANDSHAKE --TLS is up--> COMMAND <-------------------- tagged reply written -----------------------+
+ *                             | |--AUTHENTICATE--> SASL --credentials--> LOGIN --wrong--> DELAY ------>+
+ *                             | |--LOGIN----------------credentials------^ |--right------------------->+
+ *                             | |--IDLE--> IDLE --DONE------------------------------------------------>+
+ *                             | |--APPEND--> ASK --backend wants it--> LITERAL --all of it--> RUN ---->+
+ *                             | +--any other command--> RUN ------------------------------------------>+
+ *   any state --deadline, BYE, end of stream--> CLOSING
+ *
+ * One command at a time: what a client pipelined waits in the connection, so replies keep the order and every
+ * barrier (STARTTLS, LOGIN, IDLE) holds by construction.
+ * Owner: one shard of the proxy; from its slab. */
+#pragma once
+#include "core/list.h"
+#include "core/shard.h"
+#include "net/conn.h"
+#include "net/imap/framer.h"
+#include "net/link/link.h"
+#include "roles/proxy/proxy.h"
+#include "roles/proxy/subscription.h"
+#include "roles/words/request.h"
+
+enum session_state {
+    SESSION_HANDSHAKE,
+    SESSION_COMMAND,
+    SESSION_SASL,
+    SESSION_LOGIN,
+    SESSION_DELAY,
+    SESSION_RUN,
+    SESSION_ASK,
+    SESSION_LITERAL,
+    SESSION_IDLE,
+    SESSION_CLOSING,
+};
+
+struct sasl;
+
+struct session {
+    struct conn conn; /* First. */
+    struct proxy *proxy;
+    struct list link; /* In proxy->sessions. */
+    struct imap_framer framer;
+    struct timer timer; /* Deadline of the state; in IDLE the next keep-alive. */
+    uint8_t state;
+    uint8_t bad_count;
+    bool literal_sync; /* ASK: '+' is due when the backend asks. */
+    bool answered;     /* RUN: bytes of the answer have gone to the client. */
+    bool idle_done;    /* IDLE: DONE came while a difference was being fetched. */
+    bool idle_again;   /* IDLE: the account moved on while a difference was being fetched. */
+    uint8_t tag_size;
+    char tag[IMAP_TAG_SIZE_MAX];
+    struct sasl *sasl;          /* SASL: the exchange. */
+    struct link_stream *stream; /* The request in flight, at the director or the backend. */
+    struct list held;           /* Frames that renumber, kept for the END with their token. */
+    /* Since login: */
+    struct shard *backend;
+    struct token token;
+    uint64_t nonce, operation; /* Operation ids of this session. */
+    uint64_t commands;
+    uint64_t moved; /* Bytes in and out at the last look of the deadline. */
+    uint64_t known; /* Position of the account that the client has been shown. */
+    struct subscriber subscriber;
+    struct login_reply login; /* Kept over DELAY. */
+    uint64_t id;              /* sid= of the log. */
+    uint8_t user_size;        /* 0: nobody is logged in. */
+    char user[USER_SIZE_MAX];
+};
+
+static inline struct slice session_user(const struct session *s)
+{
+    return slice_of(s->user, s->user_size);
+}
+
+static inline struct slice session_tag(const struct session *s)
+{
+    return slice_of(s->tag, s->tag_size);
+}
+
+/* ---- session.c: life, input, deadlines -------------------------------------------------------------------
+ */
+
+/* Takes the socket. */
+void session_accept(struct proxy *p, struct sock sock, const struct net_addr *peer, bool tls);
+/* Moves to a state that takes input, and goes on with what the client has pipelined. */
+void session_ready(struct session *s);
+/* Moves to a state in which nothing is read. */
+void session_busy(struct session *s, enum session_state state);
+/* Tagged reply: `tag word text`. word: "OK", "NO", "BAD". */
+void session_reply(struct session *s, const char *word, const char *text);
+void session_write(struct session *s, const char *text);
+/* BAD, counted; too many end the connection. */
+void session_bad(struct session *s, const char *text);
+/* `* BYE text`, then a graceful close. `text` may begin with a response code. */
+void session_bye(struct session *s, const char *text);
+void session_close(struct session *s);
+void session_deadline(struct session *s, uint64_t ms);
+bool session_secure(const struct session *s); /* TLS, or a loopback peer. */
+
+/* ---- login.c: what is known without a backend ------------------------------------------------------------
+ */
+
+/* Commands with IMAP_HAS_LOCAL, and CAPABILITY. `text` is the whole command; secrets in it are wiped. */
+void session_local(struct session *s, const struct imap_command *command, struct slice text);
+/* One line of a SASL exchange, without its CRLF. */
+void session_sasl_line(struct session *s, struct slice line);
+void session_sasl_end(struct session *s); /* Wipes and frees the exchange, if there is one. */
+/* DELAY is over. */
+void session_login_refuse(struct session *s);
+void session_greet(struct session *s);
+
+/* ---- forward.c: what the backend does
+ * ---------------------------------------------------------------------- */
+
+void session_forward(struct session *s, const struct imap_frame *frame, bool more_follows);
+/* The events of a streamed literal. */
+void session_append_more(struct session *s, const struct imap_frame *frame);
+/* May more of the literal be sent now? */
+bool session_append_credit(const struct session *s);
+/* The session ends while a request is in flight: a command that changes something is finished without it. */
+void session_abandon(struct session *s);
+/* Asks for what is new (IDLE). */
+void session_sync(struct session *s);
+
+/* ---- idle.c
+ * -------------------------------------------------------------------------------------------------- */
+
+void session_idle_begin(struct session *s);
+void session_idle_line(struct session *s, struct slice line);
+void session_idle_synced(struct session *s);
+void session_idle_keep_alive(struct session *s);
+void session_idle_end(struct session *s); /* Leaves the subscription. */

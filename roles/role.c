@@ -1,0 +1,70 @@
+#include "roles/role.h"
+#include "core/config.h"
+#include "core/log.h"
+#include "net/link/link.h"
+#include "roles/words/place.h"
+#include "storage/store.h"
+#include <string.h>
+
+/* What serves starts before what asks. */
+static const struct role *const roles_all[] = {&role_backend, &role_director, &role_proxy};
+
+static unsigned place_partition(struct slice user)
+{
+    return store_partition(store_self(), user);
+}
+
+static unsigned place_shard(unsigned partition)
+{
+    return store_partition_shard(store_self(), partition);
+}
+
+static const struct place place_store = {place_partition, place_shard};
+
+static int store_start(struct shard *s)
+{
+    const struct store_config config = {
+        .node_name = config_string(s->node->config, "node"),
+        .message_size_max = config_size(s->node->config, "limits.message_size"),
+    };
+    struct store *store;
+    int rc = store_open(&config, &store);
+
+    if (rc < 0)
+        log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s", s->index, strerror(-rc));
+    s->slot[SLOT_OTHER] = (void *)(uintptr_t)&place_store;
+    return rc;
+}
+
+static void role_all_stop_from(struct shard *s, size_t count)
+{
+    while (count > 0)
+        roles_all[--count]->stop(s);
+    if (store_self() != NULL)
+        store_close(store_self());
+    link_stop();
+}
+
+static int role_all_start(struct shard *s)
+{
+    int rc = link_start();
+
+    if (rc < 0)
+        return rc;
+    rc = store_start(s);
+    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(roles_all); i++) {
+        rc = roles_all[i]->start(s);
+        if (rc < 0) {
+            role_all_stop_from(s, i);
+            return rc;
+        }
+    }
+    return rc;
+}
+
+static void role_all_stop(struct shard *s)
+{
+    role_all_stop_from(s, ARRAY_COUNT(roles_all));
+}
+
+const struct node_ops role_all_ops = {role_all_start, role_all_stop};
