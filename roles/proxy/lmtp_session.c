@@ -94,7 +94,7 @@ static void helo_keep(struct lmtp_session *l, struct slice domain)
 
 static void on_lhlo(struct lmtp_session *l, const struct lmtp_command *c)
 {
-    char lines[WRITER_NEED_MAX * 4];
+    char lines[WRITER_NEED_MAX * 3];
     struct writer w;
 
     transaction_reset(l);
