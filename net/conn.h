@@ -37,41 +37,48 @@ struct conn_ops {
     void (*sent)(struct conn *c);
     /* The TLS handshake of conn_start_tls() is done: ask c->tls. May be NULL if TLS is never started. */
     void (*secured)(struct conn *c);
-    /* No more will come; bytes that were not taken are gone. why: 0 (the peer closed), -ECONNRESET, -EPIPE,
-     * -EPROTO (TLS: see tls_error()), -EMSGSIZE, -ENOBUFS... After an error (not after 0) nothing can leave
-     * either. The owner closes, now or when its work is done. Does not come once the owner has closed. */
+    /* No more will come; bytes that were not taken are gone. why: 0 (the peer closed), -EPROTO (TLS: see
+     * tls_error()), -EMSGSIZE, -ENOBUFS, -ENOMEM, or the socket's error. After 0 and -EMSGSIZE what is
+     * written still leaves, after the others it does not. The owner closes, now or when its work is done.
+     * Does not come once the owner has closed. */
     void (*ended)(struct conn *c, int why);
     /* After conn_close() or conn_abort(): the socket is closed, c may be freed. */
     void (*closed)(struct conn *c);
 };
 
-struct conn { /* Read `sock`, `peer`, `tls` and the counts; the rest is private. */
+struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn.c. */
     const struct conn_ops *ops;
     struct sock sock;
     struct net_addr peer;
-    uint8_t state;     /* enum conn_state */
-    uint8_t read_mode; /* What read_op is. */
-    bool paused, quiet;
-    bool ended, ended_told, closing, aborting, shut;
-    bool flush_posted, in_data, tls_client, tls_shut;
-    int ended_why;
-    struct tls *tls; /* NULL: plain text. */
-    struct io_op read_op, send_op;
-    struct shard_message flush; /* To this shard itself: work for the loop. */
-    struct timer timer;         /* Quiet, or closing. */
-    struct conn_output *output; /* NULL: nothing is written and unsent. */
-    char *input;                /* NULL: nothing is kept. */
+    uint8_t phase;          /* enum conn_phase */
+    bool active;            /* Receive, do not poll. */
+    bool quiet;             /* Nothing came since the timer was set. */
+    bool read_cancelled;    /* read_op was asked to end early. */
+    bool paused, offer;     /* offer: what is kept is due to be offered. */
+    bool ended, ended_told; /* No more input. */
+    bool broken;            /* No more output. */
+    bool closing, aborting, shut;
+    bool working, posted; /* In a callback of this connection; `work` is under way. */
+    bool sent;            /* ops->sent() is due. */
+    int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
+    char *input;                /* NULL: nothing is kept. */
+    struct conn_output *output; /* NULL: nothing was written for a while. */
+    struct tls *tls;            /* NULL: plain text. */
+    struct tls_output sealed;   /* Ciphertext for the next send. */
+    struct io_op read_op, send_op;
+    struct shard_message work;    /* To this shard itself. */
+    struct timer timer;           /* Quiet; when closing, its deadline. */
     uint64_t bytes_in, bytes_out; /* On the wire. */
 };
 
-/* Takes sock. Reading starts when the loop gets to it, so a greeting may be written first. Takes `sock`. */
+/* Takes sock. Reading starts when the loop gets to it, so a greeting may be written first. */
 void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
                const struct conn_ops *ops);
 
-/* ---- Writing: never fails. What is written after an error or a close goes nowhere. ----------------------
- */
+/* ---- Writing: never fails ------------------------------------------------------------------------------ */
 
+/* What is written after an error or a close, or between conn_start_tls() and secured(), goes nowhere. */
 void conn_write(struct conn *c, struct slice data);
 /* Lends `data` until release(arg), which comes from the loop, exactly once, whatever happens to c. */
 void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg);

@@ -30,7 +30,7 @@ struct sasl {
     enum sasl_mechanism mechanism;
     uint8_t step;
     struct slice user;     /* UTF-8, 1..SASL_USER_MAX bytes, no control bytes. In `bytes`. */
-    struct slice password; /* UTF-8, 1..SASL_PASSWORD_MAX bytes, no NUL. In `bytes`. */
+    struct slice password; /* 1..SASL_PASSWORD_MAX bytes, no NUL, otherwise as sent. In `bytes`. */
     uint32_t used;
     char bytes[SASL_RESPONSE_MAX + SASL_USER_MAX];
 };

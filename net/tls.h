@@ -65,6 +65,7 @@ struct tls_output {
     uint32_t size, capacity;
 };
 void tls_output_fini(struct tls_output *o);
+void tls_output_append(struct tls_output *o, struct slice bytes); /* For implementations. */
 
 enum tls_event {
     TLS_WAIT,    /* All of *in is taken; more is needed. */
@@ -80,7 +81,8 @@ MUST_CHECK enum tls_event tls_feed(struct tls *t, struct slice *in, struct slice
                                    struct tls_output *out);
 
 /* Appends `plain`, at most TLS_RECORD_MAX bytes, as one record (a server's first call adds its tickets). Only
- * between TLS_SECURED and the end. */
+ * between TLS_SECURED and the end. Ask tls_state() behind it: TLS_CLOSED if nothing can be sealed any more.
+ */
 void tls_seal(struct tls *t, struct slice plain, struct tls_output *out);
 /* Appends close_notify, once; nothing can be sealed after it. Before TLS_SECURED it appends nothing. */
 void tls_close_notify(struct tls *t, struct tls_output *out);

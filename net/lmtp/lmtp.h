@@ -127,7 +127,7 @@ struct lmtp_command {
 
 struct lmtp_parser { /* Private. */
     uint32_t scanned;
-    bool skipping, utf8;
+    bool skipping, lost, utf8;
 };
 
 enum lmtp_next { LMTP_MORE, LMTP_COMMAND };

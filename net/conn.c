@@ -1,0 +1,693 @@
+#include "net/conn.h"
+#include "core/heap.h"
+#include "core/metrics.h"
+#include <errno.h>
+#include <poll.h>
+
+/* What happens is noted in the record's fields; conn_work() then does, in a fixed order, all that they ask
+ * for. It runs after every completion, timer and message, and calls from outside send a message for it. So no
+ * callback ever finds the record half-way, and what a turn wrote leaves together. */
+
+enum conn_phase {
+    PHASE_PLAIN,
+    PHASE_TLS_WAIT, /* The reply to STARTTLS must leave, and no read be in flight; input is thrown away. */
+    PHASE_TLS,      /* Shaking hands, or secured. */
+};
+
+#define BLOCK_SIZE_MIN  4000 /* Of written bytes; with its header it fits a size class of 4 KiB. */
+#define BLOCK_SIZE_MAX  16000
+#define INPUT_GROW_SIZE 2048
+
+struct piece { /* Of what was written: a block of our own, or a loan. */
+    struct piece *next;
+    const char *data; /* Not yet sent (TLS: not yet sealed). */
+    uint32_t size;
+    uint32_t room;              /* A block: behind data + size. */
+    void (*release)(void *arg); /* NULL: a block. */
+    void *arg;
+    char bytes[];
+};
+
+struct conn_output {
+    struct piece *first, *last;
+    uint32_t queued;       /* Plaintext bytes that the kernel has not taken. */
+    uint32_t sending;      /* Those of them that the send in flight carries. */
+    uint32_t vector_count; /* 0: the send in flight is `cipher`. */
+    struct tls_output cipher;
+    struct iovec vector[CONN_VECTOR_MAX];
+};
+
+static void conn_work(struct conn *c);
+
+static struct heap *heap(void)
+{
+    return shard_self()->heap;
+}
+
+/* Has conn_work() run soon. */
+static void conn_post(struct conn *c)
+{
+    if (c->working || c->posted)
+        return;
+    c->posted = true;
+    shard_send(shard_self(), &c->work);
+}
+
+static void conn_end(struct conn *c, int why)
+{
+    if (why < 0 && why != -EPROTO && why != -EMSGSIZE)
+        c->broken = true;
+    if (c->ended)
+        return;
+    c->ended = true;
+    c->ended_why = why;
+}
+
+static bool tls_open(const struct conn *c)
+{
+    return c->phase == PHASE_TLS && tls_state(c->tls) == TLS_OPEN;
+}
+
+static bool conn_reads(const struct conn *c)
+{
+    return !c->ended && !c->closing;
+}
+
+/* ---- Input --------------------------------------------------------------------------------------------- */
+
+static void input_drop(struct conn *c)
+{
+    if (c->input != NULL)
+        heap_free(heap(), c->input);
+    c->input = NULL;
+    c->input_size = c->input_capacity = 0;
+    c->offer = false;
+}
+
+static void input_keep(struct conn *c, struct slice bytes)
+{
+    size_t need = c->input_size + bytes.size;
+
+    if (bytes.size == 0)
+        return;
+    if (need > c->input_capacity) {
+        uint32_t capacity = (uint32_t)(need + INPUT_GROW_SIZE);
+        char *input = heap_alloc(heap(), capacity);
+
+        if (c->input != NULL) {
+            memcpy(input, c->input, c->input_size);
+            bytes_wipe(c->input, c->input_size); /* Before a login it may hold a password. */
+            heap_free(heap(), c->input);
+        }
+        c->input = input;
+        c->input_capacity = capacity;
+    }
+    memcpy(c->input + c->input_size, bytes.data, bytes.size);
+    c->input_size = (uint32_t)need;
+}
+
+/* The owner takes what he can of `in`; what is left of it. */
+static struct slice input_give(struct conn *c, struct slice in)
+{
+    enum conn_phase phase = c->phase;
+    size_t taken = c->ops->data(c, in);
+
+    ASSERT(taken <= in.size);
+    if (!conn_reads(c) || c->phase != phase) /* Behind STARTTLS everything is thrown away. */
+        return slice_of(NULL, 0);
+    if (taken == 0 && in.size >= c->input_max && !c->paused)
+        conn_end(c, -EMSGSIZE);
+    return slice_from(in, taken);
+}
+
+static void input_offer(struct conn *c)
+{
+    struct slice rest;
+
+    c->offer = false;
+    if (c->paused || c->input_size == 0 || !conn_reads(c))
+        return;
+    rest = input_give(c, slice_of(c->input, c->input_size));
+    if (rest.size == 0 || c->ended) {
+        bool offer = c->offer; /* Asked for by what has just run. */
+
+        input_drop(c);
+        c->offer = offer;
+        return;
+    }
+    memmove(c->input, rest.data, rest.size);
+    c->input_size = (uint32_t)rest.size;
+}
+
+/* Plaintext came. Straight to the owner if nothing is kept before it. */
+static void input_arrived(struct conn *c, struct slice in)
+{
+    if (!c->paused && c->input_size == 0) {
+        input_keep(c, input_give(c, in));
+        return;
+    }
+    input_keep(c, in);
+    input_offer(c);
+}
+
+static void tls_secured(struct conn *c)
+{
+    struct metrics *m = shard_self()->metrics;
+
+    m->tls_handshakes++;
+    m->tls_resumed += tls_resumed(c->tls);
+    if (c->ops->secured != NULL)
+        c->ops->secured(c);
+}
+
+static void tls_arrived(struct conn *c, struct slice in)
+{
+    struct slice plain;
+
+    while (conn_reads(c)) {
+        bool shaking = tls_state(c->tls) == TLS_HANDSHAKING;
+
+        switch (tls_feed(c->tls, &in, &plain, &c->sealed)) {
+        case TLS_WAIT:
+            return;
+        case TLS_SECURED:
+            tls_secured(c);
+            break;
+        case TLS_DATA:
+            input_arrived(c, plain);
+            break;
+        case TLS_ENDED:
+            conn_end(c, 0);
+            return;
+        case TLS_FAILED:
+            shard_self()->metrics->tls_failed += shaking;
+            conn_end(c, -EPROTO);
+            return;
+        }
+    }
+}
+
+static void bytes_arrived(struct conn *c, struct slice in)
+{
+    c->bytes_in += in.size;
+    shard_self()->metrics->bytes_in += in.size;
+    c->quiet = false;
+    if (!conn_reads(c) || c->phase == PHASE_TLS_WAIT)
+        return;
+    if (c->phase == PHASE_TLS)
+        tls_arrived(c, in);
+    else
+        input_arrived(c, in);
+}
+
+static void recv_done(struct io_op *op)
+{
+    struct conn *c = CONTAINER_OF(op, struct conn, read_op);
+
+    c->working = true;
+    c->read_cancelled = false;
+    if (op->res > 0) {
+        bytes_arrived(c, op->data);
+        io_recv_release(op);
+    } else if (op->res == -ENOBUFS) {
+        c->active = false; /* The poll fires at once, a turn later, when buffers are back. */
+    } else if (op->res != -ECANCELED) {
+        conn_end(c, op->res);
+    }
+    conn_work(c);
+}
+
+static void poll_done(struct io_op *op)
+{
+    struct conn *c = CONTAINER_OF(op, struct conn, read_op);
+
+    c->working = true;
+    c->read_cancelled = false;
+    if (op->res >= 0)
+        c->active = true; /* A receive finds the bytes, the end or the error. */
+    else if (op->res != -ECANCELED)
+        conn_end(c, op->res);
+    conn_work(c);
+}
+
+static void read_cancel(struct conn *c)
+{
+    if (!c->read_op.in_flight || c->read_cancelled)
+        return;
+    c->read_cancelled = true;
+    io_cancel(&c->read_op);
+}
+
+static void read_arm(struct conn *c)
+{
+    if (c->read_op.in_flight) {
+        if (c->read_op.done == recv_done && !c->active)
+            read_cancel(c);
+        return;
+    }
+    if (!conn_reads(c) || c->paused || c->phase == PHASE_TLS_WAIT)
+        return;
+    if (!c->active) {
+        c->read_op.done = poll_done;
+        io_poll(c->sock, &c->read_op);
+        return;
+    }
+    if (!timer_armed(&c->timer)) {
+        c->quiet = true;
+        timer_set(&c->timer, CONN_QUIET_MS);
+    }
+    c->read_op.done = recv_done;
+    io_recv(c->sock, &c->read_op);
+}
+
+/* ---- Output -------------------------------------------------------------------------------------------- */
+
+static void piece_free(struct piece *p)
+{
+    if (p->release != NULL)
+        p->release(p->arg);
+    heap_free(heap(), p);
+}
+
+static void piece_push(struct conn *c, struct piece *p)
+{
+    struct conn_output *out = c->output;
+
+    if (out->last != NULL)
+        out->last->next = p;
+    else
+        out->first = p;
+    out->last = p;
+}
+
+static void piece_pop(struct conn_output *out)
+{
+    struct piece *p = out->first;
+
+    out->first = p->next;
+    if (out->first == NULL)
+        out->last = NULL;
+    piece_free(p);
+}
+
+/* `size` bytes of the first piece are done with. The last block is kept: the next answer fits it. */
+static void piece_consume(struct conn_output *out, size_t size)
+{
+    struct piece *p = out->first;
+
+    p->data += size;
+    p->size -= (uint32_t)size;
+    if (p->size > 0)
+        return;
+    if (p->next != NULL || p->release != NULL || p->data + p->room > p->bytes + BLOCK_SIZE_MIN) {
+        piece_pop(out);
+        return;
+    }
+    p->room += (uint32_t)(p->data - p->bytes);
+    p->data = p->bytes;
+}
+
+static struct conn_output *output_of(struct conn *c)
+{
+    if (c->output == NULL)
+        c->output = heap_zalloc(heap(), sizeof *c->output);
+    return c->output;
+}
+
+/* Not while a send is in flight. */
+static void output_free(struct conn *c)
+{
+    struct conn_output *out = c->output;
+
+    if (out == NULL)
+        return;
+    while (out->first != NULL)
+        piece_pop(out);
+    tls_output_fini(&out->cipher);
+    heap_free(heap(), out);
+    c->output = NULL;
+}
+
+static struct piece *block_new(size_t size)
+{
+    uint32_t room = (uint32_t)MIN(MAX(size, BLOCK_SIZE_MIN), BLOCK_SIZE_MAX);
+    struct piece *p = heap_alloc(heap(), sizeof *p + room);
+
+    *p = (struct piece){.data = p->bytes, .room = room};
+    return p;
+}
+
+/* False: nothing that is written now will leave. */
+static bool output_admits(struct conn *c, size_t size)
+{
+    if (c->broken || c->closing || (c->phase != PHASE_PLAIN && !tls_open(c)))
+        return false;
+    if (conn_queued(c) + size <= CONN_QUEUED_MAX)
+        return true;
+    conn_end(c, -ENOBUFS);
+    conn_post(c);
+    return false;
+}
+
+void conn_write(struct conn *c, struct slice data)
+{
+    struct conn_output *out;
+
+    if (data.size == 0 || !output_admits(c, data.size))
+        return;
+    out = output_of(c);
+    out->queued += (uint32_t)data.size;
+    while (data.size > 0) {
+        struct piece *p = out->last;
+
+        if (p == NULL || p->release != NULL || p->room == 0) {
+            p = block_new(data.size);
+            piece_push(c, p);
+        }
+        size_t size = MIN(data.size, p->room);
+        memcpy((char *)p->data + p->size, data.data, size);
+        p->size += (uint32_t)size;
+        p->room -= (uint32_t)size;
+        data = slice_from(data, size);
+    }
+    conn_post(c);
+}
+
+void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg)
+{
+    struct piece *p = heap_alloc(heap(), sizeof *p);
+
+    ASSERT(release != NULL);
+    if (!output_admits(c, data.size))
+        data.size = 0; /* Only to be given back, from the loop. */
+    *p = (struct piece){.data = data.data, .size = (uint32_t)data.size, .release = release, .arg = arg};
+    output_of(c)->queued += (uint32_t)data.size;
+    piece_push(c, p);
+    conn_post(c);
+}
+
+size_t conn_queued(const struct conn *c)
+{
+    return c->output != NULL ? c->output->queued : 0;
+}
+
+/* Plaintext that is neither sealed nor in flight. */
+static size_t unsealed(const struct conn *c)
+{
+    return c->output != NULL ? c->output->queued - c->output->sending : 0;
+}
+
+/* Nothing written is left on this side of the kernel. */
+static bool output_drained(const struct conn *c)
+{
+    return !c->send_op.in_flight && c->sealed.size == 0 && conn_queued(c) == 0;
+}
+
+static void seal_pieces(struct conn *c)
+{
+    struct conn_output *out = c->output;
+
+    while (out->queued > out->sending && out->sending < CONN_SEAL_WINDOW) {
+        size_t size = MIN(out->first->size, TLS_RECORD_MAX);
+
+        if (size > 0)
+            tls_seal(c->tls, slice_of(out->first->data, size), &c->sealed);
+        out->sending += (uint32_t)size;
+        piece_consume(out, size);
+    }
+}
+
+/* Seals what is written; what is ready to send is c->sealed. */
+static void output_seal(struct conn *c)
+{
+    if (c->output != NULL && tls_open(c)) {
+        seal_pieces(c);
+        if (!tls_open(c))
+            conn_end(c, -EPIPE);
+    }
+    if (c->output != NULL && !tls_open(c))
+        output_free(c); /* The handshake or the session failed: only the alert leaves. */
+    if (c->closing && unsealed(c) == 0)
+        tls_close_notify(c->tls, &c->sealed);
+}
+
+static void send_done(struct io_op *op);
+
+static void send_cipher(struct conn *c)
+{
+    struct conn_output *out = output_of(c);
+    struct tls_output empty = out->cipher; /* What the last send used becomes the next to be filled. */
+
+    out->cipher = c->sealed;
+    c->sealed = empty;
+    out->vector[0] = (struct iovec){out->cipher.data, out->cipher.size};
+    out->vector_count = 0;
+    c->send_op.done = send_done;
+    io_send(c->sock, &c->send_op, out->vector, 1);
+}
+
+static void send_pieces(struct conn *c)
+{
+    struct conn_output *out = c->output;
+    unsigned count = 0;
+
+    while (out->first != NULL && out->first->size == 0 && out->first->release != NULL)
+        piece_pop(out);
+    for (struct piece *p = out->first; p != NULL && count < CONN_VECTOR_MAX && out->sending < CONN_SEND_MAX;
+         p = p->next) {
+        out->vector[count++] = (struct iovec){(void *)p->data, p->size};
+        out->sending += p->size;
+    }
+    if (out->sending == 0)
+        return;
+    out->vector_count = count;
+    c->send_op.done = send_done;
+    io_send(c->sock, &c->send_op, out->vector, count);
+}
+
+static void output_flush(struct conn *c)
+{
+    if (c->send_op.in_flight)
+        return;
+    if (c->broken) {
+        output_free(c);
+        tls_output_fini(&c->sealed);
+        return;
+    }
+    if (c->phase == PHASE_TLS) {
+        output_seal(c);
+        if (c->sealed.size > 0)
+            send_cipher(c);
+        return;
+    }
+    if (c->phase == PHASE_TLS_WAIT && c->read_op.in_flight)
+        return; /* A read that began before the reply left must not see what comes after it. */
+    if (c->output != NULL)
+        send_pieces(c);
+}
+
+static void send_done(struct io_op *op)
+{
+    struct conn *c = CONTAINER_OF(op, struct conn, send_op);
+    struct conn_output *out = c->output;
+
+    c->working = true;
+    for (unsigned i = 0; i < out->vector_count; i++)
+        piece_consume(out, out->vector[i].iov_len);
+    out->queued -= out->sending;
+    c->sent = out->sending > 0;
+    out->sending = 0;
+    out->cipher.size = 0;
+    if (op->res < 0) {
+        conn_end(c, op->res);
+    } else {
+        c->bytes_out += (uint32_t)op->res;
+        shard_self()->metrics->bytes_out += (uint32_t)op->res;
+    }
+    conn_work(c);
+}
+
+/* An idle connection keeps nothing. */
+static void output_rest(struct conn *c)
+{
+    if (c->active)
+        return;
+    if (!c->send_op.in_flight && conn_queued(c) == 0)
+        output_free(c);
+    if (c->sealed.size == 0)
+        tls_output_fini(&c->sealed);
+}
+
+/* ---- TLS ----------------------------------------------------------------------------------------------- */
+
+static void tls_begin(struct conn *c, struct tls *tls)
+{
+    ASSERT(c->phase == PHASE_PLAIN);
+    c->phase = PHASE_TLS_WAIT;
+    c->tls = tls;
+    if (tls == NULL)
+        conn_end(c, -ENOMEM);
+    conn_post(c);
+}
+
+void conn_start_tls(struct conn *c, struct tls_context *context, struct slice alpn)
+{
+    tls_begin(c, tls_accept(context, alpn));
+}
+
+void conn_start_tls_client(struct conn *c, struct tls_context *context, struct slice name, struct slice alpn,
+                           struct slice ticket)
+{
+    tls_begin(c, tls_connect(context, name, alpn, ticket));
+}
+
+static void tls_wait_over(struct conn *c)
+{
+    if (c->phase != PHASE_TLS_WAIT || c->tls == NULL || c->aborting)
+        return;
+    input_drop(c);
+    read_cancel(c);
+    if (c->read_op.in_flight || !output_drained(c))
+        return;
+    c->phase = PHASE_TLS;
+    tls_arrived(c, slice_of(NULL, 0)); /* A client begins; for a server it changes nothing. */
+}
+
+/* ---- Ending -------------------------------------------------------------------------------------------- */
+
+static void timer_fired(struct timer *t)
+{
+    struct conn *c = CONTAINER_OF(t, struct conn, timer);
+
+    c->working = true;
+    if (c->closing) {
+        c->aborting = c->broken = true;
+    } else if (!c->quiet) {
+        c->quiet = true;
+        timer_set(&c->timer, CONN_QUIET_MS);
+    } else {
+        c->active = false;
+    }
+    conn_work(c);
+}
+
+void conn_close(struct conn *c)
+{
+    if (c->closing)
+        return;
+    c->closing = true;
+    timer_set(&c->timer, CONN_CLOSE_MS);
+    conn_post(c);
+}
+
+void conn_abort(struct conn *c)
+{
+    c->closing = c->aborting = c->broken = true;
+    conn_post(c);
+}
+
+/* All that must leave has left, or cannot. Ends the operations in flight, then the record. */
+static bool close_finished(struct conn *c)
+{
+    if (!c->closing || (!c->broken && !output_drained(c)))
+        return false;
+    if (c->read_op.in_flight || c->send_op.in_flight) {
+        if (c->send_op.in_flight && !c->shut)
+            io_shutdown(c->sock);
+        c->shut = true;
+        read_cancel(c);
+        return false;
+    }
+    return !c->posted; /* The message is on its way here: it will find us. */
+}
+
+static void close_finish(struct conn *c)
+{
+    c->working = true; /* For good: what is released now may still call, and is not heard. */
+    timer_cancel(&c->timer);
+    input_drop(c);
+    output_free(c);
+    tls_output_fini(&c->sealed);
+    tls_free(c->tls);
+    c->tls = NULL;
+    io_close(c->sock);
+    c->sock = SOCK_NONE;
+    c->ops->closed(c);
+}
+
+/* ---- The order of work --------------------------------------------------------------------------------- */
+
+static void tell_sent(struct conn *c)
+{
+    if (!c->sent)
+        return;
+    c->sent = false;
+    if (c->ops->sent != NULL && !c->closing)
+        c->ops->sent(c);
+}
+
+static void tell_ended(struct conn *c)
+{
+    if (!c->ended || c->ended_told || c->closing)
+        return;
+    c->ended_told = true;
+    input_drop(c);
+    c->ops->ended(c, c->ended_why);
+}
+
+static void conn_work(struct conn *c)
+{
+    c->working = true;
+    tell_sent(c);
+    if (c->offer)
+        input_offer(c);
+    tls_wait_over(c);
+    tell_ended(c);
+    output_flush(c);
+    output_rest(c);
+    read_arm(c);
+    c->working = false;
+    if (close_finished(c))
+        close_finish(c);
+    else if (c->offer || (c->ended && !c->ended_told && !c->closing))
+        conn_post(c); /* A callback asked for more after its step was over. */
+}
+
+static void work_delivered(struct shard_message *m)
+{
+    struct conn *c = CONTAINER_OF(m, struct conn, work);
+
+    c->posted = false;
+    conn_work(c);
+}
+
+void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
+               const struct conn_ops *ops)
+{
+    memset(c, 0, sizeof *c);
+    c->ops = ops;
+    c->sock = sock;
+    c->peer = *peer;
+    c->input_max = input_max;
+    c->work.deliver = work_delivered;
+    timer_init(&c->timer, timer_fired);
+    conn_post(c);
+}
+
+void conn_pause(struct conn *c)
+{
+    c->paused = true;
+}
+
+void conn_resume(struct conn *c)
+{
+    c->paused = false;
+    c->offer = true;
+    conn_post(c);
+}
+
+void conn_rest(struct conn *c)
+{
+    c->active = false;
+    conn_post(c);
+}
