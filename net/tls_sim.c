@@ -251,19 +251,18 @@ static void message_put(struct tls *t, struct fields *f, size_t size, struct tls
     record_put(t, RECORD_HANDSHAKE, slice_of(f->bytes, MAX(f->size, size)), out);
 }
 
-static struct fields message_start(enum message kind)
+static void message_start(struct fields *f, enum message kind)
 {
-    struct fields f = {.size = 1};
-
-    f.bytes[0] = (char)kind;
-    return f;
+    memset(f, 0, sizeof *f);
+    f->bytes[f->size++] = (char)kind;
 }
 
 static void client_hello(struct tls *t, struct tls_output *out)
 {
-    struct fields f = message_start(MESSAGE_HELLO);
+    struct fields f;
     uint8_t random[32];
 
+    message_start(&f, MESSAGE_HELLO);
     random_bytes(random, sizeof random);
     field_put(&f, slice_of(random, sizeof random));
     field_put(&f, slice_of(t->name, t->name_size));
@@ -293,9 +292,10 @@ static bool ticket_good(const struct tls_context *c, struct slice ticket)
 
 static void send_ticket(struct tls *t, struct tls_output *out)
 {
-    struct fields f = message_start(MESSAGE_TICKET);
+    struct fields f;
     char ticket[TICKET_SIZE];
 
+    message_start(&f, MESSAGE_TICKET);
     memcpy(ticket, t->context->ticket_key, 16);
     random_bytes(ticket + 16, 8);
     ticket_check(t->context->ticket_key, ticket, ticket + 24);
@@ -306,7 +306,7 @@ static void send_ticket(struct tls *t, struct tls_output *out)
 static enum tls_event server_message(struct tls *t, struct slice body, struct tls_output *out)
 {
     struct slice random, name, alpn, ticket, fields = slice_from(body, 1);
-    struct fields f = message_start(MESSAGE_HELLO);
+    struct fields f;
 
     if (body.data[0] == MESSAGE_FINISHED && t->begun) {
         t->state = TLS_OPEN;
@@ -322,6 +322,7 @@ static enum tls_event server_message(struct tls *t, struct slice body, struct tl
     t->name_size = (uint8_t)name.size;
     t->resumed = ticket_good(t->context, ticket);
     t->begun = true;
+    message_start(&f, MESSAGE_HELLO);
     field_put(&f, slice_of(&t->resumed, 1));
     message_put(t, &f, t->resumed ? HELLO_RESUMED : HELLO_FULL, out);
     return TLS_WAIT;
@@ -330,7 +331,7 @@ static enum tls_event server_message(struct tls *t, struct slice body, struct tl
 static enum tls_event client_message(struct tls *t, struct slice body, struct tls_output *out)
 {
     struct slice value, fields = slice_from(body, 1);
-    struct fields f = message_start(MESSAGE_FINISHED);
+    struct fields f;
 
     if (body.data[0] == MESSAGE_TICKET && t->state == TLS_OPEN && field_take(&fields, &value) &&
         value.size == TICKET_SIZE) {
@@ -344,6 +345,7 @@ static enum tls_event client_message(struct tls *t, struct slice body, struct tl
     t->resumed = value.data[0] != 0;
     t->ticket_size = 0; /* It was for one use. */
     t->state = TLS_OPEN;
+    message_start(&f, MESSAGE_FINISHED);
     message_put(t, &f, FINISHED_SIZE, out);
     return TLS_SECURED;
 }
