@@ -29,17 +29,19 @@
 #include "net/imap/commands.h"
 
 #define IMAP_TAG_SIZE_MAX      128
-#define IMAP_SASL_LINE_MAX     8192  /* One line of a SASL exchange, AUTHENTICATE's initial response too. */
-#define IMAP_PRELOGIN_SIZE_MAX 2048  /* A command before login: lines and literals together. */
-#define IMAP_COMMAND_SIZE_MAX  65536 /* A command after login: lines and literals, APPEND's data apart. */
-#define IMAP_LITERALS_MAX      4096  /* In one command. */
-#define IMAP_DISCARD_SIZE_MAX                                                                                \
-    (1u << 20) /* What is read past, after a BAD, before the connection is closed. */
+#define IMAP_SASL_LINE_MAX     8192    /* One line of a SASL exchange, AUTHENTICATE's initial response too. */
+#define IMAP_PRELOGIN_SIZE_MAX 2048    /* A command before login: lines and literals together. */
+#define IMAP_COMMAND_SIZE_MAX  65536   /* A command after login: lines and literals, APPEND's data apart. */
+#define IMAP_LITERALS_MAX      4096    /* In one command. */
+#define IMAP_DISCARD_SIZE_MAX  1048576 /* What is read past after a BAD, before the connection is closed. */
+/* The same for the rest of an APPEND that was refused: a client with LITERAL+ sends its message unasked, and
+ * must live to read TRYCREATE. */
+#define IMAP_APPEND_DISCARD_SIZE_MAX 268435456
 
 struct imap_framer_limits {
     uint32_t size_max;      /* Of a command: all lines and all accumulated literals. */
     uint32_t sasl_size_max; /* The same for a command with IMAP_HAS_SASL. */
-    uint32_t discard_size_max;
+    uint32_t discard_size_max, append_discard_size_max;
     uint16_t literals_max;
     bool append; /* Stream the literals of the APPEND family. */
 };
@@ -52,10 +54,8 @@ enum imap_frame_kind {
     IMAP_FRAME_LITERAL,  /* The three of the APPEND family: above. */
     IMAP_FRAME_DATA,
     IMAP_FRAME_END,
-    IMAP_FRAME_BAD,     /* Answer `tag BAD reason` ('*' when the tag is empty); the rest of the command is
-                           skipped. */
-    IMAP_FRAME_TOO_BIG, /* Where the command ends cannot be waited for: `* BYE [TOOBIG] reason`, then close.
-                         */
+    IMAP_FRAME_BAD,     /* Answer `tag BAD reason`, `*` without tag; the rest of the command is skipped. */
+    IMAP_FRAME_TOO_BIG, /* Its end is too far away to be waited for: `* BYE [TOOBIG] reason`, then close. */
 };
 
 struct imap_frame {
@@ -78,20 +78,18 @@ struct imap_frame {
 struct imap_framer { /* Private; visible so that it can be embedded. */
     const struct imap_framer_limits *limits;
     const struct imap_command *command;
-    uint64_t literal;   /* Its size while its header is read, then what is still to come. */
-    uint32_t scanned;   /* Bytes at the front of the input that were looked at. */
-    uint32_t size;      /* Of the command so far, streamed literals apart. */
-    uint32_t discarded; /* Of a command that is BAD. */
+    uint64_t literal;     /* Its size while its header is read, then what is still to come. */
+    uint64_t discard_max; /* While skipping: what may still be read past. */
+    uint32_t scanned;     /* Bytes at the front of the input that were looked at and are not consumed. */
+    uint32_t size;        /* Of the command so far, streamed literals apart. */
     uint16_t name_offset, name_size, word_offset; /* In the first line. */
     uint16_t literal_count;
     uint8_t tag_size;
-    uint8_t state;
-    uint8_t words; /* Complete words behind the command's name, counted to 3. */
-    bool digits, nonsync, binary, overflow;
-    bool streaming;  /* A literal of this command was streamed: its first bytes are gone. */
-    bool announced;  /* The '+' of the literal was asked for. */
-    bool skipping;   /* The command was BAD; looking for its end. */
-    bool crossed_cr; /* The literal's header was followed by CR. */
+    uint8_t state, state_before_cr;
+    uint8_t words; /* Blanks behind the command's name, counted to 3: how many arguments are complete. */
+    bool digits, sync, binary;
+    bool streamed; /* A literal of this command was handed out: the command's beginning is gone. */
+    bool skipping; /* The command was BAD: looking for its end. */
 };
 
 void imap_framer_init(struct imap_framer *f, const struct imap_framer_limits *limits);
@@ -111,7 +109,6 @@ void imap_framer_line(struct imap_framer *f, struct slice in, uint32_t size_max,
 /* True between two commands: nothing of a next one was looked at. */
 bool imap_framer_idle(const struct imap_framer *f);
 
-/* A literal's header at the end of `line` (its line end included): `{n}`, `{n+}`, with `~` before. The one
- * place that knows the syntax: framer and grammar both ask it. `header` begins at '{'. Returns the size of
- * the header with its CRLF, or 0: it is none. Saturates *size_out at UINT64_MAX. */
-size_t imap_literal_header(struct slice header, uint64_t *size_out, bool *sync_out);
+/* A literal's header, from its '{' to its CRLF: `{n}`, `{n+}`. Returns its size, or 0: it is none. A number
+ * above 2^64 - 1 is none. What the grammar asks where the framer has found one. */
+size_t imap_literal_header(struct slice text, uint64_t *size_out, bool *sync_out);

@@ -196,7 +196,7 @@ struct imap_search {
     uint32_t returns; /* enum imap_search_return */
     bool uses_modseq; /* Somewhere below: the answer carries MODSEQ, the session becomes CONDSTORE-aware. */
     uint32_t key_count;
-    struct imap_search_key *key; /* Depth <= IMAP_SEARCH_DEPTH_MAX + 1. */
+    struct imap_search_key *key; /* An AND. Inner nodes are nested IMAP_SEARCH_DEPTH_MAX + 2 deep at most. */
 };
 
 enum imap_fetch_item {

@@ -17,10 +17,17 @@ enum imap_status_word {
     IMAP_PREAUTH,
 };
 
-/* `tag word [code] text` CRLF. An empty tag is `*`; `code` without brackets, NULL or "": none. Control bytes
- * in `text` become '?'. */
+/* `tag word [code] text` CRLF. An empty tag is `*`; `code` comes without brackets, NULL: none. What is not
+ * printable ASCII in `text` becomes '?'. */
 void imap_write_status(struct writer *w, struct slice tag, enum imap_status_word word, const char *code,
                        struct slice text);
+/* The same in pieces, for codes with sets in them: _begin(), one code, _end(). */
+void imap_write_status_begin(struct writer *w, struct slice tag, enum imap_status_word word);
+void imap_write_status_end(struct writer *w, struct slice text);
+/* `[APPENDUID uidvalidity uids] `, `[COPYUID uidvalidity from to] ` (RFC 4315). */
+void imap_write_appenduid(struct writer *w, uint32_t uidvalidity, const struct uid_set *uids);
+void imap_write_copyuid(struct writer *w, uint32_t uidvalidity, const struct uid_set *from,
+                        const struct uid_set *to);
 /* The reply to a command that could not be parsed. */
 void imap_write_parse_error(struct writer *w, struct slice tag, const struct imap_parse_error *error);
 /* `+ text` CRLF */
@@ -94,8 +101,7 @@ void imap_set_begin(struct imap_set_writer *s, struct writer *w);
 void imap_set_add(struct imap_set_writer *s, uint32_t first, uint32_t last);
 void imap_set_end(struct imap_set_writer *s);
 
-/* ` (tag "A1")`, with ` UID` when uid: the head of `* ESEARCH`, which this writes too. The caller adds ` MIN
- * 1` and CRLF. */
+/* `* ESEARCH (TAG "A1") UID`: the caller adds ` MIN 1` and so on, and CRLF (RFC 4731). */
 void imap_write_esearch_begin(struct writer *w, struct slice tag, bool uid);
 
 /* `(\HasNoChildren \Sent)`: attributes of LIST. */
