@@ -1,0 +1,395 @@
+#include "bench/bench.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define WARM_UP_US       500000.0
+#define PREPARE_LIMIT_US 600e6 /* Filling mailboxes included. */
+#define SETTLE_US        3e6   /* Idle sessions: until the server has put them to rest. */
+#define FILL_PIPELINE    32    /* APPENDs in flight a connection, non-synchronising. */
+
+/* xorshift: the same requests in every run. */
+uint64_t worker_random(struct worker *w, uint64_t below)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random % below;
+}
+
+static void worker_event(struct client *c, enum client_event event);
+
+static void worker_error(struct worker *w, struct slice line)
+{
+    struct bench *b = w->bench;
+
+    if (b->errors++ == 0)
+        snprintf(b->first_error, sizeof b->first_error, "%.*s", (int)MIN(line.size, 200), line.data);
+}
+
+static void worker_connect(struct worker *w)
+{
+    w->phase = WORKER_GREETING;
+    client_connect(&w->client, &w->bench->loop, worker_event, w);
+}
+
+static void operation_start(struct worker *w)
+{
+    w->phase = WORKER_RUN;
+    w->started_us = clock_us();
+    if (w->bench->options.operation->reconnect) {
+        worker_connect(w);
+        return;
+    }
+    w->lmtp_step = 0;
+    w->bench->options.operation->send(w);
+    client_flush(&w->client);
+}
+
+static void operation_done(struct worker *w, bool ok, struct slice line)
+{
+    struct bench *b = w->bench;
+
+    if (!ok)
+        worker_error(w, line);
+    if (b->measuring) {
+        b->operations++;
+        latency_add(&b->latencies, clock_us() - w->started_us);
+    }
+    if (b->running)
+        operation_start(w);
+    else
+        w->phase = WORKER_READY;
+}
+
+static void worker_ready(struct worker *w)
+{
+    w->phase = WORKER_READY;
+    w->bench->ready++;
+}
+
+/* ---- Filling
+ * -------------------------------------------------------------------------------------------------- */
+
+static void fill_more(struct worker *w)
+{
+    struct bench *b = w->bench;
+
+    while (w->expected < FILL_PIPELINE && w->filled < b->options.messages) {
+        client_printf(&w->client, "f APPEND INBOX {%u+}\r\n", b->options.size);
+        client_write(&w->client, b->message, b->options.size);
+        client_write(&w->client, "\r\n", 2);
+        w->filled++;
+        w->expected++;
+    }
+    if (w->expected == 0) {
+        w->phase = WORKER_SELECT;
+        client_printf(&w->client, "s SELECT INBOX\r\n");
+    }
+    client_flush(&w->client);
+}
+
+/* `* STATUS INBOX (MESSAGES 17)` */
+static unsigned status_messages(struct slice line)
+{
+    const char *at = memmem(line.data, line.size, "MESSAGES ", 9);
+
+    return at != NULL ? (unsigned)strtoul(at + 9, NULL, 10) : 0;
+}
+
+/* ---- Answers
+ * -------------------------------------------------------------------------------------------------- */
+
+static bool answer_is(struct slice line, const char *tag) /* The tagged line. */
+{
+    return line.size > 2 && line.data[0] == tag[0] && line.data[1] == ' ';
+}
+
+static bool answer_ok(struct slice line)
+{
+    return slice_starts_nocase(slice_from(line, 2), SLICE("OK"));
+}
+
+static void after_login(struct worker *w)
+{
+    struct options *o = &w->bench->options;
+
+    if (o->operation->reconnect) {
+        w->phase = WORKER_LOGOUT;
+        client_printf(&w->client, "x LOGOUT\r\n");
+    } else if (o->messages > 0 && w->bench->filling) {
+        w->phase = WORKER_STATUS;
+        client_printf(&w->client, "s STATUS INBOX (MESSAGES)\r\n");
+    } else {
+        w->phase = WORKER_SELECT;
+        client_printf(&w->client, "s SELECT INBOX\r\n");
+    }
+    client_flush(&w->client);
+}
+
+static void on_imap_line(struct worker *w, struct slice line)
+{
+    struct client *c = &w->client;
+
+    switch (w->phase) {
+    case WORKER_GREETING:
+        w->phase = WORKER_LOGIN;
+        client_printf(c, "l LOGIN u%u %s\r\n", w->user, w->bench->options.password);
+        client_flush(c);
+        break;
+    case WORKER_LOGIN:
+        if (answer_is(line, "l") && answer_ok(line))
+            after_login(w);
+        else if (answer_is(line, "l"))
+            worker_error(w, line);
+        break;
+    case WORKER_STATUS:
+        if (line.data[0] == '*') {
+            w->filled = status_messages(line);
+        } else if (answer_is(line, "s")) {
+            w->phase = WORKER_FILL;
+            fill_more(w);
+        }
+        break;
+    case WORKER_FILL:
+        if (answer_is(line, "f")) {
+            if (!answer_ok(line))
+                worker_error(w, line);
+            w->expected--;
+            fill_more(w);
+        }
+        break;
+    case WORKER_SELECT:
+        if (line.size > 9 && line.data[0] == '*' && memcmp(line.data + line.size - 7, " EXISTS", 7) == 0)
+            w->exists = (unsigned)strtoul(line.data + 2, NULL, 10);
+        if (line.size > 0 && line.data[0] == '+')
+            worker_ready(w);
+        if (answer_is(line, "s") && w->bench->options.operation->idle) {
+            client_printf(c, "i IDLE\r\n");
+            client_flush(c);
+        } else if (answer_is(line, "s")) {
+            worker_ready(w);
+        }
+        break;
+    case WORKER_RUN:
+        if (answer_is(line, "x"))
+            operation_done(w, answer_ok(line), line);
+        break;
+    case WORKER_READY:
+    case WORKER_LOGOUT:
+        break;
+    }
+}
+
+static void on_lmtp_line(struct worker *w, struct slice line)
+{
+    struct client *c = &w->client;
+    bool last = line.size >= 4 && line.data[3] == ' ';
+
+    if (!last)
+        return;
+    if (w->phase == WORKER_GREETING) {
+        w->phase = WORKER_LOGIN;
+        client_printf(c, "LHLO bench.example.org\r\n");
+    } else if (w->phase == WORKER_LOGIN) {
+        worker_ready(w);
+    } else if (w->phase == WORKER_RUN) {
+        w->lmtp_step++;
+        if (line.data[0] != (w->lmtp_step == 3 ? '3' : '2')) {
+            worker_error(w, line);
+            if (w->lmtp_step == 3) /* No body wanted: on to the next. */
+                operation_done(w, true, line);
+        } else if (w->lmtp_step == 3) {
+            client_write(c, w->bench->message, w->bench->options.size);
+            client_write(c, ".\r\n", 3);
+        } else if (w->lmtp_step == 4) {
+            operation_done(w, true, line);
+        }
+    }
+    client_flush(c);
+}
+
+static void worker_event(struct client *c, enum client_event event)
+{
+    struct worker *w = c->owner;
+    struct bench *b = w->bench;
+
+    if (event == CLIENT_LINE && b->options.operation->lmtp) {
+        on_lmtp_line(w, c->line);
+    } else if (event == CLIENT_LINE) {
+        on_imap_line(w, c->line);
+    } else if (event == CLIENT_CLOSED && b->options.operation->reconnect) {
+        operation_done(w, w->phase == WORKER_LOGOUT && c->error == 0, SLICE("connection closed"));
+    } else if (event == CLIENT_CLOSED) {
+        worker_error(w, SLICE("connection closed"));
+    }
+}
+
+/* ---- Runs
+ * ------------------------------------------------------------------------------------------------------- */
+
+static void run_for(struct bench *b, double us)
+{
+    double end = clock_us() + us;
+
+    while (clock_us() < end)
+        loop_run(&b->loop, 10);
+}
+
+static bool wait_ready(struct bench *b, unsigned count)
+{
+    double limit = clock_us() + PREPARE_LIMIT_US;
+
+    while (b->ready < count && clock_us() < limit && b->errors == 0)
+        loop_run(&b->loop, 100);
+    if (b->ready == count)
+        return true;
+    fprintf(stderr, "trireme-bench: only %u of %u connections became ready: %s\n", b->ready, count,
+            b->first_error);
+    return false;
+}
+
+static void message_make(struct bench *b)
+{
+    unsigned size = b->options.size;
+    char *m = malloc((size_t)size + 256);
+    size_t at = (size_t)sprintf(
+        m, "From: Bench <bench@example.org>\r\nTo: User <u0@example.org>\r\nSubject: A message "
+           "of the benchmark\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\nMessage-ID: "
+           "<bench@example.org>\r\n\r\n");
+
+    while (at < size) {
+        size_t line = MIN(72, size - at);
+
+        memset(m + at, 'a' + (int)(at % 26), line);
+        at += line;
+        if (line >= 2)
+            memcpy(m + at - 2, "\r\n", 2);
+    }
+    if (size >= 2)
+        memcpy(m + size - 2, "\r\n", 2);
+    b->message = m;
+}
+
+static void print_head(const struct bench *b)
+{
+    const struct options *o = &b->options;
+
+    printf("{\"name\": \"%s\", \"server\": \"%s:%u\", \"connections\": %u, \"users\": %u, \"tls\": %s, ",
+           o->operation->name, o->host, o->operation->lmtp ? o->lmtp_port : o->port, o->connections, o->users,
+           o->tls ? "true" : "false");
+    if (o->messages > 0)
+        printf("\"messages\": %u, ", o->messages);
+    if (o->size > 0)
+        printf("\"size\": %u, ", o->size);
+    if (o->tls)
+        printf("\"handshakes\": %llu, \"resumed\": %llu, ", (unsigned long long)b->loop.handshakes,
+               (unsigned long long)b->loop.resumed);
+}
+
+static void print_cpu(const struct bench *b, const double *before, const double *after)
+{
+    const struct server *s = &b->options.server;
+    double sum = 0, ops = (double)MAX(b->operations, 1);
+
+    for (unsigned i = 0; i < s->count; i++)
+        sum += (after[i] - before[i]) / ops;
+    printf("\"server_cpu_us_per_op\": %.2f, ", sum);
+    for (unsigned i = 0; s->count > 1 && i < s->count; i++)
+        printf("\"server_cpu_us_per_op_%s\": %.2f, ", s->roots[i].layer, (after[i] - before[i]) / ops);
+    printf("\"server_rss_kib\": %llu, ", (unsigned long long)server_rss_kib(s, false));
+}
+
+static int measure_operations(struct bench *b)
+{
+    double before[LAYERS_MAX] = {0}, after[LAYERS_MAX] = {0}, start;
+
+    b->running = true;
+    for (unsigned i = 0; i < b->options.connections; i++)
+        operation_start(&b->workers[i]);
+    run_for(b, WARM_UP_US);
+    server_cpu_us(&b->options.server, before);
+    b->measuring = true;
+    start = clock_us();
+    run_for(b, b->options.seconds * 1e6);
+    b->measuring = false;
+    start = clock_us() - start;
+    server_cpu_us(&b->options.server, after);
+    b->running = false;
+    print_head(b);
+    if (b->options.server.count > 0)
+        print_cpu(b, before, after);
+    printf("\"ops\": %llu, \"seconds\": %.2f, \"ops_per_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f, "
+           "\"errors\": %llu}\n",
+           (unsigned long long)b->operations, start / 1e6, (double)b->operations * 1e6 / start,
+           latency_quantile(&b->latencies, 0.5), latency_quantile(&b->latencies, 0.99),
+           (unsigned long long)b->errors);
+    if (b->errors > 0)
+        fprintf(stderr, "trireme-bench: first error: %s\n", b->first_error);
+    return b->errors > 0 || b->operations == 0;
+}
+
+static int measure_sessions(struct bench *b)
+{
+    const struct options *o = &b->options;
+    uint64_t before = server_rss_kib(&o->server, true), after;
+
+    for (unsigned i = 0; i < o->connections; i++) {
+        worker_connect(&b->workers[i]);
+        if (i % 16 == 15 && !wait_ready(b, i + 1)) /* Paced: Dovecot hibernates no faster. */
+            return 1;
+    }
+    if (!wait_ready(b, o->connections))
+        return 1;
+    run_for(b, SETTLE_US);
+    after = server_rss_kib(&o->server, true);
+    print_head(b);
+    printf("\"user_bytes_per_session\": %.0f, \"server_pss_kib_before\": %llu, \"server_pss_kib\": %llu, "
+           "\"errors\": %llu}\n",
+           (double)(int64_t)(after - before) * 1024 / o->connections, (unsigned long long)before,
+           (unsigned long long)after, (unsigned long long)b->errors);
+    return b->errors > 0;
+}
+
+/* Each mailbox is filled by one connection; then all are opened. */
+static bool prepare(struct bench *b)
+{
+    struct options *o = &b->options;
+    unsigned fillers = MIN(o->users, o->connections);
+
+    if (o->operation->reconnect)
+        return true;
+    if (o->messages > 0) {
+        b->filling = true;
+        for (unsigned i = 0; i < fillers; i++)
+            worker_connect(&b->workers[i]);
+        if (!wait_ready(b, fillers))
+            return false;
+        for (unsigned i = 0; i < fillers; i++)
+            client_close(&b->workers[i].client);
+        b->filling = false;
+        b->ready = 0;
+    }
+    for (unsigned i = 0; i < o->connections; i++)
+        worker_connect(&b->workers[i]);
+    return wait_ready(b, o->connections);
+}
+
+int bench_run(struct bench *b)
+{
+    struct options *o = &b->options;
+
+    message_make(b);
+    loop_init(&b->loop, o->host, o->operation->lmtp ? o->lmtp_port : o->port, o->tls && !o->operation->lmtp,
+              o->resume);
+    b->workers = calloc(o->connections, sizeof *b->workers);
+    for (unsigned i = 0; i < o->connections; i++)
+        b->workers[i] = (struct worker){.client.fd = -1,
+                                        .bench = b,
+                                        .index = i,
+                                        .user = i % o->users,
+                                        .random = 0x9e3779b97f4a7c15ull * (i + 1)};
+    if (o->operation->idle)
+        return measure_sessions(b);
+    return prepare(b) ? measure_operations(b) : 1;
+}

@@ -1,0 +1,158 @@
+/* bench/main.c -- trireme-bench: measures any server of the protocol. One JSON object a line. */
+#include "bench/bench.h"
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CONNECTIONS_MAX 19000 /* Descriptors of one process. */
+
+static void usage(FILE *to)
+{
+    fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
+                "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N]\n"
+                "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
+                "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
+                "processes.\n\nNAME:\n");
+    for (size_t i = 0; i < operation_count; i++)
+        fprintf(to, "  %-15s %s\n", operations[i].name, operations[i].help);
+}
+
+static unsigned number(const char *name, const char *text, unsigned long max)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+
+    if (*text == '\0' || *end != '\0' || value > max) {
+        fprintf(stderr, "trireme-bench: --%s wants a number up to %lu, not '%s'\n", name, max, text);
+        exit(64);
+    }
+    return (unsigned)value;
+}
+
+static const struct operation *operation_find(const char *name)
+{
+    for (size_t i = 0; i < operation_count; i++) {
+        if (strcmp(operations[i].name, name) == 0)
+            return &operations[i];
+    }
+    fprintf(stderr, "trireme-bench: no benchmark '%s'\n", name);
+    usage(stderr);
+    exit(64);
+}
+
+enum {
+    OPT_HOST = 256,
+    OPT_PORT,
+    OPT_TLS,
+    OPT_RESUME,
+    OPT_LMTP_PORT,
+    OPT_USERS,
+    OPT_PASSWORD,
+    OPT_CONNECTIONS,
+    OPT_SECONDS,
+    OPT_SIZE,
+    OPT_MESSAGES,
+    OPT_PIDS,
+    OPT_JSON,
+    OPT_HELP
+};
+
+static const struct option long_options[] = {
+    {"host", 1, NULL, OPT_HOST},
+    {"port", 1, NULL, OPT_PORT},
+    {"tls", 0, NULL, OPT_TLS},
+    {"resume", 0, NULL, OPT_RESUME},
+    {"lmtp-port", 1, NULL, OPT_LMTP_PORT},
+    {"users", 1, NULL, OPT_USERS},
+    {"password", 1, NULL, OPT_PASSWORD},
+    {"connections", 1, NULL, OPT_CONNECTIONS},
+    {"seconds", 1, NULL, OPT_SECONDS},
+    {"size", 1, NULL, OPT_SIZE},
+    {"messages", 1, NULL, OPT_MESSAGES},
+    {"server-pids", 1, NULL, OPT_PIDS},
+    {"json", 0, NULL, OPT_JSON},
+    {"help", 0, NULL, OPT_HELP},
+    {0},
+};
+
+static void option_set(struct options *o, int option)
+{
+    switch (option) {
+    case OPT_HOST:
+        o->host = optarg;
+        break;
+    case OPT_PORT:
+        o->port = number("port", optarg, 65535);
+        break;
+    case OPT_TLS:
+        o->tls = true;
+        break;
+    case OPT_RESUME:
+        o->resume = true;
+        break;
+    case OPT_LMTP_PORT:
+        o->lmtp_port = number("lmtp-port", optarg, 65535);
+        break;
+    case OPT_USERS:
+        o->users = number("users", optarg, 10000000);
+        break;
+    case OPT_PASSWORD:
+        o->password = optarg;
+        break;
+    case OPT_CONNECTIONS:
+        o->connections = number("connections", optarg, CONNECTIONS_MAX);
+        break;
+    case OPT_SECONDS:
+        o->seconds = strtod(optarg, NULL);
+        break;
+    case OPT_SIZE:
+        o->size = number("size", optarg, 50 << 20);
+        break;
+    case OPT_MESSAGES:
+        o->messages = number("messages", optarg, 1000000);
+        break;
+    case OPT_PIDS:
+        if (server_parse(&o->server, optarg))
+            break;
+        fprintf(stderr, "trireme-bench: --server-pids wants [LAYER=]PID,...\n");
+        exit(64);
+    case OPT_JSON: /* The only format. */
+        break;
+    case OPT_HELP:
+        usage(stdout);
+        exit(0);
+    default:
+        usage(stderr);
+        exit(64);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench bench = {
+        .options = {.host = "127.0.0.1", .password = "pass", .users = 100, .connections = 16, .seconds = 5}};
+    struct options *o = &bench.options;
+    bool sized = false, counted = false;
+
+    signal(SIGPIPE, SIG_IGN);
+    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
+        option_set(o, option);
+        sized = sized || option == OPT_SIZE;
+        counted = counted || option == OPT_MESSAGES;
+    }
+    if (optind + 1 != argc) {
+        usage(stderr);
+        return 64;
+    }
+    o->operation = operation_find(argv[optind]);
+    o->size = sized ? o->size : o->operation->size;
+    o->messages = counted ? o->messages : o->operation->messages;
+    if (o->users == 0 || o->connections == 0 || (o->operation->lmtp ? o->lmtp_port : o->port) == 0 ||
+        (o->operation->size > 0 && o->size < 256)) {
+        fprintf(stderr,
+                "trireme-bench: --users, --connections and a port must not be 0; --size is at least 256\n");
+        return 64;
+    }
+    return bench_run(&bench);
+}

@@ -1,0 +1,170 @@
+#include "bench/measure.h"
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BUCKET_LOG    0.0198026272961797 /* log(1.02) */
+#define PROCESSES_MAX 8192
+
+double clock_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+void latency_add(struct latencies *l, double us)
+{
+    int bucket = us <= 1 ? 0 : (int)(log(us) / BUCKET_LOG);
+
+    l->buckets[MIN(bucket, LATENCY_BUCKETS - 1)]++;
+    l->count++;
+}
+
+double latency_quantile(const struct latencies *l, double q)
+{
+    uint64_t wanted = (uint64_t)((double)l->count * q), seen = 0;
+
+    for (int i = 0; i < LATENCY_BUCKETS; i++) {
+        seen += l->buckets[i];
+        if (seen > wanted)
+            return exp((i + 0.5) * BUCKET_LOG);
+    }
+    return 0;
+}
+
+bool server_parse(struct server *s, const char *text)
+{
+    char *copy = strdup(text), *rest = copy;
+
+    for (char *item; (item = strsep(&rest, ",")) != NULL && s->count < LAYERS_MAX;) {
+        char *equals = strchr(item, '='), *number = equals != NULL ? equals + 1 : item;
+
+        snprintf(s->roots[s->count].layer, sizeof s->roots[0].layer, "%.*s",
+                 equals != NULL ? (int)(equals - item) : 6, equals != NULL ? item : "server");
+        s->roots[s->count].pid = atoi(number);
+        if (s->roots[s->count++].pid <= 0) {
+            free(copy);
+            return false;
+        }
+    }
+    free(copy);
+    return s->count > 0;
+}
+
+struct process {
+    int pid, parent;
+    double own_ticks, children_ticks;
+};
+
+static bool process_read(int pid, struct process *p)
+{
+    unsigned long user, system;
+    long children_user, children_system;
+    char path[64], text[1024], *at;
+    FILE *f;
+    size_t size;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    f = fopen(path, "re");
+    if (f == NULL)
+        return false;
+    size = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[size] = '\0';
+    at = strrchr(text, ')'); /* The name may hold anything. */
+    if (at == NULL || sscanf(at + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld",
+                             &p->parent, &user, &system, &children_user, &children_system) != 5)
+        return false;
+    p->pid = pid;
+    p->own_ticks = (double)(user + system);
+    p->children_ticks = (double)(children_user + children_system);
+    return true;
+}
+
+static int processes_read(struct process *list)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+    int count = 0;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL && count < PROCESSES_MAX) {
+        int pid = atoi(entry->d_name);
+
+        if (pid > 0 && process_read(pid, &list[count]))
+            count++;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return count;
+}
+
+/* Is `pid` the root or below it? */
+static bool descends(const struct process *list, int count, int pid, int root)
+{
+    for (int depth = 0; depth < 16 && pid > 1; depth++) {
+        int parent = 0;
+
+        if (pid == root)
+            return true;
+        for (int i = 0; i < count; i++) {
+            if (list[i].pid == pid)
+                parent = list[i].parent;
+        }
+        pid = parent;
+    }
+    return false;
+}
+
+void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX])
+{
+    static struct process list[PROCESSES_MAX];
+    double us_per_tick = 1e6 / (double)sysconf(_SC_CLK_TCK);
+    int count = processes_read(list);
+
+    for (unsigned r = 0; r < s->count; r++) {
+        cpu_us_out[r] = 0;
+        for (int i = 0; i < count; i++) {
+            if (descends(list, count, list[i].pid, s->roots[r].pid))
+                cpu_us_out[r] += (list[i].own_ticks + list[i].children_ticks) * us_per_tick;
+        }
+    }
+}
+
+static uint64_t field_kib(int pid, const char *file, const char *name)
+{
+    char path[64], line[256];
+    uint64_t value = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+    f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, name, strlen(name)) == 0)
+            value = strtoull(line + strlen(name), NULL, 10);
+    }
+    if (f != NULL)
+        fclose(f);
+    return value;
+}
+
+uint64_t server_rss_kib(const struct server *s, bool pss)
+{
+    static struct process list[PROCESSES_MAX];
+    int count = processes_read(list);
+    uint64_t sum = 0;
+
+    for (unsigned r = 0; r < s->count; r++) {
+        for (int i = 0; i < count; i++) {
+            if (!descends(list, count, list[i].pid, s->roots[r].pid))
+                continue;
+            sum += pss ? field_kib(list[i].pid, "smaps_rollup", "Pss:")
+                       : field_kib(list[i].pid, "status", "VmRSS:");
+        }
+    }
+    return sum;
+}

@@ -1,0 +1,31 @@
+/* bench/measure.h -- what an operation costs: latencies, and CPU time and memory of the server's processes.
+ * CPU comes from /proc/PID/stat (utime + stime, threads included) of each named process and all its
+ * descendants, those that ended in between included (cutime + cstime); its unit is a clock tick, so measure
+ * for seconds. */
+#pragma once
+#include "core/base.h"
+
+#define LAYERS_MAX 8
+
+struct server { /* --server-pids [LAYER=]PID,... */
+    unsigned count;
+    struct {
+        char layer[32]; /* "server" when not named. */
+        int pid;
+    } roots[LAYERS_MAX];
+};
+
+MUST_CHECK bool server_parse(struct server *s, const char *text);
+/* CPU so far, by root. */
+void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX]);
+uint64_t server_rss_kib(const struct server *s, bool pss);
+
+/* Latencies in a histogram of 2 % buckets, 1 us to 100 s. */
+#define LATENCY_BUCKETS 1024
+struct latencies {
+    uint64_t count, buckets[LATENCY_BUCKETS];
+};
+void latency_add(struct latencies *l, double us);
+double latency_quantile(const struct latencies *l, double q); /* us; 0 when empty. */
+
+double clock_us(void);
