@@ -74,7 +74,7 @@ static int pem_read(struct proxy *p, const char *path, struct slice *pem_out)
     struct file file;
     uint64_t size;
     ssize_t got = 0;
-    char *bytes;
+    char *bytes = NULL;
     int rc = file_open(path, O_RDONLY | O_CLOEXEC, 0, &file);
 
     if (rc == 0) {
