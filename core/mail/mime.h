@@ -16,13 +16,13 @@
 #define MIME_PART_COUNT_MAX    10000        /* Parts of one message, nested ones included. */
 #define MIME_PARAM_COUNT_MAX   128          /* Parameters of one field. */
 #define MIME_ADDRESS_COUNT_MAX 1000         /* Addresses of one envelope field, repeated fields together. */
-#define MIME_FIELD_SIZE_MAX    (64 * 1024)  /* Bytes kept of one field's value: the rest is not looked at. */
-#define MIME_HEADER_KEPT_MAX   (128 * 1024) /* Bytes kept of one header's fields that matter here. */
+#define MIME_FIELD_SIZE_MAX    (64 * 1024)  /* Bytes looked at of one field: most fields have less. */
+#define MIME_HEADER_KEPT_MAX   (224 * 1024) /* Bytes kept of one header's fields that matter here. */
 #define MIME_BOUNDARY_SIZE_MAX 80           /* RFC 2046: 70. Longer ones are compared by their beginning. */
-#define MIME_TEXT_SIZE_MAX     1000         /* Bytes kept of one parameter or other small value. */
 #define MIME_BLOB_SIZE_MAX     (256 * 1024) /* A blob that would be larger has fewer parts. */
-#define MIME_MESSAGE_SIZE_MAX  ((uint64_t)UINT32_MAX) /* Offsets are 32-bit: RFC822.SIZE is a 32-bit number. \
-                                                       */
+#define MIME_MESSAGE_SIZE_MAX                                                                                \
+    ((uint64_t)UINT32_MAX) /* Offsets are 32-bit: RFC822.SIZE is a 32-bit number.                            \
+                            */
 #define MIME_PARSER_MEMORY_MAX (2 * 1024 * 1024)
 
 struct mime_parser;

@@ -10,8 +10,8 @@
 #define MAILBOX_LEVEL_SIZE_MAX  255
 #define MAILBOX_LEVEL_COUNT_MAX 64
 
-#define MUTF7_TO_UTF8_SIZE_MAX(size)   (size)       /* `&` + 3 digits + `-` hold at most 3 bytes. */
-#define MUTF7_FROM_UTF8_SIZE_MAX(size) (5 * (size)) /* Alternating characters are the worst case. */
+#define MUTF7_TO_UTF8_SIZE_MAX(size)   ((size) + (size) / 8 + 1) /* 8 digits may hold 9 bytes of UTF-8. */
+#define MUTF7_FROM_UTF8_SIZE_MAX(size) (3 * (size))              /* `&AOk-`: 5 bytes for 2. */
 
 /* `out` has MUTF7_TO_UTF8_SIZE_MAX(in.size) bytes. False: not modified UTF-7 as RFC 3501 writes it: 8-bit or
  * control characters, printable ASCII in base64, padding bits set, unpaired surrogates, two adjacent shifts.
@@ -31,7 +31,8 @@ enum mailbox_name_result {
     MAILBOX_NAME_OK,
     MAILBOX_NAME_EMPTY,     /* No name, or a level without a name: `a//b`, `/a`, `a/`. */
     MAILBOX_NAME_TOO_LONG,  /* One of the three limits above. */
-    MAILBOX_NAME_CHARACTER, /* Not UTF-8, a control character, U+FFFD..U+FFFF, line separators; `*` or `%`. */
+    MAILBOX_NAME_CHARACTER, /* Not UTF-8, a control character, U+FFFD, a noncharacter, a line separator; `*`
+                               or `%`. */
     MAILBOX_NAME_DOTS, /* A level `.` or `..`: nobody needs them and somebody's file system would obey. */
 };
 /* May a mailbox be created under this (UTF-8) name? */

@@ -62,9 +62,8 @@ MUST_CHECK bool structure_section(const struct structure *s, const struct sectio
 struct structure_part {
     struct byte_range header, body;
     struct slice type, subtype, encoding,
-        charset;    /* Defaults filled in; `encoding` and `charset` may be empty. */
-    uint16_t depth; /* 0: the message itself. */
-    bool leaf;      /* Neither multipart nor message/rfc822. */
+        charset; /* Defaults filled in; `encoding` and `charset` may be empty. */
+    bool leaf;   /* Neither multipart nor message/rfc822. */
 };
 uint32_t structure_part_count(const struct structure *s); /* At least 1. */
 void structure_part(const struct structure *s, uint32_t index, struct structure_part *part_out);
