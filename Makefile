@@ -1,0 +1,39 @@
+# Thin: meson knows how to build; this knows the few commands that people type.
+.PHONY: run test build asan bench fuzz soak format clean
+
+run: build
+	@deploy/demo.sh
+
+# -Ddebug=true: a release that can be looked into. Nothing is set up twice.
+build:
+	@deploy/setup.sh build
+	@[ -f build/build.ninja ] || meson setup build --buildtype=release -Ddebug=true
+	@ninja -C build
+
+asan:
+	@deploy/setup.sh build
+	@[ -f build-asan/build.ninja ] || meson setup build-asan -Db_sanitize=address,undefined
+	@ninja -C build-asan
+
+test:
+	@deploy/setup.sh test
+	@tests/run
+
+# What takes longer than anybody waits: hours of seeds, kill rounds and fuzzing.
+soak:
+	@deploy/setup.sh test
+	@tests/run --soak
+
+fuzz:
+	@deploy/setup.sh test
+	@tests/run --only fuzz --fuzz-seconds 600
+
+bench: build
+	@bench/compare
+
+format:
+	@deploy/setup.sh test
+	@git ls-files --cached --others --exclude-standard '*.[ch]' | xargs clang-format -i
+
+clean:
+	rm -rf build build-asan build-fuzz
