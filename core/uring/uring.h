@@ -1,0 +1,206 @@
+/* core/uring/uring.h -- the insides of the real door: one main ring a shard, table rings for more sockets
+ * than one table of direct descriptors holds, and operations named by {index, generation} in user_data, never
+ * by a pointer.
+ *
+ * Main ring: DEFER_TASKRUN, so that completions are made when we ask for them, in batches. Table rings are
+ * made when the tables before them are full. The main ring polls their descriptors; that poll is not told of
+ * work which a DEFER_TASKRUN ring keeps for later (measured on 6.18), so table rings are COOP_TASKRUN: their
+ * completions are made while the thread waits in the main ring.
+ *
+ * Receive buffers belong to the shard and are lent to its rings, a few at a time, hottest first.
+ * Owner:  the shard's thread, apart from `shared`. */
+#pragma once
+#include "core/io.h"
+#include "core/scheduler.h"
+#include "core/uring/uring_compat.h"
+#include <stdatomic.h>
+
+#define RING_COUNT_MAX      1024
+#define RING_TABLE_SIZE_MAX 65536 /* Slots of one table; RLIMIT_NOFILE where that is less. */
+#define RING_SQ_MAIN        1024
+#define RING_SQ_TABLE       256
+#define RING_LISTENER                                                                                        \
+    UINT16_MAX                 /* struct sock.ring: slot is a plain descriptor, which all rings can use.     \
+                                */
+#define FILE_SLOTS_MAX    1024 /* Of the main table, kept free for files. */
+#define RECV_BUFFER_SIZE  16384
+#define RECV_BUFFER_COUNT 1024
+#define RECV_LENT_MAIN    64 /* Buffers that a ring keeps lent to the kernel: powers of two. */
+#define RECV_LENT_TABLE   16
+#define RECV_GROUP        1
+#define OP_CHUNK_COUNT    4096
+#define OP_CHUNKS_MAX     4096 /* 16 million operations in flight. */
+#define IOWQ_WORKERS_MAX  2    /* Bounded and unbounded kernel workers of a shard, on the shard's CPU. */
+#define HELPER_QUEUE_MAX  256
+
+enum op_kind {
+    OP_FREE,
+    OP_ACCEPT,
+    OP_CONNECT_SOCKET, /* First half of io_connect: the socket is being made. */
+    OP_CONNECT,
+    OP_POLL,
+    OP_RECV,
+    OP_SEND,  /* One piece: what is left of it is in io_op.data. */
+    OP_SENDV, /* A vector: io_op.data.data is its struct send. */
+    OP_FILE,
+    OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
+};
+
+struct op {
+    void *owner; /* struct io_op, or struct file_wait for OP_FILE. Free: unused. */
+    uint32_t generation;
+    uint32_t slot; /* Free: next free index. */
+    uint16_t ring;
+    uint8_t kind;
+    bool cancelled;
+};
+
+struct op_table {
+    struct op *chunks[OP_CHUNKS_MAX];
+    uint32_t count;     /* Places made so far. */
+    uint32_t free_head; /* UINT32_MAX: none. */
+    uint32_t used_count;
+};
+
+struct slot {
+    uint16_t generation;
+    bool readable; /* The next receive will find bytes: do not poll first. */
+    bool shut;     /* io_shutdown() was called. */
+};
+
+struct ring {
+    struct io_uring uring;
+    uint16_t index;
+    bool poll_armed; /* A table ring's descriptor is polled by the main ring. */
+    bool on_ready;   /* Has completions, and is in door.ready. */
+    bool on_dirty;   /* Has submissions, and is in door.dirty. */
+    struct slot *slots;
+    uint32_t slot_count;
+    uint32_t socket_limit, socket_count; /* Counts accepts in flight as well. */
+    struct io_uring_buf_ring *lent;
+    uint32_t lent_max, lent_count;
+};
+
+/* Written by other threads. */
+struct door_shared {
+    _Alignas(64) _Atomic(struct shard_message *) inbox; /* Newest first. */
+    _Alignas(64) _Atomic(struct helper_job *) helped;   /* Newest first. */
+    _Alignas(64) atomic_bool sleeping; /* In the ring's wait: an inbox that fills needs a wake. */
+    atomic_uint command;               /* node.c's: enum node_command bits not yet seen. */
+};
+
+struct shard_private {
+    struct shard *shard;
+    struct process *process;
+    struct ring *rings[RING_COUNT_MAX];
+    unsigned ring_count;
+    unsigned ring_hint; /* Rings before it have no free place for a socket. */
+    uint16_t dirty[RING_COUNT_MAX], ready[RING_COUNT_MAX];
+    unsigned dirty_count, ready_count;
+    struct op_table ops;
+    char *buffers;                            /* RECV_BUFFER_COUNT of RECV_BUFFER_SIZE. */
+    uint16_t free_buffers[RECV_BUFFER_COUNT]; /* A stack. */
+    unsigned free_buffer_count;
+    uint64_t now_ns;
+    int event_fd;
+    uint64_t event_value;
+    uint32_t random_left;
+    uint8_t random[512];
+    struct door_shared shared;
+};
+
+/* One a process: node.c makes it, node->owner points to it. */
+#define LOCK_COUNT_MAX 16
+struct process {
+    int data_fd; /* Directory that relative paths begin at. */
+    struct helper_pool *helpers;
+    int lock_fds[LOCK_COUNT_MAX]; /* dir_lock(): held until the node ends. */
+    atomic_uint lock_count;
+};
+
+static inline struct shard_private *door_self(void)
+{
+    struct shard *s = shard_self();
+
+    ASSERT(s != NULL);
+    return s->private;
+}
+
+/* ---- loop.c: a door's life -------------------------------------------------------------------------------
+ */
+
+/* On the thread that will run it. `cpu` >= 0 pins the kernel's workers. 0 or -errno. */
+MUST_CHECK int door_init(struct shard *s, struct process *process, int cpu);
+/* On the same thread: ends what is in flight, so that the kernel writes into no memory of ours any more.
+ * Other threads may still send to the shard until door_free(). */
+void door_close(struct shard *s);
+void door_free(struct shard *s);
+/* Turns until node_on_command() says so. */
+void door_run(struct shard *s);
+/* From any thread: makes the shard's loop call node_on_command(). */
+void door_command(struct shard *s, unsigned bits);
+/* node.c's. False: leave the loop. */
+bool node_on_command(struct shard *s, unsigned bits);
+
+/* ---- ring.c ----------------------------------------------------------------------------------------------
+ */
+
+MUST_CHECK int ring_create(struct shard_private *p, bool main);
+void ring_close(struct ring *r);
+void ring_free(struct ring *r);
+/* An empty submission on the ring; submits what is queued when there is no room. Never NULL. */
+struct io_uring_sqe *ring_sqe(struct shard_private *p, struct ring *r);
+/* Makes room for `count` submissions that must go in together. */
+void ring_reserve(struct shard_private *p, struct ring *r, unsigned count);
+/* A ring with a free place for a socket, which it now counts; makes rings as needed. NULL: none. */
+struct ring *ring_for_socket(struct shard_private *p);
+void ring_socket_gone(struct shard_private *p, struct ring *r);
+
+/* user_data of completions that belong to no operation: generation 0. */
+enum { UD_IGNORE, UD_WAKE, UD_EVENT, UD_TABLE };
+static inline uint64_t user_data_special(unsigned what, unsigned ring)
+{
+    return what | (uint64_t)ring << 8;
+}
+
+/* ---- op.c ------------------------------------------------------------------------------------------------
+ */
+
+/* An index, with the ring, slot and kind filled in. */
+uint32_t op_new(struct op_table *t, void *owner, enum op_kind kind, uint16_t ring, uint32_t slot);
+struct op *op_at(struct op_table *t, uint32_t index);
+void op_free(struct op_table *t, uint32_t index);
+static inline uint64_t op_user_data(const struct op *o, uint32_t index)
+{
+    return (uint64_t)o->generation << 32 | index;
+}
+
+/* ---- socket.c, file.c: what completions do ----------------------------------------------------------------
+ */
+
+void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
+void file_completed(struct shard_private *p, uint32_t index, int32_t res);
+
+/* ---- buffers.c -------------------------------------------------------------------------------------------
+ */
+
+MUST_CHECK int buffers_init(struct shard_private *p);
+void buffers_fini(struct shard_private *p);
+MUST_CHECK int buffers_attach(struct ring *r, uint32_t lent_max);
+void buffers_detach(struct ring *r);
+/* Tops up what the ring may fill. Number of buffers that it now has. */
+unsigned buffers_lend(struct shard_private *p, struct ring *r);
+static inline char *buffer_at(struct shard_private *p, uint16_t id)
+{
+    return p->buffers + (size_t)id * RECV_BUFFER_SIZE;
+}
+
+/* ---- helper.c --------------------------------------------------------------------------------------------
+ */
+
+/* Threads inherit the caller's CPU affinity. NULL: not possible; errno. */
+struct helper_pool *helper_pool_new(unsigned thread_count);
+/* No job may be under way or queued. */
+void helper_pool_free(struct helper_pool *pool);
+/* Wakes the fibers whose jobs are done. */
+void helper_collect(struct shard_private *p);
