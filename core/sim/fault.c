@@ -1,0 +1,306 @@
+/* core/sim/fault.c -- faults that last, faults by chance, and how they end. */
+#include "core/sim/world.h"
+#include <stdlib.h>
+
+#define CHECK_NS          (100 * SIM_MS) /* How often the dead are counted. */
+#define SLOW_NETWORK_MAX  100
+#define SLOW_DISK_MAX     200
+#define LASTS_MAX_NS      (8 * SIM_S)
+#define CLOCK_JUMP_MAX_MS (24 * 3600 * 1000)
+#define LIVES_MAX         500
+#define DOOM_CALLS_MAX    30
+#define DOOM_DELAY_NS     (100 * SIM_US)
+
+/* ---- Links -------------------------------------------------------------------------------------------- */
+
+void sim_partition(struct sim_node *a, struct sim_node *b, bool both)
+{
+    struct sim_world *w = a->world;
+
+    if (w->links[a->id][b->id].cut || w->links[b->id][a->id].cut)
+        return;
+    w->links[a->id][b->id].cut = true;
+    w->links[b->id][a->id].cut = both;
+    sim_lasting_begin(w, SIM_PARTITION);
+}
+
+void sim_heal(struct sim_node *a, struct sim_node *b)
+{
+    struct sim_world *w = a->world;
+
+    if (!w->links[a->id][b->id].cut && !w->links[b->id][a->id].cut)
+        return;
+    w->links[a->id][b->id].cut = w->links[b->id][a->id].cut = false;
+    sim_lasting_end(w, SIM_PARTITION);
+    sim_net_links_changed(w);
+}
+
+void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor)
+{
+    struct sim_world *w = a->world;
+    bool was_slow = w->links[a->id][b->id].factor > 1;
+
+    w->links[a->id][b->id].factor = w->links[b->id][a->id].factor = factor;
+    if (factor > 1 && !was_slow)
+        sim_lasting_begin(w, SIM_DELAY);
+    if (factor == 1 && was_slow)
+        sim_lasting_end(w, SIM_DELAY);
+}
+
+void sim_clock_jump(struct sim_node *n, int64_t by_ms)
+{
+    n->wall_offset_ms += by_ms;
+    sim_strike(n->world, SIM_CLOCK, 0);
+}
+
+/* ---- What lasts, ends --------------------------------------------------------------------------------- */
+
+struct lasting {
+    enum sim_fault fault;
+    struct sim_node *a, *b;
+};
+
+static void lasting_end(enum sim_fault fault, struct sim_node *a, struct sim_node *b)
+{
+    switch (fault) {
+    case SIM_PARTITION:
+        sim_heal(a, b);
+        break;
+    case SIM_DELAY:
+        sim_slow_network(a, b, 1);
+        break;
+    case SIM_FULL:
+        sim_disk_full(a, false);
+        break;
+    case SIM_SLOW_DISK:
+        sim_disk_slow(a, 1);
+        break;
+    default: /* An error that has not struck by now will not. */
+        sim_disk_errors(a, fault, 0);
+        break;
+    }
+}
+
+static void lasting_fire(void *arg)
+{
+    struct lasting *l = arg;
+
+    lasting_end(l->fault, l->a, l->b);
+    free(l);
+}
+
+static void lasting_begin(struct sim_world *w, enum sim_fault fault, struct sim_node *a, struct sim_node *b)
+{
+    struct lasting *l = malloc(sizeof *l);
+
+    ASSERT(l != NULL);
+    *l = (struct lasting){fault, a, b};
+    sim_after(w, sim_random_range(&w->nemesis_random, 10 * SIM_MS, LASTS_MAX_NS), lasting_fire, l);
+}
+
+/* ---- Deaths ------------------------------------------------------------------------------------------- */
+
+static void die(struct sim_node *n, enum sim_fault fault)
+{
+    if (fault == SIM_POWER) {
+        sim_node_power(n);
+        return;
+    }
+    sim_strike(n->world, SIM_KILL, 0);
+    sim_node_kill(n);
+}
+
+static void doom_fire(struct sim_event *e)
+{
+    struct sim_node *n = CONTAINER_OF(e, struct sim_node, doom);
+
+    die(n, n->doom_fault);
+}
+
+void sim_node_doom(struct sim_node *n, enum sim_fault fault, unsigned file_operations)
+{
+    ASSERT(fault == SIM_KILL || fault == SIM_POWER);
+    n->doom_fault = fault;
+    n->doom_calls = file_operations;
+    n->doom.fire = doom_fire;
+}
+
+void sim_doom_count(struct sim_node *n)
+{
+    if (n->doom_calls > 0 && --n->doom_calls == 0)
+        sim_event_after(&n->doom, sim_random_below(&n->world->nemesis_random, DOOM_DELAY_NS));
+}
+
+/* ---- Strikes ------------------------------------------------------------------------------------------ */
+
+/* Of the nodes that are no clients and run. NULL: none. */
+static struct sim_node *victim(struct sim_world *w)
+{
+    struct sim_node *found = NULL;
+    uint64_t seen = 0;
+
+    for (unsigned k = 0; k < w->node_count; k++)
+        if (!w->nodes[k]->options.client && w->nodes[k]->up && sim_random_one_in(&w->nemesis_random, ++seen))
+            found = w->nodes[k];
+    return found;
+}
+
+/* Another node than `n`, clients too. */
+static struct sim_node *other(struct sim_world *w, const struct sim_node *n)
+{
+    unsigned k = (unsigned)sim_random_below(&w->nemesis_random, w->node_count - 1);
+
+    return w->nodes[k >= n->id ? k + 1 : k];
+}
+
+static void strike_network(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+{
+    struct sim_random *r = &w->nemesis_random;
+    struct sim_node *o;
+
+    if (w->node_count < 2)
+        return;
+    o = other(w, n);
+    if (fault == SIM_DELAY)
+        sim_slow_network(n, o, (uint32_t)sim_random_range(r, 10, SLOW_NETWORK_MAX));
+    else if (sim_random_one_in(r, 2))
+        sim_partition(n, o, true);
+    else if (sim_random_one_in(r, 2))
+        sim_partition(n, o, false);
+    else
+        sim_partition(o, n, false);
+    lasting_begin(w, fault, n, o);
+}
+
+static void strike_disk(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+{
+    struct sim_random *r = &w->nemesis_random;
+
+    if (fault == SIM_FULL)
+        sim_disk_full(n, true);
+    else if (fault == SIM_SLOW_DISK)
+        sim_disk_slow(n, (uint32_t)sim_random_range(r, 10, SLOW_DISK_MAX));
+    else
+        sim_disk_errors(n, fault, (unsigned)sim_random_range(r, 1, 3));
+    lasting_begin(w, fault, n, NULL);
+}
+
+static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+{
+    struct sim_random *r = &w->nemesis_random;
+    int64_t by_ms;
+
+    switch (fault) {
+    case SIM_KILL:
+    case SIM_POWER:
+        if (sim_random_one_in(r, 4))
+            die(n, fault);
+        else
+            sim_node_doom(n, fault, (unsigned)sim_random_range(r, 1, DOOM_CALLS_MAX));
+        break;
+    case SIM_RESET:
+        (void)sim_reset_any(w);
+        break;
+    case SIM_HALF_OPEN:
+        (void)sim_half_open_any(w);
+        break;
+    case SIM_PARTITION:
+    case SIM_DELAY:
+        strike_network(w, fault, n);
+        break;
+    case SIM_ROT:
+        if (!sim_rot(n))
+            return;
+        break;
+    case SIM_CLOCK:
+        by_ms = (int64_t)sim_random_below(r, 2 * CLOCK_JUMP_MAX_MS) - CLOCK_JUMP_MAX_MS;
+        sim_clock_jump(n, sim_random_one_in(r, 2) ? by_ms / 10000 : by_ms);
+        break;
+    default:
+        strike_disk(w, fault, n);
+        break;
+    }
+}
+
+static void strike_any(struct sim_world *w)
+{
+    struct sim_random *r = &w->nemesis_random;
+    struct sim_node *n = victim(w);
+    unsigned fault;
+
+    do
+        fault = (unsigned)sim_random_below(r, SIM_FAULT_COUNT);
+    while (!(w->nemesis.options.faults & (1u << fault)));
+    if (n != NULL)
+        strike(w, (enum sim_fault)fault, n);
+}
+
+static void restart_dead(struct sim_world *w)
+{
+    for (unsigned k = 0; k < w->node_count; k++) {
+        struct sim_node *n = w->nodes[k];
+
+        if (n->options.client || n->up || sim_event_armed(&n->restart) || n->lives >= LIVES_MAX)
+            continue;
+        if (n->error != 0 && n->disk_faults == 0)
+            sim_violation(w, "node %s did not start: %d, and its disk had no fault", n->options.name,
+                          n->error);
+        sim_node_restart_after(n, sim_random_below(&w->nemesis_random, w->nemesis.options.restart_ns));
+    }
+}
+
+static void end_all(struct sim_world *w)
+{
+    for (unsigned k = 0; k < w->node_count; k++) {
+        for (unsigned f = SIM_READ_ERROR; f <= SIM_FLUSH_ERROR; f++)
+            sim_disk_errors(w->nodes[k], (enum sim_fault)f, 0);
+        sim_disk_full(w->nodes[k], false);
+        sim_disk_slow(w->nodes[k], 1);
+        for (unsigned o = 0; o < w->node_count; o++) {
+            sim_heal(w->nodes[k], w->nodes[o]);
+            sim_slow_network(w->nodes[k], w->nodes[o], 1);
+        }
+    }
+}
+
+static void nemesis_fire(struct sim_event *e)
+{
+    struct sim_world *w = CONTAINER_OF(e, struct sim_world, nemesis.strike);
+    struct sim_nemesis *m = &w->nemesis;
+
+    restart_dead(w);
+    if (w->now_ns >= m->options.until_ns) {
+        if (m->active)
+            end_all(w);
+        m->active = false;
+        sim_event_after(e, CHECK_NS);
+        return;
+    }
+    if (sim_random_below(&w->nemesis_random, m->options.mean_ns) < CHECK_NS)
+        strike_any(w);
+    sim_event_after(e, sim_random_range(&w->nemesis_random, 1, 2 * MIN(CHECK_NS, m->options.mean_ns)));
+}
+
+void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *options)
+{
+    const uint32_t outcomes = 1u << SIM_LOST | 1u << SIM_TORN | 1u << SIM_REORDERED; /* Of SIM_POWER. */
+    struct sim_nemesis *m = &w->nemesis;
+
+    m->options = *options;
+    m->options.faults &= ((1u << SIM_FAULT_COUNT) - 1) & ~outcomes;
+    m->active = true;
+    if (m->options.faults == 0)
+        m->options.until_ns = w->now_ns;
+    m->strike.fire = nemesis_fire;
+    sim_event_after(&m->strike, CHECK_NS);
+}
+
+bool sim_calm(const struct sim_world *w)
+{
+    if (w->lasting != 0 || w->nemesis.active)
+        return false;
+    for (unsigned k = 0; k < w->node_count; k++)
+        if (!sim_node_ready(w->nodes[k]))
+            return false;
+    return true;
+}

@@ -1,0 +1,1071 @@
+/* core/sim/net.c -- the door to sockets, and the network behind it.
+ *
+ * A connection is two ends; each end has a pipe of bytes that come in: a bounded window of bytes that were
+ * sent, of which some have arrived. Bytes travel as segments, cut anywhere, each with a time of arrival,
+ * never out of order. A segment that cannot be delivered (cut link, host without power, black hole) stalls
+ * its pipe until links change or the sender gives up. An end whose socket is gone answers bytes by a reset.
+ */
+#include "core/sim/world.h"
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#define SEGMENTS_MAX     16
+#define WINDOW_MAX       (64 * 1024)
+#define BACKLOG_MAX      128
+#define CONNECT_TRIES    5
+#define CONNECT_RETRY_NS SIM_S
+#define GIVE_UP_NS       (30 * SIM_S) /* Unacknowledged bytes this old: ETIMEDOUT. */
+#define HEAL_DELAY_NS    (500 * SIM_MS)
+#define JITTER_NS        (5 * SIM_US)
+
+enum segment_kind { SEGMENT_DATA, SEGMENT_FIN, SEGMENT_RESET };
+
+struct segment {
+    uint64_t at_ns;
+    uint32_t size;
+    enum segment_kind kind;
+};
+
+struct pipe { /* Bytes on their way to the end that it is in. */
+    struct end *from;
+    char *bytes; /* A ring of `capacity`; NULL while empty. */
+    size_t capacity, start, size, arrived, window;
+    struct segment segments[SEGMENTS_MAX];
+    unsigned segment_first, segment_count;
+    uint64_t last_ns;
+    struct sim_event arrive, give_up, room;
+    bool stalled;
+};
+
+struct end {
+    struct connection *connection;
+    struct sim_node *node;
+    struct net_addr address;
+    struct shard_private *p; /* NULL: no shard has it yet, or no more. */
+    struct sim_socket *socket;
+    struct pipe in;
+    bool gone;     /* Closed, or its process is dead. */
+    bool fin_sent; /* Nothing more will be sent. */
+    bool fin_arrived, shut;
+    int error;
+};
+
+struct connection {
+    struct list link;
+    uint64_t number;
+    struct end ends[2]; /* Who connected, who accepted. */
+    bool black_hole;
+    uint32_t segment_max;     /* Of the first bytes; a seed may cut them small. */
+    struct listener *waiting; /* In its backlog. */
+    struct list backlog_link;
+};
+
+struct listener {
+    struct list link;
+    struct shard_private *p;
+    struct net_addr address;
+    struct list backlog, accepts;
+    unsigned backlog_count;
+    bool shut;
+};
+
+enum op_kind { OP_ACCEPT, OP_CONNECT, OP_POLL, OP_RECV, OP_SEND, OP_KIND_COUNT };
+
+struct sim_op {
+    struct sim_done done;
+    struct sim_event event;
+    struct list link; /* Free list, or the listener's accepts. */
+    struct io_op *op; /* NULL: free. */
+    struct shard_private *p;
+    struct sim_socket *socket;
+    uint32_t index;
+    enum op_kind kind;
+    int result;
+    bool completed;
+    const struct iovec *vector; /* OP_SEND: what is left. */
+    unsigned count;
+    size_t skip, total;
+    unsigned tries; /* OP_CONNECT */
+    struct connection *connection;
+};
+
+struct sim_socket {
+    uint16_t generation;
+    bool used;
+    struct end *end;
+    struct listener *listener;
+    struct sim_op *ops[OP_KIND_COUNT]; /* POLL, RECV, SEND in flight. */
+};
+
+struct recv_buffer {
+    uint32_t size;
+    char bytes[];
+};
+
+static void connection_release(struct connection *c);
+
+/* ---- Tables ------------------------------------------------------------------------------------------- */
+
+static struct sim_socket *socket_of(struct shard_private *p, struct sock s)
+{
+    ASSERT(s.slot < SIM_SOCKETS_MAX && p->sockets[s.slot].used);
+    ASSERT(p->sockets[s.slot].generation == s.generation);
+    return &p->sockets[s.slot];
+}
+
+static struct sock sock_of(struct shard_private *p, const struct sim_socket *socket)
+{
+    return (struct sock){(uint32_t)(socket - p->sockets), 0, socket->generation};
+}
+
+static struct sim_socket *socket_take(struct shard_private *p)
+{
+    struct sim_socket *s;
+
+    if (p->free_socket_count == 0)
+        return NULL;
+    s = &p->sockets[p->free_sockets[--p->free_socket_count]];
+    ASSERT(!s->used);
+    s->used = true;
+    return s;
+}
+
+static void socket_give(struct shard_private *p, struct sim_socket *s)
+{
+    for (unsigned k = 0; k < OP_KIND_COUNT; k++)
+        ASSERT(s->ops[k] == NULL);
+    s->used = false;
+    s->generation++;
+    s->end = NULL;
+    s->listener = NULL;
+    p->free_sockets[p->free_socket_count++] = (uint32_t)(s - p->sockets);
+}
+
+uint64_t sim_net_connection(struct shard_private *p, struct sock s)
+{
+    const struct sim_socket *socket = socket_of(p, s);
+
+    return socket->end != NULL ? socket->end->connection->number : 0;
+}
+
+/* ---- Operations --------------------------------------------------------------------------------------- */
+
+static void op_free(struct sim_op *o)
+{
+    if (o->socket != NULL && o->socket->ops[o->kind] == o)
+        o->socket->ops[o->kind] = NULL;
+    o->op = NULL;
+    list_push_back(&o->p->free_ops, &o->link);
+}
+
+static void op_done(struct sim_done *d)
+{
+    struct sim_op *o = CONTAINER_OF(d, struct sim_op, done);
+    struct io_op *op = o->op;
+
+    sim_trace_shard(TRACE_DONE, o->kind, (uint64_t)(int64_t)o->result, 0);
+    op->res = o->result;
+    op_free(o);
+    op->in_flight = false;
+    op->done(op);
+}
+
+static void op_complete(struct sim_op *o, int result)
+{
+    ASSERT(!o->completed);
+    o->completed = true;
+    o->result = result;
+    sim_event_cancel(&o->event);
+    if (o->kind == OP_ACCEPT)
+        list_remove(&o->link);
+    sim_shard_done(o->p, &o->done);
+}
+
+static void op_fire(struct sim_event *e);
+
+static struct sim_op *op_new(struct shard_private *p, struct io_op *op, enum op_kind kind,
+                             struct sim_socket *socket)
+{
+    struct list *l = list_pop_front(&p->free_ops);
+    struct sim_op *o;
+
+    ASSERT(!op->in_flight && op->done != NULL);
+    if (l != NULL) {
+        o = CONTAINER_OF(l, struct sim_op, link);
+    } else {
+        if (p->op_count == p->op_capacity) {
+            p->op_capacity = p->op_capacity * 2 + 64;
+            p->ops = realloc(p->ops, p->op_capacity * sizeof(struct sim_op *));
+            ASSERT(p->ops != NULL);
+        }
+        o = calloc(1, sizeof *o);
+        ASSERT(o != NULL);
+        o->index = p->op_count;
+        p->ops[p->op_count++] = o;
+    }
+    *o = (struct sim_op){.done.run = op_done,
+                         .event.fire = op_fire,
+                         .op = op,
+                         .p = p,
+                         .socket = socket,
+                         .index = o->index,
+                         .kind = kind};
+    list_init(&o->link);
+    op->in_flight = true;
+    op->index = o->index;
+    if (socket != NULL && kind != OP_ACCEPT) {
+        ASSERT(socket->ops[kind] == NULL);
+        socket->ops[kind] = o;
+    }
+    return o;
+}
+
+/* Looks at it soon: never inside of the call that submits it. */
+static void op_look(struct sim_op *o)
+{
+    if (!o->completed && !sim_event_armed(&o->event))
+        sim_event_after(&o->event, sim_random_below(&o->p->node->world->random, JITTER_NS));
+}
+
+static void socket_look(struct end *e)
+{
+    if (e->socket == NULL)
+        return;
+    for (unsigned k = OP_POLL; k <= OP_SEND; k++)
+        if (e->socket->ops[k] != NULL)
+            op_look(e->socket->ops[k]);
+}
+
+void io_cancel(struct io_op *op)
+{
+    struct shard_private *p = sim_private();
+    struct sim_op *o;
+
+    sim_trace_shard(TRACE_CANCEL, op->in_flight, 0, 0);
+    if (!op->in_flight)
+        return;
+    ASSERT(op->index < p->op_count && p->ops[op->index]->op == op);
+    o = p->ops[op->index];
+    if (o->completed)
+        return;
+    if (o->kind == OP_CONNECT && o->connection != NULL) {
+        connection_release(o->connection);
+        o->connection = NULL;
+    }
+    op_complete(o, -ECANCELED);
+}
+
+/* ---- Pipes -------------------------------------------------------------------------------------------- */
+
+static struct end *pipe_to(struct pipe *p)
+{
+    return CONTAINER_OF(p, struct end, in);
+}
+
+static struct end *end_peer(struct end *e)
+{
+    return &e->connection->ends[e == &e->connection->ends[0]];
+}
+
+static struct sim_world *pipe_world(struct pipe *p)
+{
+    return pipe_to(p)->node->world;
+}
+
+static struct sim_link *pipe_link(struct pipe *p)
+{
+    return &pipe_world(p)->links[p->from->node->id][pipe_to(p)->node->id];
+}
+
+static uint64_t pipe_delay(struct pipe *p)
+{
+    const struct sim_link *l = pipe_link(p);
+
+    return l->latency_ns * l->factor +
+           sim_random_below(&pipe_world(p)->random, l->latency_ns * l->factor / 4 + JITTER_NS);
+}
+
+static void pipe_copy_in(struct pipe *p, const char *data, size_t size)
+{
+    size_t at, first;
+
+    if (size == 0)
+        return;
+    if (p->size + size > p->capacity) {
+        size_t capacity = MAX(p->capacity, 1024);
+        char *bytes;
+
+        while (capacity < p->size + size)
+            capacity *= 2;
+        bytes = malloc(capacity);
+        ASSERT(bytes != NULL);
+        first = MIN(p->size, p->capacity - p->start);
+        if (p->size > 0) {
+            memcpy(bytes, p->bytes + p->start, first);
+            memcpy(bytes + first, p->bytes, p->size - first);
+        }
+        free(p->bytes);
+        p->bytes = bytes;
+        p->capacity = capacity;
+        p->start = 0;
+    }
+    at = (p->start + p->size) % p->capacity;
+    first = MIN(size, p->capacity - at);
+    memcpy(p->bytes + at, data, first);
+    memcpy(p->bytes, data + first, size - first);
+    p->size += size;
+}
+
+static void pipe_copy_out(struct pipe *p, char *data, size_t size)
+{
+    size_t first = MIN(size, p->capacity - p->start);
+
+    memcpy(data, p->bytes + p->start, first);
+    memcpy(data + first, p->bytes, size - first);
+    p->start = (p->start + size) % p->capacity;
+    p->size -= size;
+    p->arrived -= size;
+}
+
+/* A quiet connection holds no buffer. */
+static void pipe_shrink(struct pipe *p)
+{
+    if (p->size > 0)
+        return;
+    free(p->bytes);
+    p->bytes = NULL;
+    p->capacity = p->start = 0;
+}
+
+static void pipe_clear(struct pipe *p)
+{
+    p->size = p->arrived = 0;
+    p->segment_count = 0;
+    p->stalled = false;
+    sim_event_cancel(&p->arrive);
+    sim_event_cancel(&p->give_up);
+    sim_event_cancel(&p->room);
+    pipe_shrink(p);
+}
+
+static void pipe_segment(struct pipe *p, enum segment_kind kind, size_t size)
+{
+    uint64_t at_ns = MAX(p->last_ns + 1, pipe_world(p)->now_ns + pipe_delay(p));
+    struct segment *last =
+        &p->segments[(p->segment_first + p->segment_count + SEGMENTS_MAX - 1) % SEGMENTS_MAX];
+
+    if (p->segment_count == SEGMENTS_MAX) {
+        /* The last one takes it along; its end, if this is one, comes when all of it is there. */
+        if (last->kind == SEGMENT_DATA && kind == SEGMENT_DATA) {
+            last->size += (uint32_t)size;
+            return;
+        }
+        p->segments[p->segment_first].size += p->segments[(p->segment_first + 1) % SEGMENTS_MAX].size;
+        for (unsigned k = 1; k + 1 < SEGMENTS_MAX; k++)
+            p->segments[(p->segment_first + k) % SEGMENTS_MAX] =
+                p->segments[(p->segment_first + k + 1) % SEGMENTS_MAX];
+        p->segment_count--;
+    }
+    p->last_ns = at_ns;
+    p->segments[(p->segment_first + p->segment_count++) % SEGMENTS_MAX] =
+        (struct segment){at_ns, (uint32_t)size, kind};
+    if (!p->stalled && !sim_event_armed(&p->arrive))
+        sim_event_set(&p->arrive, p->segments[p->segment_first].at_ns);
+}
+
+/* Cuts what is sent where the seed says. */
+static void pipe_segments(struct pipe *p, size_t size)
+{
+    struct sim_random *r = &pipe_world(p)->random;
+    struct connection *c = pipe_to(p)->connection;
+
+    while (size > 0) {
+        size_t n = size;
+
+        if (c->segment_max > 0 && p->segment_count < SEGMENTS_MAX - 2)
+            n = sim_random_range(r, 1, MIN(size, c->segment_max));
+        else if (sim_random_one_in(r, 4))
+            n = sim_random_range(r, 1, size);
+        pipe_segment(p, SEGMENT_DATA, n);
+        size -= n;
+    }
+}
+
+/* Ends the connection for the one who sends into `p`, without a word to the other. */
+static void end_fail(struct end *e, int error)
+{
+    if (e->error == 0)
+        e->error = error;
+    e->fin_sent = true;
+    pipe_clear(&end_peer(e)->in);
+    socket_look(e);
+}
+
+static void end_send_reset(struct end *e)
+{
+    struct end *peer = end_peer(e);
+
+    pipe_clear(&peer->in);
+    e->fin_sent = true;
+    pipe_segment(&peer->in, SEGMENT_RESET, 0);
+}
+
+static bool pipe_blocked(struct pipe *p)
+{
+    return pipe_to(p)->connection->black_hole || pipe_link(p)->cut || !pipe_to(p)->node->powered;
+}
+
+static void segment_arrive(struct pipe *p, const struct segment *s)
+{
+    struct end *to = pipe_to(p);
+
+    if (to->gone) {
+        pipe_clear(p);
+        if (s->kind == SEGMENT_DATA && !p->from->gone)
+            end_send_reset(to);
+        return;
+    }
+    switch (s->kind) {
+    case SEGMENT_DATA:
+        p->arrived += s->size;
+        break;
+    case SEGMENT_FIN:
+        to->fin_arrived = true;
+        break;
+    case SEGMENT_RESET:
+        end_fail(to, -ECONNRESET);
+        break;
+    }
+    socket_look(to);
+}
+
+static void pipe_arrive(struct sim_event *e)
+{
+    struct pipe *p = CONTAINER_OF(e, struct pipe, arrive);
+    struct segment s = p->segments[p->segment_first];
+
+    ASSERT(p->segment_count > 0);
+    if (pipe_blocked(p) && s.kind == SEGMENT_RESET) { /* Nobody sends a reset twice. */
+        pipe_clear(p);
+        return;
+    }
+    if (pipe_blocked(p)) {
+        p->stalled = true;
+        if (!sim_event_armed(&p->give_up))
+            sim_event_after(&p->give_up, GIVE_UP_NS);
+        return;
+    }
+    sim_event_cancel(&p->give_up);
+    p->segment_first = (p->segment_first + 1) % SEGMENTS_MAX;
+    p->segment_count--;
+    segment_arrive(p, &s);
+    if (p->segment_count > 0 && !sim_event_armed(&p->arrive))
+        sim_event_set(&p->arrive, p->segments[p->segment_first].at_ns);
+}
+
+static void pipe_give_up(struct sim_event *e)
+{
+    struct pipe *p = CONTAINER_OF(e, struct pipe, give_up);
+
+    if (p->from->gone)
+        pipe_clear(p);
+    else
+        end_fail(p->from, -ETIMEDOUT);
+}
+
+/* The reader took bytes: the window opens, a while later. */
+static void pipe_room(struct sim_event *e)
+{
+    socket_look(CONTAINER_OF(e, struct pipe, room)->from);
+}
+
+static void pipe_unstall(struct pipe *p)
+{
+    if (!p->stalled || pipe_blocked(p))
+        return;
+    p->stalled = false;
+    if (p->segment_count > 0)
+        sim_event_after(&p->arrive, sim_random_below(&pipe_world(p)->random, HEAL_DELAY_NS));
+}
+
+/* ---- Connections -------------------------------------------------------------------------------------- */
+
+static void end_init(struct end *e, struct connection *c, struct sim_node *n, const struct net_addr *address)
+{
+    struct sim_random *r = &n->world->random;
+
+    *e = (struct end){.connection = c, .node = n, .address = *address};
+    e->in.from = end_peer(e);
+    e->in.window = sim_random_one_in(r, 4) ? sim_random_range(r, 512, 8192) : WINDOW_MAX;
+    e->in.arrive.fire = pipe_arrive;
+    e->in.give_up.fire = pipe_give_up;
+    e->in.room.fire = pipe_room;
+}
+
+static struct connection *connection_new(struct sim_node *from, const struct net_addr *from_address,
+                                         struct sim_node *to, const struct net_addr *to_address)
+{
+    struct sim_world *w = from->world;
+    struct connection *c = calloc(1, sizeof *c);
+
+    ASSERT(c != NULL);
+    c->number = w->next_connection++;
+    if (sim_random_one_in(&w->random, 8))
+        c->segment_max = (uint32_t)sim_random_range(&w->random, 1, 9);
+    list_init(&c->backlog_link);
+    list_push_back(&w->connections, &c->link);
+    end_init(&c->ends[0], c, from, from_address);
+    end_init(&c->ends[1], c, to, to_address);
+    return c;
+}
+
+static void connection_free(struct connection *c)
+{
+    pipe_clear(&c->ends[0].in);
+    pipe_clear(&c->ends[1].in);
+    if (c->waiting != NULL) {
+        list_remove(&c->backlog_link);
+        c->waiting->backlog_count--;
+    }
+    list_remove(&c->link);
+    free(c);
+}
+
+/* What close(2) does with what is on its way. */
+static void end_close(struct end *e, bool silent)
+{
+    struct end *peer = end_peer(e);
+    bool unread = e->in.size > 0;
+
+    e->gone = true;
+    e->p = NULL;
+    e->socket = NULL;
+    if (!silent && e->error == 0) {
+        if (unread)
+            end_send_reset(e);
+        else if (!e->fin_sent)
+            pipe_segment(&peer->in, SEGMENT_FIN, 0);
+    }
+    if (silent)
+        pipe_clear(&peer->in); /* What its kernel had not yet got acknowledged is lost. */
+    e->fin_sent = true;
+    if (unread)
+        pipe_clear(&e->in);
+    if (peer->gone)
+        connection_free(e->connection);
+}
+
+/* A connect that was given up: the other side may have it in its backlog. */
+static void connection_release(struct connection *c)
+{
+    end_close(&c->ends[0], false);
+}
+
+static void end_attach(struct end *e, struct shard_private *p, struct sim_socket *socket)
+{
+    e->p = p;
+    e->socket = socket;
+    socket->end = e;
+}
+
+/* ---- Listening, accepting ----------------------------------------------------------------------------- */
+
+static bool address_matches(const struct net_addr *bound, const struct sim_node *n, const struct net_addr *to)
+{
+    static const uint8_t any[16];
+
+    if (bound->port != to->port || bound->family != to->family)
+        return false;
+    if (memcmp(bound->ip, to->ip, sizeof any) == 0)
+        return true;
+    return memcmp(bound->ip, any, sizeof any) == 0 && memcmp(n->address.ip, to->ip, sizeof any) == 0;
+}
+
+static struct sim_node *node_at(struct sim_world *w, const struct net_addr *to)
+{
+    for (unsigned k = 0; k < w->node_count; k++)
+        if (net_addr_same_host(&w->nodes[k]->address, to))
+            return w->nodes[k];
+    return NULL;
+}
+
+/* One of the listeners of the address, by chance: the kernel's SO_REUSEPORT. */
+static struct listener *listener_find(struct sim_world *w, const struct net_addr *to)
+{
+    struct listener *found = NULL;
+    uint64_t seen = 0;
+
+    list_each(l, &w->listeners)
+    {
+        struct listener *x = CONTAINER_OF(l, struct listener, link);
+
+        if (!x->shut && address_matches(&x->address, x->p->node, to) && sim_random_one_in(&w->random, ++seen))
+            found = x;
+    }
+    return found;
+}
+
+int io_listen(const struct net_addr *addr, struct sock *listener_out)
+{
+    struct shard_private *p = sim_private();
+    struct sim_world *w = p->node->world;
+    struct sim_socket *s;
+    struct listener *l;
+
+    list_each(it, &w->listeners)
+    {
+        const struct listener *x = CONTAINER_OF(it, struct listener, link);
+
+        if (addr->port != 0 && x->p->node != p->node && address_matches(&x->address, x->p->node, addr))
+            return -EADDRINUSE;
+    }
+    s = socket_take(p);
+    if (s == NULL)
+        return -ENFILE;
+    l = calloc(1, sizeof *l);
+    ASSERT(l != NULL);
+    *l = (struct listener){.p = p, .address = *addr};
+    if (addr->port == 0)
+        l->address.port = w->next_port++;
+    list_init(&l->backlog);
+    list_init(&l->accepts);
+    list_push_back(&w->listeners, &l->link);
+    s->listener = l;
+    *listener_out = sock_of(p, s);
+    sim_trace_shard(TRACE_LISTEN, l->address.port, 0, 0);
+    return 0;
+}
+
+int io_listen_port(struct sock listener, uint16_t *port_out)
+{
+    struct sim_socket *s = socket_of(sim_private(), listener);
+
+    ASSERT(s->listener != NULL);
+    *port_out = s->listener->address.port;
+    return 0;
+}
+
+static void listener_look(struct listener *l)
+{
+    list_each(it, &l->accepts) op_look(CONTAINER_OF(it, struct sim_op, link));
+}
+
+void io_accept(struct sock listener, struct io_accept *a)
+{
+    struct shard_private *p = sim_private();
+    struct sim_socket *s = socket_of(p, listener);
+    struct sim_op *o;
+
+    ASSERT(s->listener != NULL);
+    o = op_new(p, &a->op, OP_ACCEPT, s);
+    a->sock = SOCK_NONE;
+    list_push_back(&s->listener->accepts, &o->link);
+    sim_trace_shard(TRACE_ACCEPT, listener.slot, 0, 0);
+    op_look(o);
+}
+
+static void accept_look(struct sim_op *o)
+{
+    struct io_accept *a = CONTAINER_OF(o->op, struct io_accept, op);
+    struct listener *l = o->socket->listener;
+    struct connection *c;
+    struct sim_socket *s;
+
+    if (l->shut) {
+        op_complete(o, -EINVAL);
+        return;
+    }
+    if (list_empty(&l->backlog))
+        return;
+    s = socket_take(o->p);
+    if (s == NULL) {
+        op_complete(o, -ENFILE);
+        return;
+    }
+    c = CONTAINER_OF(list_pop_front(&l->backlog), struct connection, backlog_link);
+    l->backlog_count--;
+    c->waiting = NULL;
+    end_attach(&c->ends[1], o->p, s);
+    a->sock = sock_of(o->p, s);
+    a->peer = c->ends[0].address;
+    op_complete(o, 0);
+}
+
+static void listener_free(struct listener *l, bool silent)
+{
+    list_remove(&l->link);
+    list_each_safe(it, &l->backlog)
+    {
+        struct connection *c = CONTAINER_OF(it, struct connection, backlog_link);
+
+        list_remove(&c->backlog_link);
+        c->waiting = NULL;
+        if (!silent)
+            end_send_reset(&c->ends[1]);
+        end_close(&c->ends[1], silent);
+    }
+    free(l);
+}
+
+/* ---- Connecting --------------------------------------------------------------------------------------- */
+
+void io_connect(struct io_connect *c)
+{
+    struct shard_private *p = sim_private();
+    struct sim_op *o = op_new(p, &c->op, OP_CONNECT, NULL);
+
+    c->sock = SOCK_NONE;
+    sim_trace_shard(TRACE_CONNECT, c->peer.port, 0, 0);
+    sim_event_after(&o->event, sim_random_below(&p->node->world->random, SIM_MS));
+}
+
+/* The first packet reaches the other host, or does not. */
+static void connect_try(struct sim_op *o)
+{
+    struct io_connect *c = CONTAINER_OF(o->op, struct io_connect, op);
+    struct sim_node *from = o->p->node, *to = node_at(from->world, &c->peer);
+    struct sim_world *w = from->world;
+    struct net_addr address = from->address;
+    struct listener *l;
+
+    l = listener_find(w, &c->peer);
+    if (l != NULL)
+        to = l->p->node;
+    if (to == NULL) {
+        op_complete(o, -EHOSTUNREACH);
+        return;
+    }
+    if (!to->powered || w->links[from->id][to->id].cut || w->links[to->id][from->id].cut ||
+        (l != NULL && l->backlog_count >= BACKLOG_MAX)) {
+        if (++o->tries == CONNECT_TRIES)
+            op_complete(o, -ETIMEDOUT);
+        else
+            sim_event_after(&o->event, CONNECT_RETRY_NS << o->tries);
+        return;
+    }
+    if (l == NULL) {
+        op_complete(o, -ECONNREFUSED);
+        return;
+    }
+    address.port = w->next_port = w->next_port < 32768 ? 32768 : w->next_port + 1;
+    o->connection = connection_new(from, &address, to, &c->peer);
+    o->connection->waiting = l;
+    list_push_back(&l->backlog, &o->connection->backlog_link);
+    l->backlog_count++;
+    listener_look(l);
+    sim_event_after(&o->event, pipe_delay(&o->connection->ends[0].in));
+}
+
+static void connect_look(struct sim_op *o)
+{
+    struct io_connect *c = CONTAINER_OF(o->op, struct io_connect, op);
+    struct sim_socket *s;
+
+    if (o->connection == NULL) {
+        connect_try(o);
+        return;
+    }
+    s = socket_take(o->p);
+    if (s == NULL) {
+        connection_release(o->connection);
+        op_complete(o, -ENFILE);
+        return;
+    }
+    end_attach(&o->connection->ends[0], o->p, s);
+    o->connection = NULL;
+    c->sock = sock_of(o->p, s);
+    op_complete(o, 0);
+}
+
+/* ---- Receiving, sending ------------------------------------------------------------------------------- */
+
+static bool end_readable(const struct end *e)
+{
+    return e->in.arrived > 0 || e->fin_arrived || e->error != 0 || e->shut;
+}
+
+void io_poll(struct sock s, struct io_op *op)
+{
+    struct shard_private *p = sim_private();
+    struct sim_socket *socket = socket_of(p, s);
+
+    sim_trace_shard(TRACE_POLL, s.slot, 0, 0);
+    op_look(op_new(p, op, OP_POLL, socket));
+}
+
+static void poll_look(struct sim_op *o)
+{
+    const struct end *e = o->socket->end;
+    int mask = POLLIN;
+
+    if (!end_readable(e))
+        return;
+    if (e->fin_arrived || e->shut)
+        mask |= POLLRDHUP;
+    if (e->error != 0 || e->shut)
+        mask |= POLLHUP;
+    if (e->error != 0)
+        mask |= POLLERR;
+    op_complete(o, mask);
+}
+
+void io_recv(struct sock s, struct io_op *op)
+{
+    struct shard_private *p = sim_private();
+    struct sim_socket *socket = socket_of(p, s);
+
+    ASSERT(!op->recv_owned);
+    sim_trace_shard(TRACE_RECV, s.slot, 0, 0);
+    op->data = slice_of(NULL, 0);
+    op_look(op_new(p, op, OP_RECV, socket));
+}
+
+static void recv_look(struct sim_op *o)
+{
+    struct end *e = o->socket->end;
+    struct sim_random *r = &o->p->node->world->random;
+    struct recv_buffer *b;
+    unsigned slot = 0;
+    size_t size;
+
+    if (!end_readable(e))
+        return;
+    if (e->in.arrived == 0) {
+        op_complete(o, e->error);
+        return;
+    }
+    if (o->p->buffers_out == SIM_RECV_BUFFERS_MAX || sim_random_one_in(r, 4096)) {
+        op_complete(o, -ENOBUFS);
+        return;
+    }
+    while (o->p->buffers[slot] != NULL)
+        slot++;
+    size = MIN(e->in.arrived, SIM_RECV_SIZE);
+    if (sim_random_one_in(r, 16))
+        size = sim_random_range(r, 1, size);
+    b = malloc(sizeof *b + size); /* As large as its bytes: a sanitizer sees who reads past them. */
+    ASSERT(b != NULL);
+    b->size = (uint32_t)size;
+    pipe_copy_out(&e->in, b->bytes, size);
+    o->p->buffers[slot] = b;
+    o->p->buffers_out++;
+    o->op->recv_owned = true;
+    o->op->recv_buffer = (uint16_t)slot;
+    o->op->data = slice_of(b->bytes, size);
+    if (!end_peer(e)->gone && !sim_event_armed(&e->in.room))
+        sim_event_after(&e->in.room, pipe_delay(&e->in));
+    pipe_shrink(&e->in);
+    op_complete(o, (int)size);
+}
+
+void io_recv_release(struct io_op *op)
+{
+    struct shard_private *p = sim_private();
+
+    ASSERT(op->recv_owned && p->buffers[op->recv_buffer] != NULL);
+    free(p->buffers[op->recv_buffer]);
+    p->buffers[op->recv_buffer] = NULL;
+    p->buffers_out--;
+    op->recv_owned = false;
+    op->data = slice_of(NULL, 0);
+}
+
+void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
+{
+    struct shard_private *p = sim_private();
+    struct sim_op *o = op_new(p, op, OP_SEND, socket_of(p, s));
+
+    o->vector = vector;
+    o->count = count;
+    for (unsigned k = 0; k < count; k++)
+        o->total += vector[k].iov_len;
+    sim_trace_shard(TRACE_SEND, s.slot, o->total, 0);
+    op_look(o);
+}
+
+static void send_look(struct sim_op *o)
+{
+    struct end *e = o->socket->end;
+    struct pipe *p = &end_peer(e)->in;
+    size_t sent = 0;
+
+    if (e->error != 0 || e->fin_sent) {
+        op_complete(o, e->error != 0 ? e->error : -EPIPE);
+        return;
+    }
+    while (o->count > 0 && p->size < p->window) {
+        size_t n = MIN(o->vector->iov_len - o->skip, p->window - p->size);
+
+        pipe_copy_in(p, (const char *)o->vector->iov_base + o->skip, n);
+        sent += n;
+        o->skip += n;
+        if (o->skip == o->vector->iov_len) {
+            o->vector++;
+            o->count--;
+            o->skip = 0;
+        }
+    }
+    if (sent > 0)
+        pipe_segments(p, sent);
+    if (o->count == 0)
+        op_complete(o, (int)o->total);
+}
+
+static void op_fire(struct sim_event *e)
+{
+    struct sim_op *o = CONTAINER_OF(e, struct sim_op, event);
+
+    switch (o->kind) {
+    case OP_ACCEPT:
+        accept_look(o);
+        break;
+    case OP_CONNECT:
+        connect_look(o);
+        break;
+    case OP_POLL:
+        poll_look(o);
+        break;
+    case OP_RECV:
+        recv_look(o);
+        break;
+    case OP_SEND:
+    case OP_KIND_COUNT:
+        send_look(o);
+        break;
+    }
+}
+
+/* ---- Ending ------------------------------------------------------------------------------------------- */
+
+void io_shutdown(struct sock s)
+{
+    struct sim_socket *socket = socket_of(sim_private(), s);
+    struct end *e = socket->end;
+
+    sim_trace_shard(TRACE_SHUTDOWN, s.slot, 0, 0);
+    if (e == NULL) {
+        socket->listener->shut = true;
+        listener_look(socket->listener);
+        return;
+    }
+    if (!e->fin_sent)
+        pipe_segment(&end_peer(e)->in, SEGMENT_FIN, 0);
+    e->fin_sent = e->shut = true;
+    socket_look(e);
+}
+
+void io_close(struct sock s)
+{
+    struct shard_private *p = sim_private();
+    struct sim_socket *socket = socket_of(p, s);
+
+    sim_trace_shard(TRACE_CLOSE, s.slot, 0, 0);
+    if (socket->listener != NULL) {
+        ASSERT(list_empty(&socket->listener->accepts));
+        listener_free(socket->listener, false);
+    } else {
+        end_close(socket->end, false);
+    }
+    socket_give(p, socket);
+}
+
+/* ---- Lives -------------------------------------------------------------------------------------------- */
+
+void sim_net_shard_init(struct shard_private *p)
+{
+    p->sockets = calloc(SIM_SOCKETS_MAX, sizeof *p->sockets);
+    p->free_sockets = calloc(SIM_SOCKETS_MAX, sizeof *p->free_sockets);
+    ASSERT(p->sockets != NULL && p->free_sockets != NULL);
+    for (uint32_t k = 0; k < SIM_SOCKETS_MAX; k++)
+        p->free_sockets[k] = SIM_SOCKETS_MAX - 1 - k;
+    p->free_socket_count = SIM_SOCKETS_MAX;
+    list_init(&p->free_ops);
+}
+
+void sim_net_shard_fini(struct shard_private *p, bool silent)
+{
+    for (uint32_t k = 0; k < p->op_count; k++) {
+        struct sim_op *o = p->ops[k];
+
+        sim_event_cancel(&o->event);
+        if (o->op != NULL && o->connection != NULL)
+            end_close(&o->connection->ends[0], silent);
+        free(o);
+    }
+    free(p->ops);
+    for (uint32_t k = 0; k < SIM_SOCKETS_MAX; k++) {
+        if (p->sockets[k].listener != NULL)
+            listener_free(p->sockets[k].listener, silent);
+        else if (p->sockets[k].end != NULL)
+            end_close(p->sockets[k].end, silent);
+    }
+    free(p->sockets);
+    free(p->free_sockets);
+    for (unsigned k = 0; k < SIM_RECV_BUFFERS_MAX; k++)
+        free(p->buffers[k]);
+}
+
+void sim_net_links_changed(struct sim_world *w)
+{
+    list_each(l, &w->connections)
+    {
+        struct connection *c = CONTAINER_OF(l, struct connection, link);
+
+        pipe_unstall(&c->ends[0].in);
+        pipe_unstall(&c->ends[1].in);
+    }
+}
+
+void sim_net_node_returned(struct sim_node *n)
+{
+    sim_net_links_changed(n->world);
+}
+
+void sim_net_fini(struct sim_world *w)
+{
+    list_each_safe(l, &w->connections) connection_free(CONTAINER_OF(l, struct connection, link));
+    ASSERT(list_empty(&w->listeners));
+}
+
+/* ---- Faults ------------------------------------------------------------------------------------------- */
+
+/* Between two nodes, both ends alive. */
+static struct connection *connection_any(struct sim_world *w)
+{
+    struct connection *found = NULL;
+    uint64_t seen = 0;
+
+    list_each(l, &w->connections)
+    {
+        struct connection *c = CONTAINER_OF(l, struct connection, link);
+
+        if (c->ends[0].node != c->ends[1].node && !c->ends[0].gone && !c->ends[1].gone && !c->black_hole &&
+            sim_random_one_in(&w->nemesis_random, ++seen))
+            found = c;
+    }
+    return found;
+}
+
+bool sim_reset_any(struct sim_world *w)
+{
+    struct connection *c = connection_any(w);
+
+    if (c == NULL)
+        return false;
+    sim_strike(w, SIM_RESET, c->number);
+    end_fail(&c->ends[0], -ECONNRESET);
+    end_fail(&c->ends[1], -ECONNRESET);
+    return true;
+}
+
+bool sim_half_open_any(struct sim_world *w)
+{
+    struct connection *c = connection_any(w);
+
+    if (c == NULL)
+        return false;
+    sim_strike(w, SIM_HALF_OPEN, c->number);
+    c->black_hole = true;
+    return true;
+}

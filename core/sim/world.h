@@ -1,0 +1,190 @@
+/* core/sim/world.h -- the insides of the simulator, shared by its files only. */
+#pragma once
+#include "core/scheduler.h"
+#include "core/sim/disk.h"
+#include "core/sim/random.h"
+#include "core/sim/sim.h"
+
+/* ---- Events ------------------------------------------------------------------------------------------- */
+
+struct sim_event {
+    uint64_t at_ns, order;
+    void (*fire)(struct sim_event *e);
+    size_t place; /* In the heap, from 1; 0: not scheduled. */
+};
+
+void sim_event_set(struct sim_event *e, uint64_t at_ns); /* Sets, or moves. */
+void sim_event_after(struct sim_event *e, uint64_t delay_ns);
+void sim_event_cancel(struct sim_event *e);
+static inline bool sim_event_armed(const struct sim_event *e)
+{
+    return e->place != 0;
+}
+
+/* ---- The world ---------------------------------------------------------------------------------------- */
+
+struct sim_link { /* One direction between two nodes. */
+    uint64_t latency_ns;
+    uint32_t factor;
+    bool cut;
+};
+
+struct sim_nemesis {
+    struct sim_nemesis_options options;
+    struct sim_event strike;
+    bool active;
+};
+
+struct sim_world {
+    uint64_t seed, now_ns, hash, order;
+    struct sim_random random, scenario_random, nemesis_random;
+    struct sim_event **heap; /* From 1. */
+    size_t event_count, event_capacity;
+    struct sim_node *nodes[SIM_NODES_MAX];
+    unsigned node_count;
+    struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX];
+    struct list connections, listeners, operations, timers;
+    uint64_t next_connection;
+    uint16_t next_port;
+    struct sim_counters *counters;
+    uint32_t lasting; /* Mask of faults that last; each has a count. */
+    uint32_t lasting_count[SIM_FAULT_COUNT];
+    struct sim_node *helper_node; /* Whose helper thread runs now. */
+    struct sim_nemesis nemesis;
+    char *violations[SIM_VIOLATIONS_MAX];
+    unsigned violation_count;
+    int trace_fd;
+};
+
+/* The one that exists: the door's functions have no argument to find it by. */
+struct sim_world *sim_world_current(void);
+
+/* A call or a completion. */
+enum sim_trace_kind {
+    TRACE_TURN,
+    TRACE_LISTEN,
+    TRACE_ACCEPT,
+    TRACE_CONNECT,
+    TRACE_POLL,
+    TRACE_RECV,
+    TRACE_SEND,
+    TRACE_SHUTDOWN,
+    TRACE_CLOSE,
+    TRACE_CANCEL,
+    TRACE_DONE,
+    TRACE_FILE,
+    TRACE_FILE_DONE,
+    TRACE_RANDOM,
+    TRACE_HELPER,
+    TRACE_MESSAGE,
+    TRACE_NODE,
+    TRACE_FAULT,
+    TRACE_KIND_COUNT
+};
+void sim_trace(enum sim_trace_kind kind, unsigned node, unsigned shard, uint64_t a, uint64_t b, uint64_t c);
+void sim_trace_shard(enum sim_trace_kind kind, uint64_t a, uint64_t b,
+                     uint64_t c); /* Of the current shard. */
+
+/* A fault strikes: `connection` 0: everybody; otherwise the operations on that connection. */
+void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection);
+void sim_lasting_begin(struct sim_world *w, enum sim_fault fault);
+void sim_lasting_end(struct sim_world *w, enum sim_fault fault);
+
+/* ---- Nodes and shards --------------------------------------------------------------------------------- */
+
+#define SIM_SOCKETS_MAX      4096 /* A shard. */
+#define SIM_FILES_MAX        1024
+#define SIM_RECV_BUFFERS_MAX 256
+#define SIM_RECV_SIZE        16384
+#define SIM_HELPERS          2
+#define SIM_HELPER_QUEUE_MAX 64
+
+/* Something that a shard learns in its next turn. */
+struct sim_done {
+    struct list link;
+    void (*run)(struct sim_done *d);
+};
+
+struct sim_socket;
+struct sim_op;
+
+struct sim_open_file {
+    struct sim_inode *inode; /* NULL: free. */
+    int flags;
+    uint64_t flush_end_ns; /* Flushes of one file end in the order in which they began. */
+    bool flush_failed;
+};
+
+struct shard_private {
+    struct shard *shard;
+    struct sim_node *node;
+    struct sim_event turn;
+    struct list done;
+    bool begun, start_returned;
+    struct sim_socket *sockets; /* SIM_SOCKETS_MAX */
+    uint32_t *free_sockets, free_socket_count;
+    struct sim_op **ops;
+    uint32_t op_count, op_capacity;
+    struct list free_ops;
+    struct recv_buffer *buffers[SIM_RECV_BUFFERS_MAX];
+    unsigned buffers_out;
+    struct sim_open_file *files; /* SIM_FILES_MAX */
+    struct list file_calls, helper_calls, messages;
+    uint64_t message_ns[SIM_SHARDS_MAX]; /* When the last message to each shard arrives. */
+};
+
+struct sim_node {
+    struct sim_world *world;
+    unsigned id;
+    struct sim_node_options options;
+    struct net_addr address;
+    struct sim_random random;
+    struct sim_disk disk;
+    struct node node;
+    struct shard *shards[SIM_SHARDS_MAX];
+    bool up, powered, stopping;
+    unsigned ready_count, stopped_count, lives;
+    int error;
+    struct sim_event end, restart, doom;
+    enum sim_fault doom_fault; /* SIM_KILL or SIM_POWER ... */
+    unsigned doom_calls;       /* ... after so many file operations more; 0: none. */
+    uint64_t clock_offset_ns;  /* Of the monotonic clock: each boot another. */
+    int64_t wall_offset_ms;
+    uint64_t helper_free_ns[SIM_HELPERS];
+    unsigned helper_calls;
+    struct list locks;
+    unsigned errors_armed[3]; /* Reads, writes, flushes. */
+    uint32_t disk_factor;
+    bool disk_is_full;
+    unsigned disk_faults;
+};
+
+static inline struct shard_private *sim_private(void)
+{
+    struct shard *s = shard_self();
+
+    ASSERT(s != NULL);
+    return s->private;
+}
+
+/* Makes the shard take a turn, soon. */
+void sim_shard_wake(struct shard_private *p);
+void sim_shard_done(struct shard_private *p, struct sim_done *d);
+/* A file operation was done: the hour that was chosen for the node's death may be now. */
+void sim_doom_count(struct sim_node *n);
+void sim_node_free(struct sim_node *n);
+void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns);
+
+/* core/sim/net.c */
+void sim_net_shard_init(struct shard_private *p);
+/* The process is gone. `silent`: the host too, so nobody is told. */
+void sim_net_shard_fini(struct shard_private *p, bool silent);
+void sim_net_node_returned(struct sim_node *n); /* The host answers again. */
+void sim_net_links_changed(struct sim_world *w);
+void sim_net_fini(struct sim_world *w);
+uint64_t sim_net_connection(struct shard_private *p, struct sock s);
+
+/* core/sim/file.c */
+void sim_file_shard_init(struct shard_private *p);
+void sim_file_shard_fini(struct shard_private *p);
+void sim_file_node_down(struct sim_node *n);

@@ -1,0 +1,8 @@
+#include "tests/sim/scenario.h"
+
+const struct scenario *const scenarios[] = {
+    &scenario_echo,
+    &scenario_log,
+    &scenario_log_broken,
+    NULL,
+};
