@@ -22,7 +22,7 @@
 /* ---- The table and who holds it ---------------------------------------------------------------------------
  *
  *     shard k                                   shard 0
- *     request (SUBSCRIBE, CHECK, RELOAD) ---->  loader: reads the file on a fiber
+ *     request (SUBSCRIBE, CHECK) ---->          loader: reads the file on a fiber
  *     <---- request, so that it can be used again
  *     <---- offer: here is the table
  *     offer, with the table held before  ---->  loader: frees a table that nobody holds
@@ -46,7 +46,7 @@ struct offer { /* One a subscriber, on shard 0. */
     bool in_flight;
 };
 
-enum request_kind { REQUEST_SUBSCRIBE, REQUEST_CHECK, REQUEST_RELOAD };
+enum request_kind { REQUEST_SUBSCRIBE, REQUEST_CHECK };
 
 struct request {
     struct shard_message message;
@@ -305,6 +305,14 @@ static void load_start(struct fiber_waiter *w)
         fiber_when_free(&l->waiter);
 }
 
+static void load_soon(struct loader *l)
+{
+    if (l->busy)
+        return;
+    l->busy = true;
+    load_start(&l->waiter);
+}
+
 static struct loader *loader_get(struct shard *s)
 {
     struct loader *l = s->slot[SLOT_PASSDB];
@@ -342,15 +350,12 @@ static void request_arrived(struct shard_message *m)
 {
     struct request *r = CONTAINER_OF(m, struct request, message);
     struct loader *l = loader_get(shard_self());
-    bool due = r->kind == REQUEST_RELOAD || !l->read_once || time_ms() - l->checked_ms >= CHECK_INTERVAL_MS;
+    bool due = !l->read_once || time_ms() - l->checked_ms >= CHECK_INTERVAL_MS;
 
     if (r->kind == REQUEST_SUBSCRIBE)
         subscribe(l, r);
-    l->forced |= r->kind == REQUEST_RELOAD;
-    if (due && !l->busy) {
-        l->busy = true;
-        load_start(&l->waiter);
-    }
+    if (due)
+        load_soon(l);
     r->message.deliver = request_returned;
     shard_send(r->home, &r->message);
 }
@@ -411,10 +416,14 @@ uint32_t passdb_failure_delay_ms(const struct passdb *p)
     return p->failure_delay_ms;
 }
 
-void passdb_reload(struct passdb *p)
+void passdb_reload(struct shard *s)
 {
-    if (p->static_password == NULL && p->table != NULL)
-        request_send(p, REQUEST_RELOAD);
+    struct loader *l = s->slot[SLOT_PASSDB];
+
+    if (l == NULL)
+        return; /* There is no file. */
+    l->forced = true;
+    load_soon(l);
 }
 
 static void check_sometimes(struct passdb *p)

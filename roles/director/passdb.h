@@ -48,5 +48,5 @@ MUST_CHECK int passdb_exists(struct passdb *p, struct slice user, struct passdb_
 
 uint32_t passdb_failure_delay_ms(const struct passdb *p);
 
-/* Any shard; asks shard 0 to read the file again, changed or not. The answer is a line in the log. */
-void passdb_reload(struct passdb *p);
+/* On shard 0: the file is read again soon, changed or not. The answer is a line in the log. */
+void passdb_reload(struct shard *s);
