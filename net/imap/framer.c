@@ -159,7 +159,7 @@ static bool end(struct cut *c)
     describe(c);
     c->out->kind = f->streamed ? IMAP_FRAME_END : IMAP_FRAME_WHOLE;
     c->out->text = slice_of(c->in.data + c->base, f->scanned);
-    c->out->literal_count = f->literal_count;
+    c->out->literal_count = f->streamed ? 0 : f->literal_count;
     reset(c);
     c->out->consumed = c->base;
     return true;

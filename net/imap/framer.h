@@ -7,7 +7,7 @@
  * contiguous, in each call; the first of them is where the last call's `consumed` ended. So a command that
  * arrived whole is cut out of the receive buffer itself; only when a call returns IMAP_FRAME_MORE must the
  * owner keep the rest (the bytes after `consumed`) in a buffer of its own. That buffer may move when it grows
- *         (the framer keeps offsets), and never needs more than limits->line_size_max + total_size_max bytes.
+ *         (the framer keeps offsets), and never needs more than size_max (sasl_size_max) bytes.
  *         Slices in struct imap_frame point into the bytes passed and die with them.
  * Bounds: see struct imap_framer_limits. Resumable at any byte; each byte is looked at once.
  *

@@ -237,6 +237,7 @@ static bool key_begin(struct reader *r, bool *more, bool *blank)
         return false;
     if (lexer_try(r->lx, '(')) {
         *more = true;
+        lexer_more(r->lx);
         return open_key(r, IMAP_SEARCH_AND, 0);
     }
     if ((c >= '0' && c <= '9') || c == '*' || c == '$')
