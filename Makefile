@@ -29,7 +29,8 @@ fuzz:
 	@tests/run --only fuzz --fuzz-seconds 600
 
 bench: build
-	@bench/compare
+	@deploy/setup.sh bench
+	@bench/compare all
 
 format:
 	@deploy/setup.sh test

@@ -1,16 +1,18 @@
 #!/bin/sh
-# Installs what is missing on Debian 12 or newer, without questions: deploy/setup.sh build|test
+# Installs what is missing on Debian 12 or newer, without questions: deploy/setup.sh build|test|bench
 # Quick when everything is there: dpkg-query alone is asked.
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config liburing-dev libjemalloc-dev libxxhash-dev libyaml-dev
 libcrypt-dev libargon2-dev android-libboringssl-dev libcmocka-dev openssl curl python3"
-test="clang clang-format libclang-rt-dev llvm isync neomutt"
+test="clang clang-format libclang-rt-dev llvm isync neomutt tmux"
+bench="dovecot-imapd dovecot-lmtpd"
 
 case "${1:-build}" in
 build) wanted="$build" ;;
 test) wanted="$build $test" ;;
-*) echo "usage: deploy/setup.sh build|test" >&2; exit 64 ;;
+bench) wanted="$build $bench" ;;
+*) echo "usage: deploy/setup.sh build|test|bench" >&2; exit 64 ;;
 esac
 
 command -v dpkg-query >/dev/null || { # Another system: whoever builds there has seen to it.
