@@ -46,7 +46,7 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
 #define LINK_HOLD                                                                                            \
     2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
 
-struct link_header { /* On the wire: LINK_HEADER_SIZE bytes, little-endian. net/link/frame.c */
+struct link_header { /* What a frame says of itself; LINK_HEADER_SIZE bytes of every frame are reserved for it. */
     uint32_t stream;
     uint32_t credit;       /* CREDIT: bytes granted. */
     uint16_t size;         /* Of the payload, trailer included. */
