@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -444,11 +445,16 @@ static void *drain_main(void *arg)
 
 int log_start(void)
 {
+    sigset_t all, before;
     int rc;
 
     ASSERT(!running);
     stopping = false;
+    /* Signals are for the threads that know what to do with them. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     rc = pthread_create(&drain_thread, NULL, drain_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0)
         return -rc;
     pthread_setname_np(drain_thread, "log");
