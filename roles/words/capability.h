@@ -1,5 +1,5 @@
-/* roles/words/capability.h -- what a backend of this release can do for a session that has logged in: the proxy
- * answers CAPABILITY with it. Only what is complete and tested stands here. */
+/* roles/words/capability.h -- what a backend of this release can do for a session that has logged in: the
+ * proxy answers CAPABILITY with it. Only what is complete and tested stands here. */
 #pragma once
 
 #define BACKEND_CAPABILITIES                                                                                 \

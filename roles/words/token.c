@@ -15,8 +15,9 @@ enum { /* Offsets of the members. */
        AT_FLAGS = 63,
        AT_END = 65,
 };
-static_assert(AT_END == TOKEN_SIZE, "the token's size is the sum of its members");
-static_assert(sizeof((struct token *)NULL)->history == AT_MAILBOX - AT_HISTORY, "the history id is 16 bytes");
+_Static_assert(AT_END == TOKEN_SIZE, "the token's size is the sum of its members");
+_Static_assert(sizeof((struct token *)NULL)->history == AT_MAILBOX - AT_HISTORY,
+               "the history id is 16 bytes");
 
 void token_encode(const struct token *t, char out[TOKEN_SIZE])
 {
