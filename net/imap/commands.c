@@ -39,17 +39,13 @@ const struct imap_command *imap_command_by_id(enum imap_command_id id)
 
 const struct imap_command *imap_command_find(struct slice name, bool uid)
 {
+    size_t prefix = uid ? UID_PREFIX_SIZE : 0;
+
     for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
         const struct imap_command *c = &commands[i];
-        struct slice word = {c->name, c->name_size};
 
-        if (c->uid != uid)
-            continue;
-        if (uid)
-            word = slice_from(word, UID_PREFIX_SIZE);
-        /* The sizes differ for most, the first letters for most of the rest. */
-        if (word.size == name.size && ((word.data[0] ^ name.data[0]) & 0xdf) == 0 &&
-            slice_eq_nocase(word, name))
+        if (c->name_size == name.size + prefix && c->uid == uid &&
+            slice_eq_nocase(slice_of(c->name + prefix, name.size), name))
             return c;
     }
     return NULL;

@@ -6,7 +6,7 @@
 
 /* X(id, name, valid states, attributes). Names of two words are the UID forms. */
 #define IMAP_COMMANDS(X)                                                                                     \
-    X(CAPABILITY, "CAPABILITY", ANY, KNOWN)                                                                  \
+    X(CAPABILITY, "CAPABILITY", ANY, KNOWN | LOCAL)                                                          \
     X(NOOP, "NOOP", ANY, KNOWN | SYNCS)                                                                      \
     X(LOGOUT, "LOGOUT", ANY, KNOWN | LOCAL | BARRIER)                                                        \
     X(ID, "ID", ANY, KNOWN | LOCAL)                                                                          \

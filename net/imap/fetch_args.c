@@ -140,7 +140,7 @@ static bool items(struct lexer *lx, struct imap_fetch *f)
         do {
             if (!item(lx, f))
                 return false;
-        } while (lexer_more(lx) && lexer_peek(lx) != ')');
+        } while (lexer_more(lx));
         return lexer_char(lx, ')');
     }
     macro = find_items(macros, ARRAY_COUNT(macros), lexer_name(lx));

@@ -443,6 +443,30 @@ static bool skip_scanned(struct cut *c)
     return false;
 }
 
+/* Steps over the bytes that change nothing. `left` bytes are there. Returns how many are left. */
+static size_t run(struct cut *c, size_t left)
+{
+    static const uint8_t classes[] = {
+        [TAG] = IMAP_CHAR_TAG,    [NAME] = IMAP_CHAR_ATOM,    [UID_WORD] = IMAP_CHAR_ATOM,
+        [TEXT] = IMAP_CHAR_PLAIN, [QUOTED] = IMAP_CHAR_PLAIN,
+    };
+    struct imap_framer *f = c->f;
+    const char *text = c->in.data + c->base + f->scanned;
+    size_t limit = left, size = 0;
+
+    if (f->state > QUOTED)
+        return left;
+    if (!f->skipping)
+        limit = MIN(limit, size_max(f) - f->size);
+    if (f->state == TAG)
+        limit = MIN(limit, IMAP_TAG_SIZE_MAX - f->scanned);
+    while (size < limit && imap_char_classes[(unsigned char)text[size]] & classes[f->state])
+        size++;
+    f->scanned += (uint32_t)size;
+    f->size += (uint32_t)size;
+    return left - size;
+}
+
 /* Looks at the bytes from f->scanned on, until there is an event. */
 static bool scan(struct cut *c)
 {
@@ -463,8 +487,9 @@ static bool scan(struct cut *c)
                 return true;
             continue;
         }
+        left = run(c, left);
         if (left == 0)
-            return false;
+            return skip_scanned(c);
         if (!f->skipping && f->size >= size_max(f)) {
             if (bad(c, "Command too long", true))
                 return true;

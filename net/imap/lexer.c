@@ -62,7 +62,7 @@ bool lexer_more(struct lexer *lx)
 
     while (lexer_try(lx, ' '))
         ;
-    return lx->at > before && lexer_peek(lx) != '\0';
+    return lx->at > before && lexer_peek(lx) != '\0' && lexer_peek(lx) != ')';
 }
 
 bool lexer_line_end(struct lexer *lx)
@@ -350,12 +350,8 @@ bool lexer_flags(struct lexer *lx, bool parentheses, struct imap_flags *flags_ou
     for (;;) {
         if (!flag(lx, flags_out))
             return false;
-        if (parentheses && lexer_try(lx, ')'))
-            return true;
-        if (!parentheses && !lexer_more(lx))
-            return true;
-        if (parentheses && !lexer_space(lx))
-            return false;
+        if (!lexer_more(lx))
+            return !parentheses || lexer_char(lx, ')');
     }
 }
 

@@ -274,34 +274,39 @@ static void write_keywords(struct writer *w, uint64_t keywords, const struct ima
     }
 }
 
-/* From the system flags' first byte on; `at` has room for them and is not yet the writer's. */
+/* System flags and keywords, then `end`. `at` is the writer's window from w->at on, and has room for
+ * FLAGS_SIZE_MAX. */
 static void finish_flags(struct writer *w, char *at, uint32_t system, uint64_t keywords,
-                         const struct imap_keywords *names)
+                         const struct imap_keywords *names, struct slice end)
 {
     char *first = at;
 
     at = put_system_flags(at, system);
     keywords = known_keywords(keywords, names);
     if (keywords == 0) {
-        w->at = at > first ? at - 1 : at;
+        at -= at > first; /* The last blank. */
+        memcpy(at, end.data, end.size);
+        w->at = at + end.size;
         return;
     }
     w->at = at;
     write_keywords(w, keywords, names);
+    writer_slice(w, end);
 }
+
+#define FLAGS_SIZE_MAX (SYSTEM_FLAGS_SIZE_MAX + 8)
 
 void imap_write_flags(struct writer *w, uint32_t system, uint64_t keywords, const struct imap_keywords *names)
 {
     writer_char(w, '(');
-    finish_flags(w, writer_need(w, SYSTEM_FLAGS_SIZE_MAX), system, keywords, names);
-    writer_char(w, ')');
+    finish_flags(w, writer_need(w, FLAGS_SIZE_MAX), system, keywords, names, SLICE(")"));
 }
 
 void imap_write_flag_line(struct writer *w, const struct imap_flag_line *line,
                           const struct imap_keywords *names)
 {
-    char *at = writer_need(w, sizeof("*  FETCH (UID  MODSEQ () FLAGS (") + 3 * DECIMAL_SIZE_MAX +
-                                  SYSTEM_FLAGS_SIZE_MAX);
+    char *at =
+        writer_need(w, sizeof("*  FETCH (UID  MODSEQ () FLAGS (") + 3 * DECIMAL_SIZE_MAX + FLAGS_SIZE_MAX);
 
     at = PUT(at, "* ");
     at = put_decimal(at, line->seq);
@@ -317,8 +322,7 @@ void imap_write_flag_line(struct writer *w, const struct imap_flag_line *line,
         at = PUT(at, ") ");
     }
     at = PUT(at, "FLAGS (");
-    finish_flags(w, at, line->system, line->keywords, names);
-    writer_text(w, "))\r\n");
+    finish_flags(w, at, line->system, line->keywords, names, SLICE("))\r\n"));
 }
 
 void imap_write_mailbox_flags(struct writer *w, const struct imap_keywords *names, bool read_only,
@@ -330,9 +334,8 @@ void imap_write_mailbox_flags(struct writer *w, const struct imap_keywords *name
     imap_write_flags(w, MAIL_FLAGS_STORABLE, all, names);
     writer_text(w, "\r\n* OK [PERMANENTFLAGS (");
     if (!read_only) {
-        finish_flags(w, writer_need(w, SYSTEM_FLAGS_SIZE_MAX), MAIL_FLAGS_STORABLE, all, names);
-        if (new_keywords)
-            writer_text(w, " \\*");
+        finish_flags(w, writer_need(w, FLAGS_SIZE_MAX), MAIL_FLAGS_STORABLE, all, names,
+                     new_keywords ? SLICE(" \\*") : SLICE(""));
     }
     writer_text(w, ")] ");
     write_cstring(w, read_only ? "Read-only mailbox." : "Flags permitted.");

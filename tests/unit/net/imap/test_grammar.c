@@ -304,6 +304,7 @@ static void test_status(void **state)
     GOOD("a STATUS inbox (MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ SIZE deleted)");
     SAME(last.p.status.mailbox, "INBOX");
     assert_int_equal(last.p.status.items, 255);
+    GOOD("a STATUS x (SIZE )");
     BAD("a STATUS x ()", "Unknown status item");
     BAD("a STATUS x (FOO)", "Unknown status item");
     BAD("a STATUS x MESSAGES", "'(' expected");
@@ -349,13 +350,14 @@ static void test_store(void **state)
     assert_true(last.p.store.silent);
     assert_true(last.p.store.unchanged_since);
     assert_true(last.p.store.modseq == INT64_MAX);
+    GOOD("a STORE 1 FLAGS (\\Seen )");
     GOOD("a STORE 1 +FLAGS \\Flagged $Forwarded NIL");
     assert_int_equal(last.p.store.mode, IMAP_STORE_ADD);
     assert_int_equal(last.p.store.flags.keyword_count, 2);
     BAD("a STORE 1 FLAGS (\\Recent)", "Invalid system flag");
     BAD("a STORE 1 FLAGS (\\Foo)", "Invalid system flag");
     BAD("a STORE 1 FLAGS (\\)", "Atom expected");
-    BAD("a STORE 1 FLAGS (a", "Missing arguments");
+    BAD("a STORE 1 FLAGS (a", "')' expected");
     BAD("a STORE 1 FLAGS", "Missing arguments");
     BAD("a STORE 1 *FLAGS (x)", "Unknown STORE item");
     BAD("a STORE 1 (UNCHANGEDSINCE 9223372036854775808) FLAGS (x)", "Invalid number");
