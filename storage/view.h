@@ -19,7 +19,7 @@ struct view { /* Private but for the first four. */
     uint64_t expunges; /* E */
     struct view_ghosts *ghosts;
     uint64_t generation;
-    uint32_t live_count;
+    uint32_t live_count, ghost_count;
     uint32_t hint;
 };
 
