@@ -52,20 +52,20 @@ curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret 'imap
 EOF
 }
 
-# The server's standard output comes through a pipe, so that the hints follow its 'ready'. A background job of sh
-# does not see Ctrl-C; it becomes one TERM, and the server ends in its own time.
+# The server's standard output comes through a pipe, so that the hints follow its 'ready'. In a session of its own it
+# does not see Ctrl-C itself, which becomes one TERM here (a second signal would mean: now), and ends in its own time.
 pipe=$demo/ready.$$
 mkfifo "$pipe"
 (
-    trap '' INT TERM
+    trap '' INT TERM HUP
     while IFS= read -r line; do
         echo "$line"
         case "$line" in 'trireme: ready'*) hints ;; esac
     done <"$pipe"
 ) &
-"$trireme" --role=all --config "$demo/trireme.yml" >"$pipe" &
+setsid "$trireme" --role=all --config "$demo/trireme.yml" >"$pipe" &
 server=$!
-trap 'kill -TERM $server 2>/dev/null || true' INT TERM
+trap 'kill -TERM $server 2>/dev/null || true' INT TERM HUP
 while :; do
     status=0
     wait $server || status=$?
