@@ -242,11 +242,12 @@ static void quoted_byte(struct text_match *t, uint8_t c)
         t->held_count = value >= 0 || c == '\r' || c == ' ' || c == '\t' ? 2 : 0;
         return;
     default:
-        t->held_count = 0;
-        if (c != '\n' && value >= 0 && t->held < 16)
+        if (t->held < 16 || (c != '\r' && c != ' ' && c != '\t'))
+            t->held_count = 0;
+        if (t->held < 16 && value >= 0)
             text_byte(t, (uint8_t)(t->held << 4 | (uint32_t)value));
-        else if (t->held >= 16 && c != '\n') /* Blanks behind the `=`. */
-            t->held_count = 2;
+        else if (t->held_count == 0 && t->held >= 16 && c != '\n') /* Not the end of a line after all. */
+            text_byte(t, c);
     }
 }
 
