@@ -38,6 +38,7 @@ struct conn_output {
 };
 
 static void conn_work(struct conn *c);
+static bool output_drained(const struct conn *c);
 
 static struct heap *heap(void)
 {
@@ -238,6 +239,14 @@ static void read_cancel(struct conn *c)
     io_cancel(&c->read_op);
 }
 
+/* A close reads on, into nothing, while its last bytes leave: unread input would turn them into a reset. */
+static bool read_wanted(const struct conn *c)
+{
+    if (c->ended || c->phase == PHASE_TLS_WAIT)
+        return false;
+    return c->closing ? !c->broken && !output_drained(c) : !c->paused;
+}
+
 static void read_arm(struct conn *c)
 {
     if (c->read_op.in_flight) {
@@ -245,14 +254,14 @@ static void read_arm(struct conn *c)
             read_cancel(c);
         return;
     }
-    if (!conn_reads(c) || c->paused || c->phase == PHASE_TLS_WAIT)
+    if (!read_wanted(c))
         return;
     if (!c->active) {
         c->read_op.done = poll_done;
         io_poll(c->sock, &c->read_op);
         return;
     }
-    if (!timer_armed(&c->timer)) {
+    if (!timer_armed(&c->timer)) { /* Armed when closing. */
         c->quiet = true;
         timer_set(&c->timer, CONN_QUIET_MS);
     }
