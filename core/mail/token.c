@@ -68,6 +68,8 @@ static bool skip_comment(struct token_reader *r)
         if (r->comment != NULL && (escaped || (c != '\r' && c != '\n')))
             text_char(r->comment, c == '\0' ? NUL_STAND_IN : c);
     }
+    if (r->comment != NULL)
+        r->comment->size = 0;
     return false;
 }
 
@@ -132,6 +134,8 @@ enum token_result token_mime(struct token_reader *r, struct text_buffer *out)
 
 enum token_result token_quoted(struct token_reader *r, struct text_buffer *out)
 {
+    size_t start = out->size;
+
     ASSERT(token_peek(r) == '"');
     r->at++;
     while (r->at < r->end) {
@@ -143,6 +147,7 @@ enum token_result token_quoted(struct token_reader *r, struct text_buffer *out)
         if (escaped || (c != '\r' && c != '\n'))
             text_char(out, c == '\0' ? NUL_STAND_IN : c);
     }
+    out->size = start; /* What an unclosed quote swallowed is nobody's name. */
     return TOKEN_BAD;
 }
 
