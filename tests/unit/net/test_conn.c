@@ -905,84 +905,149 @@ static void random_write(struct conn *c)
     }
 }
 
-static void random_run(uint32_t seed, bool closing)
+static struct tls_output client_out; /* Of the TLS client, not yet taken by the socket. */
+static size_t given, came;
+static uint8_t given_at, came_at;
+
+static void random_flush(void)
+{
+    ssize_t size = send(peer, client_out.data, client_out.size, MSG_NOSIGNAL);
+
+    if (size <= 0)
+        return;
+    memmove(client_out.data, client_out.data + size, client_out.size - (size_t)size);
+    client_out.size -= (uint32_t)size;
+}
+
+static void random_give(void)
+{
+    char buffer[3000];
+    ssize_t size = 1 + random_below(sizeof buffer);
+
+    if (client != NULL && (!client_secured || client_out.size > 0))
+        return;
+    for (ssize_t i = 0; i < size; i++)
+        buffer[i] = (char)(given_at + i);
+    if (client != NULL)
+        tls_seal(client, slice_of(buffer, (size_t)size), &client_out);
+    else
+        size = send(peer, buffer, (size_t)size, MSG_NOSIGNAL);
+    given += (size_t)MAX(size, 0);
+    given_at = (uint8_t)given;
+}
+
+static void random_check(struct slice text)
+{
+    for (size_t i = 0; i < text.size; i++)
+        assert_int_equal((uint8_t)text.data[i], came_at++);
+    came += text.size;
+}
+
+/* False: the end. */
+static bool random_take(void)
+{
+    char buffer[8192];
+    ssize_t size = recv(peer, buffer, random_below(sizeof buffer) + 1, 0);
+    struct slice in = slice_of(buffer, (size_t)MAX(size, 0)), text;
+    enum tls_event event = TLS_WAIT;
+
+    if (client == NULL)
+        random_check(in);
+    while (client != NULL && (event = tls_feed(client, &in, &text, &client_out)) != TLS_WAIT) {
+        client_secured |= event == TLS_SECURED;
+        if (event == TLS_DATA)
+            random_check(text);
+        if (event == TLS_ENDED || event == TLS_FAILED)
+            break;
+    }
+    assert_int_not_equal(event, TLS_FAILED);
+    return size != 0;
+}
+
+static void random_step(void)
+{
+    door_hold_sends = random_below(4) == 0;
+    door_recv_size = 1 + random_below(5000);
+    door_refuse_recvs = random_below(10) == 0;
+    switch (random_below(6)) {
+    case 0:
+    case 1:
+        if (client == NULL || tls_state(session->conn.tls) == TLS_OPEN)
+            random_write(&session->conn);
+        break;
+    case 2:
+        random_give();
+        break;
+    case 3:
+        random_take();
+        break;
+    case 4:
+        conn_resume(&session->conn);
+        break;
+    case 5:
+        door_advance(10 * random_below(200));
+        break;
+    }
+    random_flush();
+    if (random_below(3) > 0)
+        door_settle(0);
+}
+
+/* A session of so many steps. Unless `closing`, all that was given and written must arrive. */
+static void random_run(uint32_t seed, bool closing, bool tls)
 {
     struct net_addr nobody = {0};
-    size_t given = 0, came = 0;
-    uint8_t given_at = 0, came_at = 0;
-    char buffer[8192];
-    ssize_t size;
 
     random_state = seed;
-    out_at = in_at = 0;
-    in_size = 0;
+    out_at = in_at = given_at = came_at = 0;
+    in_size = given = came = 0;
     random_close = closing;
+    client_secured = false;
     session = calloc(1, sizeof *session);
     last = (struct session){0};
     conn_init(&session->conn, door_pair(&peer), &nobody, 100000, &random_ops);
-    for (unsigned step = 0; step < 400 && session != NULL; step++) {
-        door_hold_sends = random_below(4) == 0;
-        door_recv_size = 1 + random_below(5000);
-        door_refuse_recvs = random_below(10) == 0;
-        switch (random_below(6)) {
-        case 0:
-        case 1:
-            random_write(&session->conn);
-            break;
-        case 2:
-            size = 1 + random_below(3000);
-            for (ssize_t i = 0; i < size; i++)
-                buffer[i] = (char)given_at++;
-            size = send(peer, buffer, (size_t)size, MSG_NOSIGNAL);
-            given += (size_t)MAX(size, 0);
-            given_at = (uint8_t)given;
-            break;
-        case 3:
-            size = recv(peer, buffer, random_below(sizeof buffer) + 1, 0);
-            for (ssize_t i = 0; i < size; i++)
-                assert_int_equal((uint8_t)buffer[i], came_at++);
-            came += (size_t)MAX(size, 0);
-            break;
-        case 4:
-            conn_resume(&session->conn);
-            break;
-        case 5:
-            door_advance(10 * random_below(200));
-            break;
-        }
-        if (random_below(3) > 0 && session != NULL)
-            door_settle(0);
+    if (tls) {
+        client = tls_connect(client_context, SLICE("x"), SLICE(""), slice_of(NULL, 0));
+        conn_start_tls(&session->conn, server_context, SLICE("imap"));
     }
-    door_hold_sends = false;
+    for (unsigned step = 0; step < 400 && session != NULL; step++)
+        random_step();
+    door_hold_sends = random_close = false;
     door_refuse_recvs = 0;
-    random_close = false;
-    while (session != NULL && in_size < given) { /* He may take nothing, and pause, many times. */
+    for (unsigned step = 0; session != NULL && (in_size < given || conn_queued(&session->conn) > 0); step++) {
+        assert_true(step < 10000);
         conn_resume(&session->conn);
+        random_take();
+        random_flush();
         door_settle(0);
     }
     if (session != NULL)
         conn_close(&session->conn);
-    while (session != NULL || (size = recv(peer, buffer, sizeof buffer, 0)) > 0) {
-        if (session != NULL)
-            size = recv(peer, buffer, sizeof buffer, 0);
-        for (ssize_t i = 0; i < size; i++)
-            assert_int_equal((uint8_t)buffer[i], came_at++);
-        came += (size_t)MAX(size, 0);
+    do
         door_settle(0);
-    }
+    while (random_take() || session != NULL);
     if (!closing) {
         assert_int_equal(in_size, given);
         assert_int_equal((uint8_t)came, out_at);
     }
+    tls_free(client);
+    client = NULL;
+    tls_output_fini(&client_out);
     assert_int_equal(loans_out, 0);
-    assert_int_equal(heap_used(shard_self()->heap), 0);
     close(peer);
 }
 
 static void test_random(void **state)
 {
     for (uint32_t seed = 1; seed <= 300; seed++)
-        random_run(seed, seed % 2 == 0);
+        random_run(seed, seed % 2 == 0, false);
+    peer = -1;
+}
+
+static void test_random_tls(void **state)
+{
+    for (uint32_t seed = 1; seed <= 100; seed++)
+        random_run(seed, seed % 2 == 0, true);
     peer = -1;
 }
 
@@ -1005,6 +1070,7 @@ int main(void)
         TLS(test_tls_peer_closes),   TLS(test_alpn),
         TLS(test_resumption),        TLS(test_tls_early_end),
         TLS(test_tls_quiet),         PLAIN(test_random),
+        TLS(test_random_tls),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
