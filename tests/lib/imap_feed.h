@@ -7,7 +7,7 @@
 
 struct imap_feed {
     struct imap_framer framer;
-    char *pending; /* Received, not consumed. */
+    char *pending;                    /* Received, not consumed. */
     size_t pending_size, pending_max; /* The most that had to be kept. */
     char *log;
     size_t log_size, log_capacity;
