@@ -110,11 +110,10 @@ static void input_keep(struct conn *c, struct slice bytes)
 /* The owner takes what he can of `in`; what is left of it. */
 static struct slice input_give(struct conn *c, struct slice in)
 {
-    enum conn_phase phase = c->phase;
     size_t taken = c->ops->data(c, in);
 
     ASSERT(taken <= in.size);
-    if (!conn_reads(c) || c->phase != phase) /* Behind STARTTLS everything is thrown away. */
+    if (!conn_reads(c))
         return slice_of(NULL, 0);
     if (taken == 0 && in.size >= c->input_max && !c->paused)
         conn_end(c, -EMSGSIZE);
@@ -554,7 +553,7 @@ static void tls_wait_over(struct conn *c)
 {
     if (c->phase != PHASE_TLS_WAIT || c->tls == NULL || c->aborting)
         return;
-    input_drop(c);
+    input_drop(c); /* What came behind STARTTLS. */
     read_cancel(c);
     if (c->read_op.in_flight || !output_drained(c))
         return;

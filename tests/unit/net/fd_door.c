@@ -25,6 +25,7 @@ struct pending {
 struct door_counts door_counts;
 size_t door_recv_size = 4096;
 unsigned door_refuse_recvs;
+bool door_hold_reads;
 bool door_hold_sends;
 
 static struct pending pending[PENDING_MAX];
@@ -221,6 +222,8 @@ static int try_send(struct pending *p)
 
 static int try_one(struct pending *p)
 {
+    if (door_hold_reads && p->kind != KIND_SEND)
+        return -EAGAIN;
     int rc = p->kind == KIND_POLL ? try_poll(p) : p->kind == KIND_RECV ? try_recv(p) : try_send(p);
 
     return rc == -EAGAIN && p->cancelled ? -ECANCELED : rc;
@@ -291,7 +294,7 @@ void door_start(void)
     door_counts = (struct door_counts){0};
     door_recv_size = 4096;
     door_refuse_recvs = 0;
-    door_hold_sends = false;
+    door_hold_reads = door_hold_sends = false;
     now_ms = 1000;
     random_state = 1;
     shard = shard_create(&node, 0, 0);

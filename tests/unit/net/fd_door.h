@@ -11,6 +11,7 @@ struct door_counts {
 extern struct door_counts door_counts;
 extern size_t door_recv_size;      /* Bytes that a receive brings at most. */
 extern unsigned door_refuse_recvs; /* So many receives end with -ENOBUFS. */
+extern bool door_hold_reads;       /* Polls and receives wait, cancelled or not. */
 extern bool door_hold_sends;       /* Sends wait. */
 
 void door_start(void); /* Enters the shard. */

@@ -636,18 +636,23 @@ static void test_starttls_injection(void **state)
     assert_int_equal(last.why, -EPROTO);
     close(peer);
 
-    open_session(); /* Asked for from outside of data(), while a receive is armed. */
+    open_session(); /* Asked for from outside of data(), while half a line is kept and a receive is armed. */
     session->tls = server_context;
-    send_text("a\n");
+    send_text("a\nhalf");
     put("evil\n");
+    door_hold_reads = true;
     conn_write(&session->conn, SLICE("tls\n"));
     conn_start_tls(&session->conn, server_context, SLICE(""));
     door_settle(0);
-    assert_string_equal(received(), "a\ntls\n");
+    assert_string_equal(received(), "a\n"); /* The answer waits for the end of that receive. */
+    door_hold_reads = false;
+    door_settle(0);
+    assert_string_equal(received(), "tls\n");
     client_open("", "");
     assert_string_equal(plain, "secured\n");
+    client_put("b\n");
     client_put("close\n");
-    assert_string_equal(plain, "secured\nclose\n");
+    assert_string_equal(plain, "secured\nb\nclose\n");
     client_close();
 }
 
