@@ -347,7 +347,10 @@ static enum sync_extent command_sync_extent(const struct command *c)
     if (!command_is(c, IMAP_HAS_SYNCS))
         return SYNC_QUIET;
     switch (c->parsed.command->id) {
-    case IMAP_EXPUNGE: /* Their own expunges are their answer. */
+    case IMAP_APPEND: /* What they add or expunge themselves is their answer. */
+    case IMAP_COPY:
+    case IMAP_UID_COPY:
+    case IMAP_EXPUNGE:
     case IMAP_UID_EXPUNGE:
     case IMAP_MOVE:
     case IMAP_UID_MOVE:
