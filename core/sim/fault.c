@@ -4,7 +4,7 @@
 
 #define CHECK_NS          (100 * SIM_MS) /* How often the dead are counted. */
 #define SLOW_NETWORK_MAX  100
-#define SLOW_DISK_MAX     200
+#define SLOW_DISK_MAX     50
 #define LASTS_MAX_NS      (8 * SIM_S)
 #define CLOCK_JUMP_MAX_MS (24 * 3600 * 1000)
 #define LIVES_MAX         500
@@ -303,4 +303,14 @@ bool sim_calm(const struct sim_world *w)
         if (!sim_node_ready(w->nodes[k]))
             return false;
     return true;
+}
+
+uint64_t sim_quiet_since_ns(const struct sim_world *w)
+{
+    if (w->lasting != 0)
+        return UINT64_MAX;
+    for (unsigned k = 0; k < w->node_count; k++)
+        if (!sim_node_ready(w->nodes[k]) || w->nodes[k]->disk_is_full)
+            return UINT64_MAX;
+    return w->struck_ns;
 }

@@ -491,6 +491,7 @@ void sim_disk_full(struct sim_node *n, bool full)
     if (full == n->disk_is_full)
         return;
     n->disk_is_full = full;
+    n->world->struck_ns = n->world->now_ns;
     n->disk.capacity =
         full ? n->disk.used + sim_random_below(&n->world->nemesis_random, 4) * SIM_PAGE_SIZE : UINT64_MAX;
 }

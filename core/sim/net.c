@@ -349,6 +349,17 @@ static void pipe_clear(struct pipe *p)
     pipe_shrink(p);
 }
 
+/* What has not arrived never will. */
+static void pipe_forget(struct pipe *p)
+{
+    p->size = p->arrived;
+    p->segment_count = 0;
+    p->stalled = false;
+    sim_event_cancel(&p->arrive);
+    sim_event_cancel(&p->give_up);
+    pipe_shrink(p);
+}
+
 static void pipe_segment(struct pipe *p, enum segment_kind kind, size_t size)
 {
     uint64_t at_ns = MAX(p->last_ns + 1, pipe_world(p)->now_ns + pipe_delay(p));
@@ -398,7 +409,7 @@ static void end_fail(struct end *e, int error)
     if (e->error == 0)
         e->error = error;
     e->fin_sent = true;
-    pipe_clear(&end_peer(e)->in);
+    pipe_forget(&end_peer(e)->in);
     socket_look(e);
 }
 
@@ -406,7 +417,7 @@ static void end_send_reset(struct end *e)
 {
     struct end *peer = end_peer(e);
 
-    pipe_clear(&peer->in);
+    pipe_forget(&peer->in);
     e->fin_sent = true;
     pipe_segment(&peer->in, SEGMENT_RESET, 0);
 }
@@ -548,7 +559,7 @@ static void end_close(struct end *e, bool silent)
             pipe_segment(&peer->in, SEGMENT_FIN, 0);
     }
     if (silent)
-        pipe_clear(&peer->in); /* What its kernel had not yet got acknowledged is lost. */
+        pipe_forget(&peer->in); /* What its kernel had not yet got acknowledged is lost. */
     e->fin_sent = true;
     if (unread)
         pipe_clear(&e->in);
@@ -968,6 +979,15 @@ void io_close(struct sock s)
         end_close(socket->end, false);
     }
     socket_give(p, socket);
+}
+
+void sim_abort(struct sock s)
+{
+    struct sim_socket *socket = socket_of(sim_private(), s);
+
+    sim_trace_shard(TRACE_SHUTDOWN, s.slot, 1, 0);
+    if (socket->end != NULL && socket->end->error == 0)
+        end_send_reset(socket->end);
 }
 
 /* ---- Lives -------------------------------------------------------------------------------------------- */

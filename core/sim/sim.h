@@ -77,6 +77,10 @@ struct sim_operation {
 void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock sock);
 void sim_operation_end(struct sim_operation *o);
 
+/* Before io_close(): a socket of the current shard ends by a reset, and what it has sent and has not arrived
+ * is lost. */
+void sim_abort(struct sock sock);
+
 /* ---- The world ---------------------------------------------------------------------------------------- */
 
 struct sim_world *sim_world_new(uint64_t seed, struct sim_counters *counters);
@@ -165,5 +169,7 @@ struct sim_nemesis_options {
 
 /* One a world. Strikes nodes that are no clients, restarts what it or a failed start brought down. */
 void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *options);
-/* No fault lasts, every node is up and ready. */
+/* No fault lasts or will come, every node is up and ready. */
 bool sim_calm(const struct sim_world *w);
+/* Since when no fault has struck and none lasts; UINT64_MAX: one lasts now. */
+uint64_t sim_quiet_since_ns(const struct sim_world *w);

@@ -179,6 +179,7 @@ void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection)
 
     sim_trace(TRACE_FAULT, 0, 0, fault, connection, 0);
     w->counters->struck[fault]++;
+    w->struck_ns = w->now_ns;
     list_each(l, &w->operations)
     {
         const struct sim_operation *o = CONTAINER_OF(l, struct sim_operation, link);
@@ -200,6 +201,7 @@ void sim_lasting_begin(struct sim_world *w, enum sim_fault fault)
 void sim_lasting_end(struct sim_world *w, enum sim_fault fault)
 {
     ASSERT(w->lasting_count[fault] > 0);
+    w->struck_ns = w->now_ns;
     if (--w->lasting_count[fault] == 0)
         w->lasting &= ~(1u << fault);
 }

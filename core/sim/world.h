@@ -50,6 +50,7 @@ struct sim_world {
     uint32_t lasting; /* Mask of faults that last; each has a count. */
     uint32_t lasting_count[SIM_FAULT_COUNT];
     struct sim_node *helper_node; /* Whose helper thread runs now. */
+    uint64_t struck_ns;           /* The last strike, or the end of what lasted. */
     struct sim_nemesis nemesis;
     char *violations[SIM_VIOLATIONS_MAX];
     unsigned violation_count;

@@ -2,7 +2,7 @@
  * clients compare. Connections may break; bytes may not change. */
 #include "core/io.h"
 #include "tests/sim/scenario.h"
-#include "tests/sim/stream.h"
+#include "tests/sim/talk.h"
 #include <errno.h>
 
 #define PORT          7
@@ -97,7 +97,7 @@ struct run {
     uint64_t echoed;
 };
 
-static bool echo_once(struct run *run, struct stream *s, char *sent)
+static bool echo_once(struct run *run, struct talk *s, char *sent)
 {
     size_t size = 1 + random_u64() % SIZE_MAX_ECHO, got = 0;
     struct sim_operation operation;
@@ -107,11 +107,11 @@ static bool echo_once(struct run *run, struct stream *s, char *sent)
     for (size_t k = 0; k < size; k++)
         sent[k] = (char)(k * 7 + size);
     sim_operation_begin(&operation, OPERATION_ECHO, s->sock);
-    rc = stream_send(s, slice_of(sent, size));
+    rc = talk_send(s, slice_of(sent, size));
     while (rc == 0 && got < size) {
         size_t part = MIN(size - got, 1000);
 
-        rc = stream_bytes(s, part, &back);
+        rc = talk_bytes(s, part, &back);
         if (rc == 0 && memcmp(back.data, sent + got, part) != 0)
             sim_violation(run->world, "byte %zu of %zu came back changed", got, size);
         got += part;
@@ -126,21 +126,21 @@ static void client_run(void *arg)
     struct run *run = arg;
     char *sent = heap_alloc(shard_self()->heap, SIZE_MAX_ECHO);
     struct sim_operation operation;
-    struct stream stream;
+    struct talk talk;
     struct net_addr to;
 
     if (!net_addr_parse(SLICE("127.0.0.1:7"), &to))
         return;
-    stream_init(&stream, 20000);
+    talk_init(&talk, 20000);
     for (unsigned round = 0; round < ROUNDS;) {
         int rc;
 
         sim_operation_begin(&operation, OPERATION_CONNECT, SOCK_NONE);
-        rc = stream_connect(&stream, &to);
+        rc = talk_connect(&talk, &to);
         sim_operation_end(&operation);
-        while (rc == 0 && round < ROUNDS && echo_once(run, &stream, sent))
+        while (rc == 0 && round < ROUNDS && echo_once(run, &talk, sent))
             round++;
-        stream_close(&stream);
+        talk_close(&talk);
         if (fiber_sleep_ms(1 + (uint32_t)(random_u64() % 500)) < 0)
             break;
     }

@@ -3,7 +3,7 @@
  * The broken one acknowledges before the flush, and must be found. */
 #include "core/io.h"
 #include "tests/sim/scenario.h"
-#include "tests/sim/stream.h"
+#include "tests/sim/talk.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -66,7 +66,7 @@ static int store_append(struct store *s, struct slice text)
     return rc;
 }
 
-static int store_list(struct store *s, struct stream *to)
+static int store_list(struct store *s, struct talk *to)
 {
     for (uint64_t at = 0; at < s->size; at += RECORD_SIZE) {
         char record[RECORD_SIZE], line[RECORD_SIZE + 2];
@@ -77,16 +77,16 @@ static int store_list(struct store *s, struct stream *to)
             return -EIO;
         record[RECORD_SIZE - 1] = '\0';
         snprintf(line, sizeof line, "%s\r\n", record + 4);
-        rc = stream_send(to, slice_str(line));
+        rc = talk_send(to, slice_str(line));
         if (rc < 0)
             return rc;
     }
-    return stream_send(to, SLICE(".\r\n"));
+    return talk_send(to, SLICE(".\r\n"));
 }
 
 struct session {
     struct store *store;
-    struct stream stream;
+    struct talk talk;
 };
 
 static void session_run(void *arg)
@@ -94,19 +94,19 @@ static void session_run(void *arg)
     struct session *x = arg;
     struct slice line;
 
-    while (stream_line(&x->stream, &line) == 0) {
+    while (talk_line(&x->talk, &line) == 0) {
         int rc;
 
         if (slice_eq(line, SLICE("LIST"))) {
-            if (store_list(x->store, &x->stream) < 0)
+            if (store_list(x->store, &x->talk) < 0)
                 break;
             continue;
         }
         rc = store_append(x->store, line);
-        if (stream_send(&x->stream, rc == 0 ? SLICE("OK\r\n") : SLICE("NO\r\n")) < 0 || rc < 0)
+        if (talk_send(&x->talk, rc == 0 ? SLICE("OK\r\n") : SLICE("NO\r\n")) < 0 || rc < 0)
             break;
     }
-    stream_close(&x->stream);
+    talk_close(&x->talk);
     heap_free(shard_self()->heap, x);
 }
 
@@ -118,10 +118,10 @@ static void accept_done(struct io_op *op)
         struct session *x = heap_zalloc(shard_self()->heap, sizeof *x);
 
         x->store = s;
-        stream_init(&x->stream, 60000);
-        x->stream.sock = s->accept.sock;
+        talk_init(&x->talk, 60000);
+        x->talk.sock = s->accept.sock;
         if (fiber_start("session", RUN_INTERACTIVE, session_run, x) == NULL) {
-            stream_close(&x->stream);
+            talk_close(&x->talk);
             heap_free(shard_self()->heap, x);
         }
     }
@@ -180,7 +180,7 @@ static const struct net_addr *server_address(struct net_addr *to)
 }
 
 /* True: acknowledged. */
-static bool append_once(struct stream *s, unsigned client, unsigned number)
+static bool append_once(struct talk *s, unsigned client, unsigned number)
 {
     struct sim_operation operation;
     struct net_addr to;
@@ -191,15 +191,15 @@ static bool append_once(struct stream *s, unsigned client, unsigned number)
     snprintf(text, sizeof text, "%u %u\r\n", client, number);
     sim_operation_begin(&operation, OPERATION_APPEND, s->sock);
     if (!sock_valid(s->sock))
-        rc = stream_connect(s, server_address(&to));
+        rc = talk_connect(s, server_address(&to));
     if (rc == 0)
-        rc = stream_send(s, slice_str(text));
+        rc = talk_send(s, slice_str(text));
     if (rc == 0)
-        rc = stream_line(s, &line);
+        rc = talk_line(s, &line);
     sim_operation_end(&operation);
     if (rc == 0 && slice_eq(line, SLICE("OK")))
         return true;
-    stream_close(s);
+    talk_close(s);
     return false;
 }
 
@@ -207,15 +207,15 @@ static void client_run(void *arg)
 {
     struct run *run = arg;
     unsigned client = run->next_client++;
-    struct stream stream;
+    struct talk talk;
 
-    stream_init(&stream, 10000);
+    talk_init(&talk, 10000);
     for (unsigned number = 0; number < NUMBERS; number++) {
-        run->acknowledged[client][number] = append_once(&stream, client, number);
+        run->acknowledged[client][number] = append_once(&talk, client, number);
         if (fiber_sleep_ms((uint32_t)(random_u64() % 1000)) < 0)
             break;
     }
-    stream_close(&stream);
+    talk_close(&talk);
     run->ended++;
 }
 
@@ -231,16 +231,16 @@ static const struct node_ops clients_ops = {.start = clients_start};
 
 /* ---- The oracle --------------------------------------------------------------------------------------- */
 
-static int read_all(struct run *run, struct stream *s)
+static int read_all(struct run *run, struct talk *s)
 {
     unsigned count[CLIENTS][NUMBERS] = {{0}};
     struct net_addr to;
     struct slice line;
-    int rc = stream_connect(s, server_address(&to));
+    int rc = talk_connect(s, server_address(&to));
 
     if (rc == 0)
-        rc = stream_send(s, SLICE("LIST\r\n"));
-    while (rc == 0 && (rc = stream_line(s, &line)) == 0 && !slice_eq(line, SLICE("."))) {
+        rc = talk_send(s, SLICE("LIST\r\n"));
+    while (rc == 0 && (rc = talk_line(s, &line)) == 0 && !slice_eq(line, SLICE("."))) {
         unsigned client, number;
         char text[RECORD_SIZE + 1] = "";
 
@@ -266,15 +266,15 @@ static void oracle_run(void *arg)
 {
     struct run *run = arg;
     struct sim_operation operation;
-    struct stream stream;
+    struct talk talk;
     int rc;
 
-    stream_init(&stream, 10000);
+    talk_init(&talk, 10000);
     do {
         sim_operation_begin(&operation, OPERATION_READ, SOCK_NONE);
-        rc = read_all(run, &stream);
+        rc = read_all(run, &talk);
         sim_operation_end(&operation);
-        stream_close(&stream);
+        talk_close(&talk);
     } while (rc < 0 && fiber_sleep_ms(1000) == 0);
     run->ended++;
 }

@@ -1,8 +1,5 @@
 #include "tests/sim/scenario.h"
 
 const struct scenario *const scenarios[] = {
-    &scenario_echo,
-    &scenario_log,
-    &scenario_log_broken,
-    NULL,
+    &scenario_echo, &scenario_log, &scenario_log_broken, &scenario_mail, NULL,
 };

@@ -1,8 +1,9 @@
-#include "tests/sim/stream.h"
+#include "tests/sim/talk.h"
 #include "core/heap.h"
+#include "core/sim/sim.h"
 #include <errno.h>
 
-static void op_done(struct io_op *op, struct stream *s)
+static void op_done(struct io_op *op, struct talk *s)
 {
     if (s->waiting == op)
         fiber_wake(s->fiber, 0);
@@ -10,23 +11,23 @@ static void op_done(struct io_op *op, struct stream *s)
 
 static void recv_done(struct io_op *op)
 {
-    op_done(op, CONTAINER_OF(op, struct stream, recv));
+    op_done(op, CONTAINER_OF(op, struct talk, recv));
 }
 
 static void send_done(struct io_op *op)
 {
-    op_done(op, CONTAINER_OF(op, struct stream, send));
+    op_done(op, CONTAINER_OF(op, struct talk, send));
 }
 
 static void timer_fire(struct timer *t)
 {
-    struct stream *s = CONTAINER_OF(t, struct stream, timer);
+    struct talk *s = CONTAINER_OF(t, struct talk, timer);
 
     s->timed_out = true;
     io_cancel(s->waiting);
 }
 
-void stream_init(struct stream *s, uint32_t timeout_ms)
+void talk_init(struct talk *s, uint32_t timeout_ms)
 {
     memset(s, 0, sizeof *s);
     s->sock = SOCK_NONE;
@@ -37,7 +38,7 @@ void stream_init(struct stream *s, uint32_t timeout_ms)
 }
 
 /* An operation was submitted: waits for it. Its result, or -ETIMEDOUT. */
-static int await(struct stream *s, struct io_op *op, uint32_t timeout_ms)
+static int await(struct talk *s, struct io_op *op, uint32_t timeout_ms)
 {
     s->fiber = fiber_self();
     s->waiting = op;
@@ -52,7 +53,7 @@ static int await(struct stream *s, struct io_op *op, uint32_t timeout_ms)
 
 struct connecting { /* On the fiber's stack. */
     struct io_connect connect;
-    struct stream *stream;
+    struct talk *stream;
 };
 
 static void connect_done(struct io_op *op)
@@ -60,7 +61,7 @@ static void connect_done(struct io_op *op)
     op_done(op, CONTAINER_OF(op, struct connecting, connect.op)->stream);
 }
 
-int stream_connect(struct stream *s, const struct net_addr *to)
+int talk_connect(struct talk *s, const struct net_addr *to)
 {
     struct connecting c = {.connect.op.done = connect_done, .connect.peer = *to, .stream = s};
     int rc;
@@ -74,7 +75,7 @@ int stream_connect(struct stream *s, const struct net_addr *to)
     return rc;
 }
 
-int stream_send(struct stream *s, struct slice bytes)
+int talk_send(struct talk *s, struct slice bytes)
 {
     struct iovec vector = {(void *)(uintptr_t)bytes.data, bytes.size};
     int rc;
@@ -84,14 +85,14 @@ int stream_send(struct stream *s, struct slice bytes)
     return rc < 0 ? rc : 0;
 }
 
-static int keep(struct stream *s, struct slice bytes)
+static int keep(struct talk *s, struct slice bytes)
 {
     if (s->at > 0) {
         memmove(s->data, s->data + s->at, s->size - s->at);
         s->size -= s->at;
         s->at = 0;
     }
-    if (s->size + bytes.size > STREAM_SIZE_MAX)
+    if (s->size + bytes.size > TALK_SIZE_MAX)
         return -EMSGSIZE;
     if (s->size + bytes.size > s->capacity) {
         size_t capacity = MAX(s->capacity * 2, s->size + bytes.size + 1024);
@@ -107,7 +108,7 @@ static int keep(struct stream *s, struct slice bytes)
     return 0;
 }
 
-static int fill(struct stream *s, uint32_t timeout_ms)
+static int fill(struct talk *s, uint32_t timeout_ms)
 {
     int rc;
 
@@ -124,7 +125,7 @@ static int fill(struct stream *s, uint32_t timeout_ms)
     return rc;
 }
 
-int stream_line(struct stream *s, struct slice *line_out)
+int talk_line(struct talk *s, struct slice *line_out)
 {
     size_t scanned = 0;
 
@@ -145,7 +146,7 @@ int stream_line(struct stream *s, struct slice *line_out)
     }
 }
 
-int stream_bytes(struct stream *s, size_t size, struct slice *bytes_out)
+int talk_bytes(struct talk *s, size_t size, struct slice *bytes_out)
 {
     while (s->size - s->at < size) {
         int rc = fill(s, s->timeout_ms);
@@ -158,12 +159,12 @@ int stream_bytes(struct stream *s, size_t size, struct slice *bytes_out)
     return 0;
 }
 
-int stream_wait(struct stream *s, uint32_t timeout_ms)
+int talk_wait(struct talk *s, uint32_t timeout_ms)
 {
     return s->at < s->size ? 0 : fill(s, timeout_ms);
 }
 
-void stream_close(struct stream *s)
+void talk_close(struct talk *s)
 {
     if (sock_valid(s->sock))
         io_close(s->sock);
@@ -171,4 +172,11 @@ void stream_close(struct stream *s)
     heap_free(shard_self()->heap, s->data);
     s->data = NULL;
     s->at = s->size = s->capacity = 0;
+}
+
+void talk_abort(struct talk *s)
+{
+    if (sock_valid(s->sock))
+        sim_abort(s->sock);
+    talk_close(s);
 }

@@ -1,0 +1,159 @@
+/* tests/sim/mail.c -- the scenario `mail`: one server of all roles, several accounts, several clients each,
+ * an MTA, and every fault there is. */
+#include "tests/sim/mail.h"
+#include "core/config.h"
+#include "roles/role.h"
+#include "roles/settings.h"
+#include "tests/sim/scenario.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CLIENTS    (LEDGER_ACCOUNTS * LEDGER_CLIENTS)
+#define SENDERS    2
+#define FAULTS_S   25
+#define CALM_S     15 /* After the last fault, clients go on. */
+#define PATIENCE_S 300
+
+static const char *const operations[] = {
+#define X(name) #name,
+    MAIL_OPERATIONS(X)
+#undef X
+        NULL};
+
+static const char *const assignments[] = {
+    "role=all",
+    "node=server",
+    "data=/data",
+    "imap.listen=127.0.0.1:143",
+    "lmtp.listen=127.0.0.1:24",
+    "auth.static_password=secret",
+};
+
+static struct config *server_config(void)
+{
+    struct config *config = config_new(settings_keys, settings_key_count);
+    struct config_error error;
+    bool ok = config != NULL;
+
+    for (size_t k = 0; ok && k < ARRAY_COUNT(assignments); k++)
+        ok = config_set(config, assignments[k], &error);
+    if (!ok || !settings_check(config, &error)) {
+        fprintf(stderr, "%s\n", config != NULL ? error.text : "no memory");
+        exit(70);
+    }
+    return config;
+}
+
+static int clients_start(struct shard *shard)
+{
+    struct mail *mail = shard->node->owner;
+
+    for (unsigned k = 0; k < CLIENTS; k++)
+        if (fiber_start("client", RUN_INTERACTIVE, mail_client_run, mail) == NULL)
+            return -EAGAIN;
+    for (unsigned k = 0; k < SENDERS; k++)
+        if (fiber_start("sender", RUN_INTERACTIVE, mail_sender_run, mail) == NULL)
+            return -EAGAIN;
+    return 0;
+}
+
+static int checkers_start(struct shard *shard)
+{
+    for (unsigned k = 0; k < LEDGER_ACCOUNTS; k++)
+        if (fiber_start("checker", RUN_INTERACTIVE, mail_checker_run, shard->node->owner) == NULL)
+            return -EAGAIN;
+    return 0;
+}
+
+static const struct node_ops clients_ops = {.start = clients_start}, checkers_ops = {.start = checkers_start};
+
+static struct sim_node *client_node(struct mail *mail, const char *name, const char *ip,
+                                    const struct node_ops *ops)
+{
+    return sim_node_new(
+        mail->world,
+        &(struct sim_node_options){
+            .name = name, .ip = ip, .shard_count = 1, .ops = ops, .owner = mail, .client = true});
+}
+
+static bool clients_ended(void *arg)
+{
+    return ((struct mail *)arg)->clients_ended == CLIENTS + SENDERS;
+}
+
+static bool checkers_ended(void *arg)
+{
+    const struct mail *mail = arg;
+
+    return mail->checkers_ended > 0 && mail->checkers_ended == mail->checkers_begun;
+}
+
+static bool server_ready(void *arg)
+{
+    return sim_node_ready(((struct mail *)arg)->server);
+}
+
+static bool run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *arg), const char *what)
+{
+    if (sim_run(mail->world, sim_now_ns(mail->world) + seconds * SIM_S, until, mail))
+        return true;
+    if (sim_violation_count(mail->world) == 0 && !mail->ledger->rot)
+        sim_violation(mail->world, "%s, after %llu s", what, (unsigned long long)seconds);
+    return false;
+}
+
+/* Looks at everything; then the power fails, and what was acknowledged is still there. */
+static void check(struct mail *mail)
+{
+    struct sim_node *checkers = client_node(mail, "checkers", "127.0.0.3", &checkers_ops);
+
+    sim_node_start(checkers);
+    if (!run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at"))
+        return;
+    sim_node_kill(checkers);
+    sim_node_power(mail->server);
+    sim_node_start(mail->server);
+    if (!run_for(mail, PATIENCE_S, server_ready, "the server does not start after the last power failure"))
+        return;
+    mail->checkers_ended = mail->checkers_begun = 0;
+    sim_node_start(checkers);
+    (void)run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at again");
+}
+
+static void mail_run(struct sim_world *w)
+{
+    struct mail mail = {.world = w, .ledger = ledger_new(w)};
+    struct config *config = server_config();
+    struct sim_node *clients;
+    uint32_t faults = UINT32_MAX;
+
+    /* Rot in one run of four: there the oracle is content with 'never wrong'. */
+    mail.ledger->rot = sim_below(w, 4) == 0;
+    if (!mail.ledger->rot)
+        faults &= ~(1u << SIM_ROT);
+    if (!net_addr_parse(SLICE("127.0.0.1:143"), &mail.imap) ||
+        !net_addr_parse(SLICE("127.0.0.1:24"), &mail.lmtp))
+        abort();
+    mail.until_ns = sim_now_ns(w) + (FAULTS_S + CALM_S) * SIM_S;
+    mail.server = sim_node_new(w, &(struct sim_node_options){.name = "server",
+                                                             .ip = "127.0.0.1",
+                                                             .shard_count = 1 + (unsigned)sim_below(w, 3),
+                                                             .ops = &role_all_ops,
+                                                             .config = config});
+    clients = client_node(&mail, "clients", "127.0.0.2", &clients_ops);
+    sim_nemesis_start(w, &(struct sim_nemesis_options){.faults = faults,
+                                                       .mean_ns = sim_range(w, 200, 3000) * SIM_MS,
+                                                       .until_ns = sim_now_ns(w) + FAULTS_S * SIM_S,
+                                                       .restart_ns = SIM_S});
+    sim_node_start(mail.server);
+    sim_node_start(clients);
+    if (run_for(&mail, FAULTS_S + CALM_S + PATIENCE_S, clients_ended, "the clients have not ended"))
+        check(&mail);
+    ledger_free(mail.ledger);
+    config_free(config);
+}
+
+const struct scenario scenario_mail = {"mail",
+                                       "proxy, director and backend in one process, clients, an MTA, faults",
+                                       operations, mail_run, false};

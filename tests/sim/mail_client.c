@@ -1,0 +1,362 @@
+/* tests/sim/mail_client.c -- virtual users: clients that come, work and go, an MTA that delivers, and the one
+ * who looks at everything in the end. */
+#include "tests/sim/mail.h"
+#include "tests/sim/message.h"
+#include <errno.h>
+#include <stdio.h>
+
+#define ACTIONS_MAX    40
+#define THINK_MS       250
+#define RETRY_MS       1500
+#define RECIPIENTS_MAX 3
+#define DELIVERIES_MAX 20 /* In one connection. */
+#define CHECK_TRIES    60
+
+static int operation(enum mail_operation kind, struct imap *c, int (*run)(struct imap *c, void *arg),
+                     void *arg)
+{
+    struct sim_operation o;
+    int rc;
+
+    sim_operation_begin(&o, kind, c->talk.sock);
+    rc = run(c, arg);
+    sim_operation_end(&o);
+    return rc;
+}
+
+static void pause_ms(uint32_t ms)
+{
+    int rc = fiber_sleep_ms(1 + (uint32_t)(random_u64() % ms));
+
+    ASSERT(rc == 0); /* Nobody cancels a virtual client. */
+}
+
+/* ---- Clients ------------------------------------------------------------------------------------------ */
+
+static int run_login(struct imap *c, void *arg)
+{
+    return imap_login(c, &((struct mail *)arg)->imap);
+}
+
+static int run_create(struct imap *c, void *arg)
+{
+    return imap_command(c, "CREATE %s", ((struct ledger_mailbox *)arg)->name);
+}
+
+static int run_select(struct imap *c, void *arg)
+{
+    return imap_select(c, arg);
+}
+
+/* NO means that it is there, or that it cannot be made now: SELECT tells. */
+static int create_all(struct imap *c)
+{
+    int rc = IMAP_OK;
+
+    for (unsigned k = 0; rc >= 0 && k < LEDGER_MAILBOXES; k++) {
+        struct ledger_mailbox *m = &c->ledger->mailboxes[c->account][k];
+
+        if (m->created)
+            continue;
+        rc = operation(MAIL_CREATE, c, run_create, m);
+        if (rc == IMAP_NO)
+            rc = operation(MAIL_SELECT, c, run_select, m);
+        if (rc == IMAP_OK)
+            m->created = true;
+    }
+    return rc;
+}
+
+static int session(struct mail *mail, struct imap *c, unsigned client)
+{
+    unsigned actions = 1 + (unsigned)(random_u64() % ACTIONS_MAX);
+    int rc = operation(MAIL_LOGIN, c, run_login, mail);
+
+    if (rc != IMAP_OK)
+        return rc;
+    rc = create_all(c);
+    for (unsigned k = 0; k < LEDGER_MAILBOXES; k++)
+        if (!mail->ledger->mailboxes[c->account][k].created)
+            return rc;
+    rc = operation(
+        MAIL_SELECT, c, run_select,
+        &mail->ledger->mailboxes[c->account][random_u64() % 3 == 0 ? random_u64() % LEDGER_MAILBOXES : 0]);
+    while (rc >= 0 && c->selected != NULL && actions-- > 0 && sim_now_ns(mail->world) < mail->until_ns) {
+        rc = mail_act(mail, c, client);
+        if (c->bye)
+            break;
+        pause_ms(THINK_MS);
+    }
+    return rc;
+}
+
+void mail_client_run(void *arg)
+{
+    struct mail *mail = arg;
+    unsigned number = mail->clients_begun++;
+    struct imap c;
+
+    while (sim_now_ns(mail->world) < mail->until_ns) {
+        int rc;
+
+        imap_init(&c, mail->ledger, number / LEDGER_CLIENTS);
+        rc = session(mail, &c, number % LEDGER_CLIENTS);
+        imap_close(&c);
+        if (rc < 0)
+            (void)fiber_sleep_ms(MAIL_SETTLE_MS);
+        pause_ms(RETRY_MS);
+    }
+    mail->clients_ended++;
+}
+
+/* ---- Delivery ----------------------------------------------------------------------------------------- */
+
+struct sender { /* An MTA's connection. */
+    struct mail *mail;
+    struct talk talk;
+    struct ledger_mailbox *to[RECIPIENTS_MAX];
+    bool accepted[RECIPIENTS_MAX];
+    unsigned count;
+    uint32_t id;
+};
+
+/* The code of a reply, all of its lines; or -errno. */
+static int reply(struct sender *s)
+{
+    struct slice line;
+    int rc;
+
+    do {
+        rc = talk_line(&s->talk, &line);
+        if (rc < 0)
+            return rc;
+        if (line.size < 4 || line.data[0] < '2' || line.data[0] > '5') {
+            sim_violation(s->mail->world, "LMTP: not a reply: %.*s", (int)MIN(line.size, 200), line.data);
+            return -EPROTO;
+        }
+    } while (line.data[3] == '-');
+    return (line.data[0] - '0') * 100 + (line.data[1] - '0') * 10 + (line.data[2] - '0');
+}
+
+static int say(struct sender *s, const char *text)
+{
+    int rc = talk_send(&s->talk, slice_str(text));
+
+    return rc < 0 ? rc : reply(s);
+}
+
+/* Different mailboxes: the same one twice would be two deliveries. */
+static void choose_recipients(struct sender *s)
+{
+    unsigned account = (unsigned)(random_u64() % LEDGER_ACCOUNTS);
+
+    s->count = 1 + (unsigned)(random_u64() % RECIPIENTS_MAX);
+    for (unsigned k = 0; k < s->count; k++) {
+        struct ledger_mailbox *boxes = s->mail->ledger->mailboxes[(account + k) % LEDGER_ACCOUNTS];
+
+        s->to[k] = random_u64() % 5 == 0 && boxes[1].created ? &boxes[1] : &boxes[0];
+        s->accepted[k] = false;
+    }
+}
+
+static int envelope(struct sender *s)
+{
+    char line[128];
+    int rc = say(s, "MAIL FROM:<sender@sim.example>\r\n");
+
+    if (rc != 250)
+        return rc;
+    for (unsigned k = 0; k < s->count; k++) {
+        bool inbox = s->to[k] == &s->mail->ledger->mailboxes[s->to[k]->account][0];
+
+        snprintf(line, sizeof line, "RCPT TO:<u%u%s%s@sim.example>\r\n", s->to[k]->account, inbox ? "" : "+",
+                 inbox ? "" : s->to[k]->name);
+        rc = say(s, line);
+        if (rc < 0)
+            return rc;
+        s->accepted[k] = rc == 250;
+    }
+    return 250;
+}
+
+/* A dot before each line that begins with one, and the end. */
+static size_t stuff(const char *from, size_t size, char *to)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; k < size; k++) {
+        if (from[k] == '.' && k > 0 && from[k - 1] == '\n')
+            to[n++] = '.';
+        to[n++] = from[k];
+    }
+    memcpy(to + n, ".\r\n", 3);
+    return n + 3;
+}
+
+static int send_data(struct sender *s)
+{
+    struct heap *heap = shard_self()->heap;
+    size_t size = message_size(s->id);
+    char *plain = heap_alloc(heap, size), *stuffed = heap_alloc(heap, 2 * size + 8);
+    int rc;
+
+    message_write(s->id, plain);
+    rc = talk_send(&s->talk, slice_of(stuffed, stuff(plain, size, stuffed)));
+    heap_free(heap, plain);
+    heap_free(heap, stuffed);
+    return rc;
+}
+
+static int send_chunk(struct sender *s)
+{
+    struct heap *heap = shard_self()->heap;
+    size_t size = message_size(s->id);
+    char *bytes = heap_alloc(heap, size + 64);
+    int head = snprintf(bytes, 64, "BDAT %zu LAST\r\n", size), rc;
+
+    message_write(s->id, bytes + head);
+    rc = talk_send(&s->talk, slice_of(bytes, (size_t)head + size));
+    heap_free(heap, bytes);
+    return rc;
+}
+
+/* One reply for each recipient that was accepted, in their order. */
+static int replies(struct sender *s)
+{
+    for (unsigned k = 0; k < s->count; k++) {
+        int rc = s->accepted[k] ? reply(s) : 0;
+
+        if (rc < 0)
+            return rc;
+        if (!s->accepted[k])
+            continue;
+        if (rc == 250) {
+            ledger_place_acknowledged(s->to[k], s->id, 0);
+            s->mail->ledger->acknowledged++;
+        } else {
+            ledger_place_refused(s->to[k], s->id);
+            s->mail->ledger->refused++;
+        }
+    }
+    return 250;
+}
+
+static int transaction(struct sender *s)
+{
+    bool chunks = random_u64() % 4 == 0, any = false;
+    int rc = envelope(s);
+
+    for (unsigned k = 0; rc == 250 && k < s->count; k++)
+        any = any || s->accepted[k];
+    if (rc != 250 || !any)
+        return rc < 0 ? rc : say(s, "RSET\r\n");
+    if (!chunks) {
+        rc = say(s, "DATA\r\n");
+        if (rc != 354)
+            return rc < 0 ? rc : say(s, "RSET\r\n");
+    }
+    for (unsigned k = 0; k < s->count; k++)
+        if (s->accepted[k])
+            ledger_place_begin(s->to[k], s->id, 0, false);
+    rc = chunks ? send_chunk(s) : send_data(s);
+    return rc < 0 ? rc : replies(s);
+}
+
+static int deliver(struct sender *s)
+{
+    struct sim_operation o;
+    int rc;
+
+    s->id = ledger_id(s->mail->ledger);
+    if (s->id == 0)
+        return -ENOSPC;
+    choose_recipients(s);
+    sim_operation_begin(&o, MAIL_DELIVER, s->talk.sock);
+    rc = transaction(s);
+    sim_operation_end(&o);
+    return rc;
+}
+
+void mail_sender_run(void *arg)
+{
+    struct sender s = {.mail = arg};
+
+    talk_init(&s.talk, 40000);
+    while (sim_now_ns(s.mail->world) < s.mail->until_ns) {
+        unsigned count = 1 + (unsigned)(random_u64() % DELIVERIES_MAX);
+        int rc = talk_connect(&s.talk, &s.mail->lmtp);
+
+        if (rc == 0)
+            rc = reply(&s);
+        if (rc == 220)
+            rc = say(&s, "LHLO mta.sim.example\r\n");
+        while (rc == 250 && count-- > 0 && sim_now_ns(s.mail->world) < s.mail->until_ns) {
+            rc = deliver(&s);
+            pause_ms(4 * THINK_MS);
+        }
+        talk_abort(&s.talk);
+        pause_ms(RETRY_MS);
+    }
+    s.mail->clients_ended++;
+}
+
+/* ---- The last look ------------------------------------------------------------------------------------ */
+
+static void body_checked(struct imap *c, const struct imap_fetched *f)
+{
+    const struct instance *i = f->has_body ? ledger_find(c->selected, f->uid) : NULL;
+    size_t prefix_size;
+
+    if (i != NULL && !message_matches(i->id, f->body, &prefix_size))
+        sim_violation(c->world, "u%u %s: UID %u is not message %u byte for byte", c->account,
+                      c->selected->name, f->uid, i->id);
+}
+
+/* 0: done, and whatever was wrong was told. */
+static int check_mailbox(struct mail *mail, struct imap *c, struct ledger_mailbox *m)
+{
+    int rc = operation(MAIL_SELECT, c, run_select, m);
+
+    for (size_t k = 0; rc == IMAP_OK && k < c->count; k++) {
+        c->view[k].answered = false;
+        c->fetched = body_checked;
+        rc = imap_command(c, "UID FETCH %u (BODY.PEEK[])", c->view[k].uid);
+        c->fetched = NULL;
+        if (rc == IMAP_OK && !c->view[k].answered)
+            sim_violation(mail->world, "u%u %s: UID %u cannot be read", m->account, m->name, c->view[k].uid);
+        if (rc == IMAP_NO && mail->ledger->rot)
+            rc = IMAP_OK; /* Named, and not served. */
+    }
+    mail->checked += rc == IMAP_OK;
+    return rc;
+}
+
+static int check_account(struct mail *mail, struct imap *c)
+{
+    int rc = operation(MAIL_LOGIN, c, run_login, mail);
+
+    for (unsigned k = 0; rc == IMAP_OK && k < LEDGER_MAILBOXES; k++)
+        if (mail->ledger->mailboxes[c->account][k].created)
+            rc = check_mailbox(mail, c, &mail->ledger->mailboxes[c->account][k]);
+    if (rc == IMAP_OK)
+        ledger_check_account(mail->ledger, c->account);
+    return rc;
+}
+
+void mail_checker_run(void *arg)
+{
+    struct mail *mail = arg;
+    unsigned account = mail->checkers_begun++ % LEDGER_ACCOUNTS;
+    struct imap c;
+    int rc = IMAP_NO;
+
+    for (unsigned tries = 0; rc != IMAP_OK && tries < CHECK_TRIES; tries++) {
+        imap_init(&c, mail->ledger, account);
+        rc = check_account(mail, &c);
+        imap_close(&c);
+        pause_ms(RETRY_MS);
+    }
+    if (rc != IMAP_OK && !mail->ledger->rot)
+        sim_violation(mail->world, "u%u cannot be looked at: %d", account, rc);
+    mail->checkers_ended++;
+}
