@@ -50,6 +50,8 @@ void random_bytes(void *data, size_t size)
     struct shard_private *p = s != NULL ? s->private : NULL;
     uint8_t *from;
 
+    if (size == 0)
+        return;
     if (p == NULL || size > sizeof p->random / 8) {
         random_fill(data, size);
         return;
