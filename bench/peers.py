@@ -17,7 +17,8 @@ def make_certificate(directory):
     """A self-signed ECDSA P-256 certificate."""
     cert, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "30", "-subj", "/CN=localhost", "-keyout", key, "-out", cert],
+                    "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                    "-keyout", key, "-out", cert],
                    check=True, stderr=subprocess.DEVNULL)
     return cert, key
 

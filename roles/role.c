@@ -1,10 +1,15 @@
 #include "roles/role.h"
 #include "core/config.h"
+#include "core/fiber.h"
 #include "core/log.h"
+#include "core/shard_call.h"
 #include "net/link/link.h"
 #include "roles/words/place.h"
 #include "storage/store.h"
+#include <errno.h>
 #include <string.h>
+
+#define SERVE_POLL_MS 2
 
 /* What serves starts before what asks. */
 static const struct role *const roles_all[] = {&role_backend, &role_director, &role_proxy};
@@ -36,6 +41,33 @@ static int store_start(struct shard *s)
     return rc;
 }
 
+static void ask_serving(void *arg)
+{
+    bool *serving = arg;
+
+    *serving = shard_self()->slot[SLOT_DIRECTOR] != NULL && shard_self()->slot[SLOT_BACKEND] != NULL;
+}
+
+/* Clients may come to any core, and their accounts be on any other: nobody listens before everybody serves.
+ */
+static int wait_all_serve(struct shard *s)
+{
+    for (unsigned i = 0; i < s->node->shard_count; i++) {
+        for (;;) {
+            bool serving = false;
+            int rc;
+
+            shard_call(s->node->shards[i], ask_serving, &serving);
+            if (serving)
+                break;
+            rc = s->node->stopping ? -ECANCELED : fiber_sleep_ms(SERVE_POLL_MS);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}
+
 static void role_all_stop_from(struct shard *s, size_t count)
 {
     while (count > 0)
@@ -53,7 +85,10 @@ static int role_all_start(struct shard *s)
         return rc;
     rc = store_start(s);
     for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(roles_all); i++) {
-        rc = roles_all[i]->start(s);
+        if (roles_all[i] == &role_proxy)
+            rc = wait_all_serve(s);
+        if (rc == 0)
+            rc = roles_all[i]->start(s);
         if (rc < 0) {
             role_all_stop_from(s, i);
             return rc;

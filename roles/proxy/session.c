@@ -10,7 +10,8 @@
 
 static bool session_reads(const struct session *s)
 {
-    return ((1u << s->state) & STATES_READING) != 0;
+    /* After DONE nothing is read before the answer. */
+    return ((1u << s->state) & STATES_READING) != 0 && !(s->state == SESSION_IDLE && s->idle_done);
 }
 
 bool session_secure(const struct session *s)
@@ -225,12 +226,9 @@ static size_t on_data(struct conn *c, struct slice in)
             taken += on_plain_line(s, rest, &more);
             continue;
         }
-        if (s->state == SESSION_LITERAL) {
-            if (!session_append_credit(s)) {
-                conn_pause(c);
-                break;
-            }
-            rest = slice_first(rest, MIN(rest.size, LINK_PAYLOAD_MAX));
+        if (s->state == SESSION_LITERAL && !session_append_credit(s)) {
+            conn_pause(c);
+            break;
         }
         imap_framer_next(&s->framer, rest, &frame);
         on_frame_event(s, &frame, frame.consumed < rest.size);

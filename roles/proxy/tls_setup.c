@@ -3,6 +3,7 @@
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/log.h"
+#include "core/shard_call.h"
 #include <errno.h>
 #include <fcntl.h>
 
@@ -12,58 +13,33 @@
 /* ---- Ticket keys
  * ------------------------------------------------------------------------------------------- */
 
-struct key_question {
-    struct shard_message message;
-    struct fiber *asker;
-    bool known;
-    uint8_t key[TLS_TICKET_KEY_SIZE];
-};
-
-static void key_answered(struct shard_message *m)
+static void key_give(void *arg) /* On shard 0. */
 {
-    fiber_wake(CONTAINER_OF(m, struct key_question, message)->asker, 0);
-}
-
-static void key_asked(struct shard_message *m) /* On shard 0. */
-{
-    struct key_question *q = CONTAINER_OF(m, struct key_question, message);
     struct proxy *p = shard_self()->slot[SLOT_PROXY];
-    struct shard *home = m->from;
 
-    q->known = p != NULL && p->ticket_key_known;
-    if (q->known)
-        memcpy(q->key, p->ticket_key, sizeof q->key);
-    m->deliver = key_answered;
-    shard_send(home, m);
+    if (p != NULL && p->ticket_key_known)
+        memcpy(arg, p->ticket_key, TLS_TICKET_KEY_SIZE);
 }
 
 static int ticket_key_fetch(struct proxy *p)
 {
-    struct key_question q = {.asker = fiber_self()};
-    int rc = 0;
+    static const uint8_t none[TLS_TICKET_KEY_SIZE];
 
     if (p->shard->index == 0) {
         random_bytes(p->ticket_key, sizeof p->ticket_key);
         p->ticket_key_known = true;
         return 0;
     }
-    fiber_mask(); /* The question is on this stack until it has come back. */
-    while (!q.known) {
-        q.message.deliver = key_asked;
-        shard_send(p->shard->node->shards[0], &q.message);
-        (void)fiber_suspend();
-        if (!q.known) {
-            if (p->shard->node->stopping) {
-                rc = -ECANCELED;
-                break;
-            }
-            (void)fiber_sleep_ms(KEY_RETRY_MS);
-        }
+    for (;;) {
+        int rc;
+
+        shard_call(p->shard->node->shards[0], key_give, p->ticket_key);
+        if (memcmp(p->ticket_key, none, sizeof none) != 0)
+            return 0;
+        rc = p->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(KEY_RETRY_MS);
+        if (rc < 0)
+            return rc;
     }
-    fiber_unmask();
-    memcpy(p->ticket_key, q.key, sizeof q.key);
-    bytes_wipe(&q, sizeof q);
-    return rc;
 }
 
 /* ---- Files
