@@ -42,8 +42,8 @@ static int64_t floor_div(int64_t a, int64_t b)
 
 int32_t date_local_day(struct mail_date date)
 {
-    int64_t day = floor_div(date.utc_s, DAY_S); /* First: utc_s may be near its ends. */
-    int64_t of_day = date.utc_s - day * DAY_S + (int64_t)date.zone_minutes * 60;
+    int64_t day = floor_div(date.utc_s, DAY_S); /* Before the zone: utc_s may be near its ends. */
+    int64_t of_day = (date.utc_s % DAY_S + DAY_S) % DAY_S + date.zone_minutes * 60;
 
     day += floor_div(of_day, DAY_S);
     return (int32_t)MAX(INT32_MIN, MIN(INT32_MAX, day));

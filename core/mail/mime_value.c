@@ -19,7 +19,7 @@ static bool parse_param(struct token_reader *r, struct text_buffer *text, struct
     size_t start = text->size, value_start;
     enum token_result result;
 
-    if (token_mime(r, text) != TOKEN_MORE || *r->at != '=')
+    if (token_mime(r, text) != TOKEN_MORE || text->size == start || *r->at != '=')
         return false;
     r->at++;
     value_start = text->size;
