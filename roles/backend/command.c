@@ -440,16 +440,21 @@ void command_condstore_enable(struct command *c)
             SLICE("Highest."));
 }
 
-static int add_seqs(struct command *c, const struct uid_set *seqs, struct uid_set *uids_out)
+/* `strict`: a number that no message has is the client's mistake. */
+static int add_seqs(struct command *c, const struct uid_set *seqs, bool strict, struct uid_set *uids_out)
 {
     uint32_t count = view_count(&c->view);
     int rc = 0;
 
     for (uint32_t i = 0; i < seqs->range_count && rc == 0; i++) {
-        if (seqs->ranges[i].last > count)
+        struct uid_range range = seqs->ranges[i];
+
+        if (range.last > count && strict)
             return -EINVAL;
-        rc = uid_set_add(uids_out, view_at(&c->view, seqs->ranges[i].first)->uid,
-                         view_at(&c->view, seqs->ranges[i].last)->uid);
+        if (range.first > count)
+            return 0;
+        rc = uid_set_add(uids_out, view_at(&c->view, range.first)->uid,
+                         view_at(&c->view, MIN(range.last, count))->uid);
     }
     return rc;
 }
@@ -465,7 +470,8 @@ static int add_uids(struct command *c, const struct uid_set *uids, struct uid_se
     return rc;
 }
 
-int command_set_resolve(struct command *c, const struct imap_set *set, bool uid, struct uid_set *uids_out)
+static int set_resolve(struct command *c, const struct imap_set *set, bool uid, bool strict,
+                       struct uid_set *uids_out)
 {
     struct uid_set named;
     int rc;
@@ -476,14 +482,19 @@ int command_set_resolve(struct command *c, const struct imap_set *set, bool uid,
     uid_set_init(&named, c->backend->heap, 0);
     rc = imap_set_resolve(set, uid ? view_last_uid(&c->view) : view_count(&c->view), &named);
     if (rc == 0)
-        rc = uid ? add_uids(c, &named, uids_out) : add_seqs(c, &named, uids_out);
+        rc = uid ? add_uids(c, &named, uids_out) : add_seqs(c, &named, strict, uids_out);
     uid_set_fini(&named);
     return rc;
 }
 
 int command_set_uids(struct command *c, const struct imap_set *set, struct uid_set *uids_out)
 {
-    return command_set_resolve(c, set, c->parsed.command->uid, uids_out);
+    return set_resolve(c, set, c->parsed.command->uid, true, uids_out);
+}
+
+int command_set_search(struct command *c, const struct imap_set *set, bool uid, struct uid_set *uids_out)
+{
+    return set_resolve(c, set, uid, false, uids_out);
 }
 
 enum command_step command_set_error(struct command *c, int rc)

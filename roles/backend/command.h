@@ -131,9 +131,9 @@ void command_condstore_enable(struct command *c);
  * range of UIDs between: whoever reads the result skips what the view does not show. 0; -EINVAL: a sequence
  * number that does not exist, or `$`; -E2BIG, -ENOMEM. The set is initialised in any case. */
 MUST_CHECK int command_set_uids(struct command *c, const struct imap_set *set, struct uid_set *uids_out);
-/* The same, where the command's name does not say whether the numbers are UIDs. */
-MUST_CHECK int command_set_resolve(struct command *c, const struct imap_set *set, bool uid,
-                                   struct uid_set *uids_out);
+/* The same for a key of SEARCH, where a number that no message has matches nothing. */
+MUST_CHECK int command_set_search(struct command *c, const struct imap_set *set, bool uid,
+                                  struct uid_set *uids_out);
 /* Writes the reply to an error of that. */
 enum command_step command_set_error(struct command *c, int rc);
 

@@ -33,7 +33,7 @@ static int node_init(struct command *c, struct search_node *n, const struct imap
     switch (key->kind) {
     case IMAP_SEARCH_SEQ:
     case IMAP_SEARCH_UID:
-        return command_set_resolve(c, &key->set, key->kind == IMAP_SEARCH_UID, &n->uids);
+        return command_set_search(c, &key->set, key->kind == IMAP_SEARCH_UID, &n->uids);
     case IMAP_SEARCH_KEYWORD:
         n->keyword = mailbox_keyword_find(c->mailbox, key->text);
         return 0;

@@ -131,7 +131,7 @@ enum command_step status_run(struct command *c)
 
 enum command_step enable_run(struct command *c)
 {
-    bool condstore = (c->parsed.enable & IMAP_ENABLE_CONDSTORE) != 0 && !command_condstore(c);
+    bool condstore = (c->parsed.enable & IMAP_ENABLE_CONDSTORE) != 0;
 
     writer_text(command_writer(c), "* ENABLED");
     if (condstore)

@@ -72,6 +72,7 @@ static int sync_view(struct command *c)
         if (recent_count(c) != recent && (c->token.flags & TOKEN_REV2) == 0)
             imap_write_number(command_writer(c), recent_count(c), "RECENT");
     }
+    command_announce_keywords(c);
     c->token.appends = c->token.expunges = now;
     return 0;
 }

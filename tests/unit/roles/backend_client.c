@@ -4,6 +4,7 @@
 #include "roles/role.h"
 #include "roles/settings.h"
 #include "storage/store.h"
+#include <ftw.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -74,26 +75,34 @@ int backend_test_again(void (*body)(void))
     return rc < 0 ? 1000 : failures;
 }
 
+int backend_test_keep(void (*body)(void))
+{
+    snprintf(directory, sizeof directory, "/tmp/trireme-backend-XXXXXX");
+    return mkdtemp(directory) != NULL ? backend_test_again(body) : 1000;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+void backend_test_remove(void)
+{
+    (void)nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 int backend_test(void (*body)(void))
 {
-    char command[128];
-    int result;
+    int result = backend_test_keep(body);
 
-    snprintf(directory, sizeof directory, "/tmp/trireme-backend-XXXXXX");
-    if (mkdtemp(directory) == NULL)
-        return 1000;
-    result = backend_test_again(body);
-    if (getenv("KEEP") == NULL) {
-        snprintf(command, sizeof command, "rm -rf %s", directory);
-        (void)!system(command);
-    }
+    backend_test_remove();
     return result;
 }
 
 void settle(void)
 {
-    for (int i = 0; i < 20; i++)
-        (void)fiber_yield();
+    for (int i = 0; i < 3; i++)
+        (void)fiber_sleep_ms(1);
 }
 
 /* ---- A session
@@ -233,7 +242,6 @@ void client_finish(struct client *c)
 {
     while (!c->ended)
         client_wait(c);
-    settle();
 }
 
 void client_say(struct client *c, const char *command)

@@ -9,8 +9,10 @@
 
 /* Runs `body` on a fiber of a fresh node in a fresh directory; returns how many CHECKs failed. */
 int backend_test(void (*body)(void));
-/* The same node again, with what the last run has left. */
+/* In three: the first run keeps its directory, the next ones begin with what is in it. */
+int backend_test_keep(void (*body)(void));
 int backend_test_again(void (*body)(void));
+void backend_test_remove(void);
 
 void check_failed(const char *file, int line, const char *what, const char *got);
 #define CHECK(x) ((x) ? (void)0 : check_failed(__FILE__, __LINE__, #x, ""))

@@ -70,7 +70,7 @@ static void basics(void)
     client_say(&a, "t STATUS INBOX (MESSAGES RECENT UIDNEXT UNSEEN SIZE DELETED)");
     HAS(&a, "* STATUS INBOX (MESSAGES 1 RECENT 0 UIDNEXT 2 UNSEEN 1 ");
     SAY(&a, "t ENABLE CONDSTORE X-THING", "* ENABLED CONDSTORE\r\nt OK Enabled.\r\n");
-    SAY(&a, "t ENABLE CONDSTORE", "* ENABLED\r\nt OK Enabled.\r\n");
+    SAY(&a, "t ENABLE QRESYNC", "* ENABLED\r\nt OK Enabled.\r\n");
 }
 
 /* ---- Two sessions
@@ -452,7 +452,7 @@ static void searches(void)
     SAY(&a, "t UID SEARCH RETURN () UNSEEN",
         "* ESEARCH (TAG \"t\") UID ALL 2:3\r\nt OK Search completed.\r\n");
     SAY(&a, "t UID SEARCH RETURN (ALL MIN) DRAFT", "* ESEARCH (TAG \"t\") UID\r\nt OK Search completed.\r\n");
-    SAY(&a, "t SEARCH 4", "t BAD Invalid message set.\r\n");
+    SAY(&a, "t SEARCH OR 4 3:9", "* SEARCH 3\r\nt OK Search completed.\r\n");
 }
 
 /* ---- Delivery
