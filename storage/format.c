@@ -167,7 +167,7 @@ static int scan_peek(struct segment_scan *s, uint32_t offset, uint32_t size, con
 
 static int scan_copy(struct segment_scan *s, char *out, uint32_t size, uint32_t offset)
 {
-    const char *at;
+    const char *at = NULL;
     uint32_t part;
     int rc;
 
@@ -188,7 +188,7 @@ static int scan_header(struct segment_scan *s, bool footer, uint32_t offset, uin
 {
     char bytes[BATCH_HEADER_SIZE];
     uint32_t at = footer ? offset - BATCH_HEADER_SIZE : offset, directory_size;
-    const char *p;
+    const char *p = NULL;
     int rc = scan_peek(s, at, BATCH_HEADER_SIZE, &p);
 
     if (rc <= 0)
