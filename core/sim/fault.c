@@ -287,12 +287,17 @@ void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *op
     struct sim_nemesis *m = &w->nemesis;
 
     m->options = *options;
-    m->options.faults &= ((1u << SIM_FAULT_COUNT) - 1) & ~outcomes;
+    m->options.faults &= ((1u << SIM_FAULT_COUNT) - 1) & ~outcomes & ~m->forbidden;
     m->active = true;
     if (m->options.faults == 0)
         m->options.until_ns = w->now_ns;
     m->strike.fire = nemesis_fire;
     sim_event_after(&m->strike, CHECK_NS);
+}
+
+void sim_forbid(struct sim_world *w, uint32_t faults)
+{
+    w->nemesis.forbidden |= faults;
 }
 
 bool sim_calm(const struct sim_world *w)

@@ -322,6 +322,7 @@ void sim_node_start(struct sim_node *n)
 
     ASSERT(!n->up);
     sim_trace(TRACE_NODE, n->id, 0, 2, n->lives, 0);
+    sim_tell(w, "%s starts", n->options.name);
     if (!was_powered || n->lives == 0) {
         n->clock_offset_ns = sim_random_below(&w->random, CLOCK_OFFSET_NS);
         n->wall_offset_ms = (int64_t)sim_random_below(&w->random, 2 * WALL_SKEW_MS) - WALL_SKEW_MS;
@@ -374,6 +375,7 @@ static void node_end(struct sim_node *n, bool silent)
 {
     ASSERT(shard_self() == NULL || &n->node != shard_self()->node);
     sim_trace(TRACE_NODE, n->id, 0, 3, silent, 0);
+    sim_tell(n->world, "%s ends, error %d", n->options.name, n->error);
     sim_event_cancel(&n->end);
     sim_event_cancel(&n->doom);
     n->doom_calls = 0;
@@ -399,6 +401,8 @@ void sim_node_power(struct sim_node *n)
     sim_disk_power_failure(&n->disk, &loss);
     sim_trace(TRACE_NODE, n->id, 0, 4, loss.sectors_kept, loss.sectors_lost);
     sim_strike(n->world, SIM_POWER, 0);
+    sim_tell(n->world, "sectors kept %u, lost %u, names lost %u", loss.sectors_kept, loss.sectors_lost,
+             loss.names_lost);
     if (loss.sectors_lost > 0 || loss.names_lost > 0)
         sim_strike(n->world, SIM_LOST, 0);
     if (loss.torn)

@@ -91,6 +91,8 @@ uint64_t sim_seed(const struct sim_world *w);
 uint64_t sim_hash(const struct sim_world *w);
 /* Writes every call and completion to `fd`; -1: none. */
 void sim_trace_to(struct sim_world *w, int fd);
+/* Faults, starts and ends of nodes only. */
+void sim_story_to(struct sim_world *w, int fd);
 /* Numbers for the scenario itself: a stream apart. */
 uint64_t sim_below(struct sim_world *w, uint64_t bound);
 uint64_t sim_range(struct sim_world *w, uint64_t low, uint64_t high);
@@ -169,6 +171,8 @@ struct sim_nemesis_options {
 
 /* One a world. Strikes nodes that are no clients, restarts what it or a failed start brought down. */
 void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *options);
+/* Never by chance, in this world. Before sim_nemesis_start(). */
+void sim_forbid(struct sim_world *w, uint32_t faults);
 /* No fault lasts or will come, every node is up and ready. */
 bool sim_calm(const struct sim_world *w);
 /* Since when no fault has struck and none lasts; UINT64_MAX: one lasts now. */

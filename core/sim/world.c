@@ -159,6 +159,25 @@ void sim_trace_to(struct sim_world *w, int fd)
     w->trace_fd = fd;
 }
 
+void sim_story_to(struct sim_world *w, int fd)
+{
+    w->story_fd = fd;
+}
+
+void sim_tell(struct sim_world *w, const char *format, ...)
+{
+    char text[256];
+    va_list args;
+
+    if (w->story_fd < 0)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    dprintf(w->story_fd, "%llu.%06llu ## %s\n", (unsigned long long)(w->now_ns / SIM_S),
+            (unsigned long long)(w->now_ns % SIM_S / 1000), text);
+}
+
 /* ---- Counters ----------------------------------------------------------------------------------------- */
 
 static const char *const fault_names[] = {
@@ -178,6 +197,7 @@ void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection)
     uint32_t kinds = 0;
 
     sim_trace(TRACE_FAULT, 0, 0, fault, connection, 0);
+    sim_tell(w, "%s", sim_fault_name(fault));
     w->counters->struck[fault]++;
     w->struck_ns = w->now_ns;
     list_each(l, &w->operations)
@@ -201,6 +221,7 @@ void sim_lasting_begin(struct sim_world *w, enum sim_fault fault)
 void sim_lasting_end(struct sim_world *w, enum sim_fault fault)
 {
     ASSERT(w->lasting_count[fault] > 0);
+    sim_tell(w, "end of %s", sim_fault_name(fault));
     w->struck_ns = w->now_ns;
     if (--w->lasting_count[fault] == 0)
         w->lasting &= ~(1u << fault);
@@ -261,7 +282,7 @@ struct sim_world *sim_world_new(uint64_t seed, struct sim_counters *counters)
     w->seed = seed;
     w->hash = seed;
     w->counters = counters;
-    w->trace_fd = -1;
+    w->trace_fd = w->story_fd = -1;
     w->now_ns = SIM_S;
     w->next_connection = 1;
     w->next_port = 32768;

@@ -32,6 +32,7 @@ struct sim_link { /* One direction between two nodes. */
 struct sim_nemesis {
     struct sim_nemesis_options options;
     struct sim_event strike;
+    uint32_t forbidden;
     bool active;
 };
 
@@ -54,7 +55,7 @@ struct sim_world {
     struct sim_nemesis nemesis;
     char *violations[SIM_VIOLATIONS_MAX];
     unsigned violation_count;
-    int trace_fd;
+    int trace_fd, story_fd;
 };
 
 /* The one that exists: the door's functions have no argument to find it by. */
@@ -85,6 +86,9 @@ enum sim_trace_kind {
 void sim_trace(enum sim_trace_kind kind, unsigned node, unsigned shard, uint64_t a, uint64_t b, uint64_t c);
 void sim_trace_shard(enum sim_trace_kind kind, uint64_t a, uint64_t b,
                      uint64_t c); /* Of the current shard. */
+
+/* One line of the story. */
+void sim_tell(struct sim_world *w, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* A fault strikes: `connection` 0: everybody; otherwise the operations on that connection. */
 void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection);

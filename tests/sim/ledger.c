@@ -121,7 +121,9 @@ struct instance *ledger_show(struct ledger_mailbox *m, uint32_t uid, uint32_t id
         return NULL;
     }
     if (id == 0 || id >= LEDGER_IDS || m->placings[id].allowed == 0) {
-        VIOLATION(m, "UID %u is message %u, which nobody put there", uid, id);
+        VIOLATION(m, "UID %u is message %u, which %s", uid, id,
+                  id != 0 && id < LEDGER_IDS && m->placings[id].begun_ns != 0 ? "was refused"
+                                                                              : "nobody put there");
         return NULL;
     }
     p = &m->placings[id];

@@ -66,6 +66,7 @@ struct ledger_mailbox {
 
 struct ledger {
     struct sim_world *world;
+    struct sim_node *server;
     uint32_t next_id;
     bool rot; /* Bits were flipped: things may be unavailable, and never wrong. */
     struct ledger_mailbox mailboxes[LEDGER_ACCOUNTS][LEDGER_MAILBOXES];

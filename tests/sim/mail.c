@@ -141,6 +141,7 @@ static void mail_run(struct sim_world *w)
                                                              .shard_count = 1 + (unsigned)sim_below(w, 3),
                                                              .ops = &role_all_ops,
                                                              .config = config});
+    mail.ledger->server = mail.server;
     clients = client_node(&mail, "clients", "127.0.0.2", &clients_ops);
     sim_nemesis_start(w, &(struct sim_nemesis_options){.faults = faults,
                                                        .mean_ns = sim_range(w, 200, 3000) * SIM_MS,

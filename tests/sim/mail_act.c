@@ -59,15 +59,17 @@ static struct ledger_mailbox *other_mailbox(struct imap *c)
     return m;
 }
 
-static int begin(struct sim_operation *o, enum mail_operation kind, struct imap *c)
+static void begin(struct sim_operation *o, enum mail_operation kind, struct imap *c)
 {
+    c->disk_faults = sim_node_disk_faults(c->ledger->server);
     sim_operation_begin(o, kind, c->talk.sock);
-    return 0;
 }
 
 static int end(struct sim_operation *o, struct imap *c, int rc)
 {
     sim_operation_end(o);
+    if (rc == IMAP_NO && c->unavailable && c->disk_faults != sim_node_disk_faults(c->ledger->server))
+        rc = IMAP_DOUBT;
     if (rc == IMAP_OK)
         c->ledger->acknowledged++;
     else if (rc == IMAP_NO)
@@ -263,6 +265,12 @@ static bool found(const struct imap *c, uint32_t number)
     return false;
 }
 
+/* A message that cannot be read now is left out of a search. */
+static bool all_readable(const struct imap *c)
+{
+    return !c->ledger->rot && c->disk_faults == sim_node_disk_faults(c->ledger->server);
+}
+
 /* Only this client changes its own keyword, so what was settled before the search holds. */
 static void check_search(struct imap *c, unsigned flag, size_t count_before, uint64_t asked_ns)
 {
@@ -316,7 +324,7 @@ static int act_search_header(struct imap *c, unsigned client)
     for (size_t k = 0; k < c->found_count; k++)
         if (c->found[k] == 0 || c->found[k] > c->count)
             VIOLATION(c, "SEARCH finds message %u of %zu", c->found[k], c->count);
-    if (!found(c, (uint32_t)(imap_view_find(c, p.uids[0]) - c->view) + 1) &&
+    if (all_readable(c) && !found(c, (uint32_t)(imap_view_find(c, p.uids[0]) - c->view) + 1) &&
         ledger_find(c->selected, p.uids[0])->dooms == 0)
         VIOLATION(c, "SEARCH does not find message %u", id);
     return rc;

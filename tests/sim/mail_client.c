@@ -117,6 +117,7 @@ struct sender { /* An MTA's connection. */
     struct ledger_mailbox *to[RECIPIENTS_MAX];
     bool accepted[RECIPIENTS_MAX];
     unsigned count;
+    unsigned disk_faults; /* When the transaction began. */
     uint32_t id;
 };
 
@@ -233,9 +234,11 @@ static int replies(struct sender *s)
         if (rc == 250) {
             ledger_place_acknowledged(s->to[k], s->id, 0);
             s->mail->ledger->acknowledged++;
-        } else {
+        } else if (s->disk_faults == sim_node_disk_faults(s->mail->server)) {
             ledger_place_refused(s->to[k], s->id);
             s->mail->ledger->refused++;
+        } else {
+            s->mail->ledger->unknown++; /* As IMAP_DOUBT. */
         }
     }
     return 250;
@@ -271,6 +274,7 @@ static int deliver(struct sender *s)
     if (s->id == 0)
         return -ENOSPC;
     choose_recipients(s);
+    s->disk_faults = sim_node_disk_faults(s->mail->server);
     sim_operation_begin(&o, MAIL_DELIVER, s->talk.sock);
     rc = transaction(s);
     sim_operation_end(&o);

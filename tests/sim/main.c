@@ -1,12 +1,16 @@
 /* tests/sim/main.c -- trireme-sim: runs scenarios, one world a seed, and says what happened.
  *
- *     trireme-sim [--seed N [--seeds COUNT]] [--scenario NAME] [--trace] [--verbose] [--list]
+ *     trireme-sim [--seed N [--seeds COUNT]] [--scenario NAME] [--keep-going] [--trace] [--talk]
+ *                 [--verbose] [--without FAULT]...
+ *
+ * --trace shows every call through the door, --talk what clients say and hear, --verbose the server's log.
  *
  * One line a seed: scenario, seed, simulated time, faults, operations, hash, violations. Then a table of
  * faults against operations, summed over the seeds. Exit status: 0; 1 after a violation; 64 for wrong usage.
  */
 #include "core/log.h"
 #include "tests/sim/scenario.h"
+#include "tests/sim/talk.h"
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -19,6 +23,7 @@
 struct settings {
     uint64_t seed, seed_count;
     const char *scenario;
+    uint32_t without; /* Faults. */
     bool trace, verbose, keep_going;
 };
 
@@ -92,8 +97,11 @@ static unsigned run_seed(const struct scenario *s, uint64_t seed, const struct s
 
     running.world = w;
     running.scenario = s->name;
+    sim_forbid(w, set->without);
     if (set->trace)
         sim_trace_to(w, STDERR_FILENO);
+    if (talk_shown)
+        sim_story_to(w, STDERR_FILENO);
     s->run(w);
     violations = sim_violation_count(w);
     for (unsigned o = 0; o < SIM_OPERATIONS_MAX; o++)
@@ -133,11 +141,24 @@ static unsigned run_scenario(const struct scenario *s, const struct settings *se
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: trireme-sim [--seed N] [--seeds COUNT] [--scenario NAME] [--keep-going] [--trace] "
-                "[--verbose]\n");
+    fprintf(
+        to,
+        "usage: trireme-sim [--seed N] [--seeds COUNT] [--scenario NAME] [--keep-going] [--trace] [--talk] "
+        "[--verbose] [--without FAULT]...\n");
     for (unsigned k = 0; scenarios[k] != NULL; k++)
         fprintf(to, "    %-14s %s\n", scenarios[k]->name, scenarios[k]->help);
     return to == stderr ? 64 : 0;
+}
+
+static bool fault_named(const char *text, uint32_t *mask)
+{
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++) {
+        if (strcmp(text, sim_fault_name((enum sim_fault)f)) == 0) {
+            *mask |= 1u << f;
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool number(const char *text, uint64_t *value_out)
@@ -150,8 +171,9 @@ static int read_arguments(int argc, char **argv, struct settings *set)
 {
     static const struct option options[] = {
         {"seed", required_argument, NULL, 's'},     {"seeds", required_argument, NULL, 'n'},
-        {"scenario", required_argument, NULL, 'c'}, {"trace", no_argument, NULL, 't'},
-        {"verbose", no_argument, NULL, 'v'},        {"keep-going", no_argument, NULL, 'k'},
+        {"scenario", required_argument, NULL, 'c'}, {"without", required_argument, NULL, 'x'},
+        {"trace", no_argument, NULL, 't'},          {"verbose", no_argument, NULL, 'v'},
+        {"keep-going", no_argument, NULL, 'k'},     {"talk", no_argument, NULL, 'w'},
         {"help", no_argument, NULL, 'h'},           {0},
     };
     int option;
@@ -165,12 +187,16 @@ static int read_arguments(int argc, char **argv, struct settings *set)
             ok = number(optarg, &set->seed_count);
         else if (option == 'c')
             set->scenario = optarg;
+        else if (option == 'x')
+            ok = fault_named(optarg, &set->without);
         else if (option == 't')
             set->trace = true;
         else if (option == 'v')
             set->verbose = true;
         else if (option == 'k')
             set->keep_going = true;
+        else if (option == 'w')
+            talk_shown = true;
         else if (option == 'h')
             return usage(stdout);
         else

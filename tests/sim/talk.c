@@ -2,6 +2,21 @@
 #include "core/heap.h"
 #include "core/sim/sim.h"
 #include <errno.h>
+#include <stdio.h>
+
+#define SHOWN_SIZE_MAX 160
+
+bool talk_shown;
+
+static void show(const struct talk *s, char direction, struct slice text)
+{
+    uint64_t now_ns = sim_now_ns(sim_world_of(shard_self()));
+
+    if (talk_shown)
+        fprintf(stderr, "%llu.%06llu %s/%u.%u %c %.*s\n", (unsigned long long)(now_ns / SIM_S),
+                (unsigned long long)(now_ns % SIM_S / 1000), fiber_name(fiber_self()), s->sock.slot,
+                s->sock.generation, direction, (int)MIN(slice_find(text, '\n'), SHOWN_SIZE_MAX), text.data);
+}
 
 static void op_done(struct io_op *op, struct talk *s)
 {
@@ -53,17 +68,17 @@ static int await(struct talk *s, struct io_op *op, uint32_t timeout_ms)
 
 struct connecting { /* On the fiber's stack. */
     struct io_connect connect;
-    struct talk *stream;
+    struct talk *talk;
 };
 
 static void connect_done(struct io_op *op)
 {
-    op_done(op, CONTAINER_OF(op, struct connecting, connect.op)->stream);
+    op_done(op, CONTAINER_OF(op, struct connecting, connect.op)->talk);
 }
 
 int talk_connect(struct talk *s, const struct net_addr *to)
 {
-    struct connecting c = {.connect.op.done = connect_done, .connect.peer = *to, .stream = s};
+    struct connecting c = {.connect.op.done = connect_done, .connect.peer = *to, .talk = s};
     int rc;
 
     ASSERT(!sock_valid(s->sock));
@@ -80,6 +95,7 @@ int talk_send(struct talk *s, struct slice bytes)
     struct iovec vector = {(void *)(uintptr_t)bytes.data, bytes.size};
     int rc;
 
+    show(s, '>', bytes);
     io_send(s->sock, &s->send, &vector, 1);
     rc = await(s, &s->send, s->timeout_ms);
     return rc < 0 ? rc : 0;
@@ -137,6 +153,7 @@ int talk_line(struct talk *s, struct slice *line_out)
         if (end < have.size) {
             *line_out = slice_first(have, end > 0 && have.data[end - 1] == '\r' ? end - 1 : end);
             s->at += end + 1;
+            show(s, '<', *line_out);
             return 0;
         }
         scanned = have.size;
@@ -176,7 +193,9 @@ void talk_close(struct talk *s)
 
 void talk_abort(struct talk *s)
 {
-    if (sock_valid(s->sock))
+    if (sock_valid(s->sock)) {
+        show(s, '!', SLICE("abort"));
         sim_abort(s->sock);
+    }
     talk_close(s);
 }

@@ -20,6 +20,9 @@ struct talk {
     uint32_t timeout_ms;
 };
 
+/* For whoever looks for a mistake: every line goes to standard error, too. */
+extern bool talk_shown;
+
 /* Not connected. */
 void talk_init(struct talk *s, uint32_t timeout_ms);
 MUST_CHECK int talk_connect(struct talk *s, const struct net_addr *to);
