@@ -116,6 +116,7 @@ bool scheduler_turn(struct shard *s)
     }
     fiber_pool_run_bulk(s);
     fiber_pool_call_waiters(&c->pool);
+    s->metrics->heap_bytes = heap_used(s->heap);
     return c->inbox != NULL || fiber_pool_runnable(&c->pool) || !list_empty(&c->wheel.due);
 }
 

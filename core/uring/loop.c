@@ -1,5 +1,6 @@
 #include "core/metrics.h"
 #include "core/sanitizer.h"
+#include "core/trace.h"
 #include "core/uring/uring.h"
 #include <errno.h>
 #include <poll.h>
@@ -116,6 +117,7 @@ static void completed(struct shard_private *p, uint64_t user_data, int32_t res, 
     }
     o = op_at(&p->ops, index);
     ASSERT(o->generation == user_data >> 32 && o->kind != OP_FREE); /* Each completes once. */
+    trace(o->kind == OP_FILE ? "file completed" : "socket completed", user_data, (uint64_t)(int64_t)res);
     if (o->kind == OP_FILE)
         file_completed(p, index, res);
     else

@@ -4,10 +4,15 @@
 #include "core/sanitizer.h"
 #include "tests/unit/core/fake_door.h"
 #include <errno.h>
+#include <execinfo.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -122,6 +127,52 @@ static void test_stack_high_water(void **state)
         assert_in_range(shard->metrics->fiber_stack_high_water, 22000, FIBER_STACK_SIZE);
         assert_in_range(scheduler_stack_high_water(shard), 0, 4000); /* The memory was given back. */
     }
+}
+
+#if SANITIZER_STACK_FACTOR == 1
+static void run_over(void *arg)
+{
+    size_t depth = SIZE_MAX;
+
+    run_deep(&depth);
+}
+
+static void test_overflow_meets_guard(void **state)
+{
+    int status;
+    pid_t pid = fork();
+
+    (void)state;
+    if (pid == 0) {
+        struct rlimit none = {0, 0};
+
+        setrlimit(RLIMIT_CORE, &none);
+        signal(SIGSEGV, SIG_DFL); /* Not cmocka's. */
+        start(run_letters, "");   /* The fibers' neighbour below. */
+        start(run_over, NULL);
+        fake_run(shard, 10);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSEGV);
+}
+#endif
+
+static void run_backtrace(void *arg)
+{
+    void *frames[64];
+    int count = backtrace(frames, ARRAY_COUNT(frames));
+
+    note(count > 1 && count < 10 ? 'u' : '?'); /* The unwinder knows where a fiber begins. */
+}
+
+static void test_unwinding_ends(void **state)
+{
+    (void)state;
+    start(run_backtrace, NULL);
+    fake_run(shard, 10);
+    assert_string_equal(journal, "u");
 }
 
 static void on_native_stack(void *arg)
@@ -525,6 +576,10 @@ int main(void)
         TEST(test_yield),
         TEST(test_bulk_share),
         TEST(test_stack_high_water),
+        TEST(test_unwinding_ends),
+#if SANITIZER_STACK_FACTOR == 1
+        TEST(test_overflow_meets_guard),
+#endif
         TEST(test_core_call),
         TEST(test_pool_is_bounded),
         TEST(test_drop_with_fibers),

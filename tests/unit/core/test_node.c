@@ -6,13 +6,18 @@
 #include "core/scheduler.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -881,6 +886,41 @@ static void test_start_fails(void **state)
     assert_non_null(strstr(error, "cannot start"));
 }
 
+/* As a container's seccomp profile does it. */
+static void forbid_io_uring(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {ARRAY_COUNT(filter), filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+        _exit(3);
+}
+
+static void test_forbidden(void **state)
+{
+    char error[NODE_ERROR_MAX];
+    int status;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(node_check_kernel(error), 0);
+    pid = fork();
+    if (pid == 0) {
+        forbid_io_uring();
+        if (node_check_kernel(error) != -EPERM)
+            _exit(1);
+        _exit(strstr(error, "io_uring is forbidden") == NULL || strstr(error, "seccomp") == NULL ? 2 : 0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static struct call stuck_accept, stuck_recv;
 
 static void stuck_stop(struct shard *s)
@@ -929,14 +969,15 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_cancel),      cmocka_unit_test(test_close_race),
-        cmocka_unit_test(test_send),        cmocka_unit_test(test_buffers),
-        cmocka_unit_test(test_many),        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_list),        cmocka_unit_test(test_parallel_files),
-        cmocka_unit_test(test_helpers),     cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_idle),        cmocka_unit_test(test_signals),
-        cmocka_unit_test(test_start_fails), cmocka_unit_test(test_stop_times_out),
+        cmocka_unit_test(test_echo),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_close_race),
+        cmocka_unit_test(test_send),           cmocka_unit_test(test_buffers),
+        cmocka_unit_test(test_many),           cmocka_unit_test(test_files),
+        cmocka_unit_test(test_list),           cmocka_unit_test(test_parallel_files),
+        cmocka_unit_test(test_helpers),        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_idle),           cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_start_fails),    cmocka_unit_test(test_forbidden),
+        cmocka_unit_test(test_stop_times_out),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
