@@ -413,6 +413,7 @@ void fiber_wake(struct fiber *f, int result)
 {
     struct fiber_pool *p = pool_self();
 
+    ASSERT(f >= p->fibers && f < p->fibers + FIBER_COUNT_MAX); /* Not another shard's. */
     if (f->state == FIBER_RUNNABLE) {
         /* Cancelled, but it has not run yet and could not take itself off its waker's list: the wake counts.
          */
