@@ -1,6 +1,6 @@
-/* core/log.h -- one line an event, `key=value`, text or JSON, that never blocks a core: lines go to a bounded ring
- * of the shard, a helper thread drains it to standard error; a full ring drops and counts.
- * Libraries return errors; roles log. A warning says what the operator can do. Secrets are never logged; values from
+/* core/log.h -- one line an event, `key=value`, text or JSON, that never blocks a core: lines go to a bounded
+ * ring of the shard, a helper thread drains it to standard error; a full ring drops and counts. Libraries
+ * return errors; roles log. A warning says what the operator can do. Secrets are never logged; values from
  * outside are escaped, a line is at most 4 KiB. */
 #pragma once
 #include "core/base.h"
@@ -12,11 +12,12 @@ bool log_level_parse(struct slice text, enum log_level *level_out);
 void log_set_json(bool json);
 bool log_enabled(enum log_level level);
 
-/* `event` is a literal in plain words ("delivered", "store: flush failed"); `format` gives the pairs, for instance
- * log_event(LOG_INFO, "session ended", "sid=%s user=%s in=%llu", ...). Untrusted text goes through log_quote(). */
+/* `event` is a literal in plain words ("delivered", "store: flush failed"); `format` gives the pairs, for
+ * instance log_event(LOG_INFO, "session ended", "sid=%s user=%s in=%llu", ...). Untrusted text goes through
+ * log_quote(). */
 void log_event(enum log_level level, const char *event, const char *format, ...) PRINTF_LIKE(3, 4);
-/* Escapes control, quote and non-UTF-8 bytes, cuts at 256; rotates over a few static buffers a thread, so use it in
- * the arguments of one call. */
+/* Escapes control, quote and non-UTF-8 bytes, cuts at 256; rotates over a few static buffers a thread, so use
+ * it in the arguments of one call. */
 const char *log_quote(struct slice s);
 
 /* Starts and ends the draining thread; before and after, lines are written at once. */
