@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #define STREAM_COUNT_MAX 4096
-#define NODE_NAME_MAX    255
 
 struct segment_info {
     uint32_t number, end; /* end: as a later header says; 0: none does. */
@@ -152,15 +151,15 @@ static int heads_apply(struct recovery *r, const struct record_location *at)
     struct unpack u;
     char *data;
     int rc = record_read(r->store, at, 1u << RECORD_HEADS, &data);
-    uint32_t count;
+    uint32_t name_size, count;
 
     if (rc == -EBADMSG) /* Reported. Epochs only have to grow: the next record of them says more. */
         return 0;
     if (rc < 0)
         return rc;
     unpack_init(&u, slice_of(data + RECORD_HEADER_SIZE, at->size - RECORD_HEADER_SIZE));
-    if (unpack_need(&u, MIN(unpack_u32(&u), NODE_NAME_MAX)) == NULL)
-        u.bad = true;
+    name_size = unpack_u32(&u);
+    (void)unpack_need(&u, name_size);
     count = unpack_u32(&u);
     for (uint32_t i = 0; i < count && !u.bad; i++) {
         uint32_t number = unpack_u32(&u);

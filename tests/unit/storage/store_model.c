@@ -176,7 +176,9 @@ int test_copy(struct account *a, const char *from, const char *to, uint32_t firs
 
     set_of(&set, a, first, last);
     if (rc == 0)
-        rc = move ? change_move(&c, m, &set, t, NULL, NULL) : change_copy(&c, m, &set, t, NULL, NULL);
+        rc = t == NULL ? -ENOENT
+             : move    ? change_move(&c, m, &set, t, NULL, NULL)
+                       : change_copy(&c, m, &set, t, NULL, NULL);
     uid_set_fini(&set);
     return finish(&c, rc);
 }
