@@ -87,11 +87,22 @@ def scratch_directory():
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def started(scratch, users, extra, tries=5):
+    """Any free port may be taken by somebody's outgoing connection before the server binds it: then with others."""
+    server = peers.Trireme(scratch, users, free_port_base(), binary=BINARY, extra=extra)
+    try:
+        return server.start()
+    except RuntimeError:
+        if tries > 1 and "Address already in use" in log_tail(server):
+            return started(scratch, users, extra, tries - 1)
+        print(log_tail(server))
+        raise
+
+
 @contextlib.contextmanager
 def trireme(scratch, users=50, extra=()):
     """A running server; at the end its graceful stop must succeed, and its log must hold no error."""
-    server = peers.Trireme(scratch, users, free_port_base(), binary=BINARY, extra=extra)
-    server.start()
+    server = started(scratch, users, extra)
     try:
         yield server
         status = server.stop()
