@@ -6,7 +6,7 @@
 #define SLOW_NETWORK_MAX  100
 #define SLOW_DISK_MAX     50
 #define LASTS_MAX_NS      (8 * SIM_S)
-#define CLOCK_JUMP_MAX_MS (24 * 3600 * 1000)
+#define CLOCK_JUMP_MAX_MS (20 * 24 * 3600 * 1000ll)
 #define LIVES_MAX         500
 #define DOOM_CALLS_MAX    30
 #define DOOM_DELAY_NS     (100 * SIM_US)

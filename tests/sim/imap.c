@@ -468,7 +468,6 @@ static int response_next(struct imap *c, int *result)
         VIOLATION(c, "a command was answered %.*s", (int)MIN(s.size, 200), s.data);
         return -EPROTO;
     }
-    c->unavailable = take(&s, "[UNAVAILABLE]");
     return 1;
 }
 

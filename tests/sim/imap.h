@@ -10,12 +10,7 @@
 #define IMAP_COMMAND_MAX 1024
 #define IMAP_CODE_MAX    512
 
-enum imap_result {
-    IMAP_OK,
-    IMAP_NO,
-    IMAP_DOUBT, /* NO [UNAVAILABLE], and the disk failed meanwhile: the server itself cannot know what a crash
-                   keeps. */
-};
+enum imap_result { IMAP_OK, IMAP_NO };
 
 struct view_message {
     uint32_t uid; /* 0: not told yet. */
@@ -40,8 +35,8 @@ struct imap {
     unsigned account;
     struct talk talk;
     unsigned tag;
-    bool bye, unavailable; /* NO [UNAVAILABLE] was the answer. */
-    unsigned disk_faults;  /* When the operation began. */
+    bool bye;
+    unsigned disk_faults; /* When the operation began. */
     struct ledger_mailbox *selected;
     struct view_message *view;
     size_t count, capacity;

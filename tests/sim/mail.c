@@ -13,6 +13,7 @@
 #define SENDERS    2
 #define FAULTS_S   25
 #define CALM_S     15 /* After the last fault, clients go on. */
+#define STOP_S     40
 #define PATIENCE_S 300
 
 static const char *const operations[] = {
@@ -103,11 +104,24 @@ static bool run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *arg
     return false;
 }
 
-/* Looks at everything; then the power fails, and what was acknowledged is still there. */
+static bool server_down(void *arg)
+{
+    return !sim_node_up(((struct mail *)arg)->server);
+}
+
+/* Restarts the server in order, as an operator would, and looks at everything; then the power fails, and what
+ * was acknowledged is still there. */
 static void check(struct mail *mail)
 {
     struct sim_node *checkers = client_node(mail, "checkers", "127.0.0.3", &checkers_ops);
 
+    sim_node_stop(mail->server);
+    if (!run_for(mail, STOP_S, server_down, "the server does not stop"))
+        return;
+    if (!sim_node_up(mail->server))
+        sim_node_start(mail->server);
+    if (!run_for(mail, PATIENCE_S, server_ready, "the server does not start after it was stopped"))
+        return;
     sim_node_start(checkers);
     if (!run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at"))
         return;

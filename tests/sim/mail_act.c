@@ -68,8 +68,6 @@ static void begin(struct sim_operation *o, enum mail_operation kind, struct imap
 static int end(struct sim_operation *o, struct imap *c, int rc)
 {
     sim_operation_end(o);
-    if (rc == IMAP_NO && c->unavailable && c->disk_faults != sim_node_disk_faults(c->ledger->server))
-        rc = IMAP_DOUBT;
     if (rc == IMAP_OK)
         c->ledger->acknowledged++;
     else if (rc == IMAP_NO)

@@ -238,7 +238,7 @@ static int replies(struct sender *s)
             ledger_place_refused(s->to[k], s->id);
             s->mail->ledger->refused++;
         } else {
-            s->mail->ledger->unknown++; /* As IMAP_DOUBT. */
+            s->mail->ledger->unknown++; /* 451 after a disk error claims nothing. */
         }
     }
     return 250;
