@@ -49,8 +49,7 @@ static enum command_step append_ok(struct command *c, const struct append_done *
                       "Append completed.");
 }
 
-/* ---- Before the message
- * ------------------------------------------------------------------------------------ */
+/* ---- Before the message -------------------------------------------------------------------------------- */
 
 static void append_repeat(struct slice result, struct append_done *done)
 {
@@ -60,8 +59,7 @@ static void append_repeat(struct slice result, struct append_done *done)
     done->uid = get_u32(result.data + 4);
 }
 
-/* Was this very APPEND executed already? Then its answer is repeated, and the message is not asked for again.
- */
+/* Was this very APPEND executed already? Then its answer is repeated, without the message. */
 static int append_was_done(struct command *c, struct append_done *done)
 {
     struct change change;
@@ -111,8 +109,7 @@ static enum command_step append_begin(struct command *c)
     return STEP_LITERAL;
 }
 
-/* ---- The message
- * ------------------------------------------------------------------------------------------- */
+/* ---- The message --------------------------------------------------------------------------------------- */
 
 static void append_tail(struct command *c, struct append_work *w, struct slice more)
 {
@@ -145,8 +142,7 @@ static void append_frames(struct command *c, struct append_work *w)
     }
 }
 
-/* ---- The change
- * -------------------------------------------------------------------------------------------- */
+/* ---- The change ---------------------------------------------------------------------------------------- */
 
 static int stage_keywords(struct change *change, struct mailbox *m, const struct imap_flags *flags,
                           uint64_t *bits_out)

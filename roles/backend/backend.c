@@ -67,8 +67,7 @@ int backend_account_open(struct backend *b, struct slice user, struct account **
     return 0;
 }
 
-/* ---- The role
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The role ------------------------------------------------------------------------------------------ */
 
 static bool nothing_in_flight(const struct backend *b)
 {

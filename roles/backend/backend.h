@@ -1,5 +1,4 @@
-/* roles/backend/backend.h -- what one shard of the backend holds: records of what is in flight, and no
- * session.
+/* roles/backend/backend.h -- what one shard of the backend holds: records of what is in flight.
  *
  *     backend.c    start and stop; who serves which kind of stream
  *     command.c    an IMAP command in flight: received, executed, parked, ended with the session's new token

@@ -37,8 +37,7 @@ static command_fn *const handlers[IMAP_COMMAND_COUNT] = {
     [IMAP_APPEND] = append_run,
 };
 
-/* ---- Life
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Life ---------------------------------------------------------------------------------------------- */
 
 static void frames_release(struct list *frames)
 {
@@ -81,8 +80,7 @@ static void command_end(struct command *c)
     command_free(c);
 }
 
-/* ---- Running
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------------------------------------- */
 
 static enum command_step command_refuse(struct command *c, const struct imap_parse_error *error)
 {
@@ -124,9 +122,9 @@ static enum command_step command_step(struct command *c)
     if (!command_prepare(c) || snapshot_open(c) != SNAPSHOT_OK)
         return STEP_DONE;
     if (c->sync_only) {
-        (void)snapshot_sync(c,
-                            SYNC_ALL); /* After an error the token is as it was, and the proxy asks again. */
         step = STEP_DONE;
+        if (snapshot_sync(c, SYNC_ALL) < 0) /* Whoever idles must not believe that it was told all. */
+            step = command_bye(c, "Temporary failure; please log in again.");
     } else {
         step = handlers[c->parsed.command->id](c);
     }
@@ -189,8 +187,7 @@ static void command_go(struct command *c)
     fiber_when_free(&c->waiter);
 }
 
-/* ---- Receiving
- * --------------------------------------------------------------------------------------------- */
+/* ---- Receiving ----------------------------------------------------------------------------------------- */
 
 /* All of the command's text, or of the APPEND family all before the message? */
 static bool text_is_whole(const struct command *c)
@@ -332,8 +329,7 @@ void command_stop_all(struct backend *b)
     }
 }
 
-/* ---- Tagged lines
- * ------------------------------------------------------------------------------------------ */
+/* ---- Tagged lines -------------------------------------------------------------------------------------- */
 
 static void command_line(struct command *c, enum imap_status_word word, const char *code, const char *text)
 {
@@ -416,8 +412,7 @@ enum command_step command_error(struct command *c, int rc)
     }
 }
 
-/* ---- What handlers share
- * ----------------------------------------------------------------------------------- */
+/* ---- What handlers share ------------------------------------------------------------------------------- */
 
 _Static_assert(sizeof(struct id128) == OPERATION_ID_SIZE, "an operation id is what the store keeps");
 

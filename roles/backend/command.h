@@ -3,10 +3,8 @@
  *
  *   RECEIVING --all of its text--> QUEUED --a fiber is free--> RUNNING --answered--> (gone)
  *                                    ^                          |  |
- *                                    +--credit came-- PARKED <--+  |  no room to send: the handler keeps a
- * cursor
- *                                    +--frames came-- LITERAL <----+  the message being appended is not all
- * there
+ *                                    +--credit came-- PARKED <--+  |  no room to send; there is a cursor
+ *                                    +--frames came-- LITERAL <----+  more of an appended message is to come
  *
  * A state is named for what it waits for. When the proxy gives the stream up, a command that reads is
  * cancelled; one that changes something and was received whole still runs, and its answer goes nowhere.
@@ -29,11 +27,11 @@ enum command_state {
     COMMAND_LITERAL,
 };
 
-enum command_step {               /* What a handler says when it returns. */
-                    STEP_DONE,    /* The tagged line is written. */
-                    STEP_PARK,    /* Out of credit: call it again when there is some. */
-                    STEP_LITERAL, /* All frames were taken: call it again when more are there, or the last one
-                                     was. */
+/* What a handler says when it returns. */
+enum command_step {
+    STEP_DONE,    /* The tagged line is written. */
+    STEP_PARK,    /* Out of credit: call it again when there is some. */
+    STEP_LITERAL, /* All frames were taken: call it again when more are there. */
 };
 
 struct command {
@@ -94,8 +92,7 @@ static inline bool command_utf8(const struct command *c)
     return (c->token.flags & TOKEN_UTF8) != 0;
 }
 
-/* Between two items of a long answer: no room for another one now? Then keep a cursor and return STEP_PARK.
- */
+/* Between two items of a long answer: no room for another one? Then keep a cursor and return STEP_PARK. */
 static inline bool command_starved(const struct command *c)
 {
     return c->stream != NULL && link_credit(c->stream) <= (int64_t)writer_used(&c->out.writer);
@@ -107,8 +104,7 @@ static inline bool command_abandoned(const struct command *c)
     return c->stream == NULL;
 }
 
-/* ---- Tagged lines; all return STEP_DONE. `code` without brackets, or NULL. --------------------------------
- */
+/* ---- Tagged lines; all return STEP_DONE. `code` without brackets, or NULL. ----------------------------- */
 
 /* Before it, what is new: what the command's name allows (snapshot_sync). */
 enum command_step command_ok(struct command *c, const char *code, const char *text);
@@ -119,8 +115,7 @@ enum command_step command_error(struct command *c, int rc);
 /* Untagged BYE, and the session ends. */
 enum command_step command_bye(struct command *c, const char *text);
 
-/* ---- What handlers share ----------------------------------------------------------------------------------
- */
+/* ---- What handlers share ------------------------------------------------------------------------------- */
 
 const struct id128 *command_operation(const struct command *c);
 
@@ -159,17 +154,17 @@ const struct imap_keywords *command_keywords(struct command *c);
 /* System flags of m, \Recent of this session included. */
 uint32_t command_flags_of(const struct command *c, const struct message *m);
 
-/* ---- Handlers, by family ----------------------------------------------------------------------------------
- */
+/* ---- Handlers, by family ------------------------------------------------------------------------------- */
 
 command_fn select_run, unselect_run, close_run, status_run, enable_run, noop_run; /* select.c */
 command_fn create_run, delete_run, rename_run, subscribe_run, unsubscribe_run;    /* mailbox.c */
-/* `* STATUS` of m. */
-void status_write(struct command *c, struct mailbox *m, uint32_t items); /* select.c */
-command_fn list_run, lsub_run, namespace_run;                            /* list.c */
-command_fn fetch_run;                                                    /* fetch.c */
-command_fn store_run;                                                    /* store.c */
-command_fn search_run;                                                   /* search.c */
-command_fn copy_run, move_run;                                           /* copy.c */
-command_fn expunge_run, uid_expunge_run;                                 /* expunge.c */
-command_fn append_run;                                                   /* append.c */
+command_fn list_run, lsub_run, namespace_run;                                     /* list.c */
+command_fn fetch_run;                                                             /* fetch.c */
+command_fn store_run;                                                             /* store.c */
+command_fn search_run;                                                            /* search.c */
+command_fn copy_run, move_run;                                                    /* copy.c */
+command_fn expunge_run, uid_expunge_run;                                          /* expunge.c */
+command_fn append_run;                                                            /* append.c */
+
+/* `* STATUS` of m. select.c */
+void status_write(struct command *c, struct mailbox *m, uint32_t items);

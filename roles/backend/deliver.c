@@ -8,8 +8,7 @@
 #define RECIPIENT_SHOWN_MAX                                                                                  \
     320 /* An address (RFC 5321 4.5.3.1); the trailer has room for LINK_TRAILER_MAX bytes. */
 
-/* ---- The answer
- * -------------------------------------------------------------------------------------------- */
+/* ---- The answer ---------------------------------------------------------------------------------------- */
 
 static void delivery_free(struct delivery *d)
 {
@@ -64,8 +63,7 @@ static void delivery_answer(struct delivery *d, int rc)
     d->stream = NULL;
 }
 
-/* ---- The message
- * ------------------------------------------------------------------------------------------- */
+/* ---- The message --------------------------------------------------------------------------------------- */
 
 static bool has_control(struct slice s)
 {
@@ -132,8 +130,7 @@ static void delivery_frames(struct delivery *d)
     }
 }
 
-/* ---- The change
- * -------------------------------------------------------------------------------------------- */
+/* ---- The change ---------------------------------------------------------------------------------------- */
 
 /* The folder of user+folder, in whatever case; one that does not exist is INBOX. */
 static struct mailbox *delivery_mailbox(const struct delivery *d, struct account *a)
@@ -191,8 +188,7 @@ static int delivery_finish(struct delivery *d)
     return rc;
 }
 
-/* ---- Steps
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------------------------------------- */
 
 static void delivery_go(struct delivery *d);
 

@@ -21,8 +21,7 @@ static bool fetch_skips(const struct imap_fetch *fetch, const struct message *m)
     return fetch->changed_since && m->changed <= fetch->modseq;
 }
 
-/* ---- Flags and UIDs alone
- * ---------------------------------------------------------------------------------- */
+/* ---- Flags and UIDs alone ------------------------------------------------------------------------------ */
 
 static bool fetch_is_list(const struct imap_fetch *fetch)
 {
@@ -69,8 +68,7 @@ static int fetch_list(struct command *c, struct fetch_work *w, bool *park_out)
     return rc;
 }
 
-/* ---- What needs more
- * --------------------------------------------------------------------------------------- */
+/* ---- What needs more ----------------------------------------------------------------------------------- */
 
 /* Blank between two items. */
 static void next_item(struct command *c, bool *first)
@@ -251,8 +249,7 @@ static int fetch_messages(struct command *c, struct fetch_work *w, bool *park_ou
     return rc == -EAGAIN ? 0 : rc;
 }
 
-/* ---- Beginning and end
- * ------------------------------------------------------------------------------------- */
+/* ---- Beginning and end --------------------------------------------------------------------------------- */
 
 static const char *fetch_unsupported(const struct imap_fetch *fetch)
 {

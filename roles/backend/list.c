@@ -41,8 +41,7 @@ static bool wants(const struct command *c, enum imap_list_option option)
     return !list->extended || (list->return_options & option) != 0 || (list->select_options & option) != 0;
 }
 
-/* ---- Names
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Names --------------------------------------------------------------------------------------------- */
 
 static void gather_names(struct command *c, struct list_work *w)
 {
@@ -81,8 +80,7 @@ static bool has_listed_children(struct command *c, const struct list_work *w, st
            memcmp(w->names[low].data, below.data, below.size) == 0;
 }
 
-/* ---- Matching
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Matching ------------------------------------------------------------------------------------------ */
 
 static void patterns_init(struct command *c, struct list_work *w)
 {
@@ -120,8 +118,7 @@ static uint32_t match_work(const struct list_work *w, struct slice name)
     return words * (uint32_t)name.size * 2;
 }
 
-/* ---- Entries
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Entries ------------------------------------------------------------------------------------------- */
 
 static struct list_entry *entry_add(struct command *c, struct list_work *w, struct slice name)
 {
@@ -229,8 +226,7 @@ static int list_prepare(struct command *c)
     return rc;
 }
 
-/* ---- Writing
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 static void entry_write(struct command *c, const struct list_entry *e)
 {

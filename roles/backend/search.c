@@ -23,8 +23,7 @@ struct search_work {
     uint32_t next;
 };
 
-/* ---- Making ready
- * ------------------------------------------------------------------------------------------ */
+/* ---- Making ready -------------------------------------------------------------------------------------- */
 
 static int node_init(struct command *c, struct search_node *n, const struct imap_search_key *key)
 {
@@ -112,8 +111,7 @@ static int search_begin(struct command *c)
     return rc;
 }
 
-/* ---- One message
- * ------------------------------------------------------------------------------------------- */
+/* ---- One message --------------------------------------------------------------------------------------- */
 
 struct candidate {
     struct message message; /* A copy: what is asked of the message may suspend. */
@@ -282,8 +280,7 @@ static int search_walk(struct command *c, struct search_work *w)
     return rc;
 }
 
-/* ---- The answer
- * -------------------------------------------------------------------------------------------- */
+/* ---- The answer ---------------------------------------------------------------------------------------- */
 
 static void write_modseq(struct command *c, struct search_work *w, const char *format)
 {

@@ -93,8 +93,7 @@ enum command_step close_run(struct command *c)
     return command_ok(c, NULL, "Close completed.");
 }
 
-/* ---- STATUS
- * ------------------------------------------------------------------------------------------------ */
+/* ---- STATUS -------------------------------------------------------------------------------------------- */
 
 void status_write(struct command *c, struct mailbox *m, uint32_t items)
 {
@@ -126,8 +125,7 @@ enum command_step status_run(struct command *c)
     return command_ok(c, NULL, "Status completed.");
 }
 
-/* ---- ENABLE, NOOP
- * ------------------------------------------------------------------------------------------ */
+/* ---- ENABLE, NOOP -------------------------------------------------------------------------------------- */
 
 enum command_step enable_run(struct command *c)
 {

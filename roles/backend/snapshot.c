@@ -10,8 +10,7 @@ static bool token_is_fresh(const struct token *t)
     return memcmp(t->history, fresh.history, sizeof t->history) == 0 && t->mailbox_id == 0;
 }
 
-/* Another history, or ahead of the account: the numbers mean nothing here, and nothing is computed from them.
- */
+/* Another history, or ahead of the account: nothing is computed from such numbers. */
 static bool token_fits(const struct token *t, const struct account *a)
 {
     return memcmp(t->history, a->history.bytes, sizeof t->history) == 0 && t->appends <= a->modseq &&

@@ -24,11 +24,9 @@ static void store_fini(struct command *c)
     uid_set_fini(&w->tell);
 }
 
-/* ---- The change
- * -------------------------------------------------------------------------------------------- */
+/* ---- The change ---------------------------------------------------------------------------------------- */
 
-/* Others' changes, before ours: nothing else changes the account while the turn is held, so yielding is safe.
- */
+/* Others' changes, before ours. Nothing else changes the account while the turn is held. */
 static int find_foreign(struct command *c, struct store_work *w)
 {
     const struct message *m;
@@ -141,8 +139,7 @@ static int store_change(struct command *c, struct store_work *w)
     return rc;
 }
 
-/* ---- The answer
- * -------------------------------------------------------------------------------------------- */
+/* ---- The answer ---------------------------------------------------------------------------------------- */
 
 static bool was_stored(const struct store_work *w, uint32_t uid)
 {

@@ -4,8 +4,7 @@
 #define NO_CHARACTER                                                                                         \
     0xfffdu /* Stands for bytes that mean nothing: matches nothing that a client can ask for. */
 
-/* ---- Folding
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Folding ------------------------------------------------------------------------------------------- */
 
 static uint32_t fold(uint32_t c)
 {
@@ -23,8 +22,7 @@ static uint32_t fold(uint32_t c)
     return c == 0x178 ? 0xff : c;
 }
 
-/* ---- The matcher
- * ------------------------------------------------------------------------------------------- */
+/* ---- The matcher --------------------------------------------------------------------------------------- */
 
 void text_pattern_init(struct text_pattern *p, struct arena *a, struct slice text)
 {
@@ -76,8 +74,7 @@ static void match_code(struct text_match *t, uint32_t code)
         match_byte(t, (uint8_t)bytes[i]);
 }
 
-/* ---- Charsets
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Charsets ------------------------------------------------------------------------------------------ */
 
 enum text_charset text_charset_find(struct slice name)
 {
@@ -177,8 +174,7 @@ static inline void text_byte(struct text_match *t, uint8_t b)
     }
 }
 
-/* ---- Encodings
- * --------------------------------------------------------------------------------------------- */
+/* ---- Encodings ----------------------------------------------------------------------------------------- */
 
 enum text_encoding text_encoding_find(struct slice name)
 {
@@ -282,8 +278,7 @@ void text_match_feed(struct text_match *t, struct slice piece)
     }
 }
 
-/* ---- Header fields
- * ----------------------------------------------------------------------------------------- */
+/* ---- Header fields ------------------------------------------------------------------------------------- */
 
 struct encoded_word {
     struct slice charset, text;

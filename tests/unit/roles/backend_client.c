@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* ---- The node
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The node ------------------------------------------------------------------------------------------ */
 
 static char directory[64];
 static int failures;
@@ -105,8 +104,7 @@ void settle(void)
         (void)fiber_sleep_ms(1);
 }
 
-/* ---- A session
- * --------------------------------------------------------------------------------------------- */
+/* ---- A session ----------------------------------------------------------------------------------------- */
 
 void client_init(struct client *c, const char *user)
 {
@@ -286,8 +284,7 @@ void client_expect(struct client *c, const char *expected, const char *file, int
         check_failed(file, line, expected, c->text);
 }
 
-/* ---- A delivery
- * -------------------------------------------------------------------------------------------- */
+/* ---- A delivery ---------------------------------------------------------------------------------------- */
 
 struct delivered {
     struct fiber *waiter;

@@ -43,8 +43,7 @@ static void wrong(struct model *m, const char *what)
     check_failed(__FILE__, __LINE__, text, m->client.text);
 }
 
-/* ---- Reading answers
- * --------------------------------------------------------------------------------------- */
+/* ---- Reading answers ----------------------------------------------------------------------------------- */
 
 static void on_exists(struct model *m, unsigned n)
 {
@@ -148,8 +147,7 @@ static void say(struct model *m, bool may_expunge, bool uid_command, const char 
     answer_read(m);
 }
 
-/* ---- What clients do
- * --------------------------------------------------------------------------------------- */
+/* ---- What clients do ----------------------------------------------------------------------------------- */
 
 static void model_select(struct model *m)
 {
@@ -225,8 +223,7 @@ static void model_step(struct model *m)
         say(m, true, false, "t CHECK");
 }
 
-/* ---- The end
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 /* What the session knows of flags, it must know right. */
 static void model_compare(struct model *m)

@@ -11,8 +11,7 @@
 static struct heap *heap;
 static struct arena arena;
 
-/* ---- LIST's wildcards
- * -------------------------------------------------------------------------------------- */
+/* ---- LIST's wildcards ---------------------------------------------------------------------------------- */
 
 static bool list_matches(const char *pattern, const char *name)
 {
@@ -105,8 +104,7 @@ static void test_pattern_all_short(void **state)
     }
 }
 
-/* ---- HEADER.FIELDS
- * ----------------------------------------------------------------------------------------- */
+/* ---- HEADER.FIELDS ------------------------------------------------------------------------------------- */
 
 static const char header[] = "From: a\r\nSubject: one\r\n two\r\nX-Long :\tv\r\nsubject: three\r\n\r\n";
 
@@ -142,8 +140,7 @@ static void test_header_fields_cut(void **state)
     }
 }
 
-/* ---- SEARCH's text
- * ----------------------------------------------------------------------------------------- */
+/* ---- SEARCH's text ------------------------------------------------------------------------------------- */
 
 static bool found_in(const char *wanted, const char *text, enum text_encoding encoding,
                      enum text_charset charset)
