@@ -14,4 +14,4 @@ struct scenario {
 
 extern const struct scenario *const scenarios[];
 
-extern const struct scenario scenario_echo, scenario_log, scenario_log_broken, scenario_mail;
+extern const struct scenario scenario_echo, scenario_log, scenario_log_broken, scenario_mail, scenario_retry;
