@@ -76,7 +76,6 @@ static void command_end(struct command *c)
     }
     c->stream = NULL;
     c->out.stream = NULL;
-    shard_self()->metrics->commands++;
     command_free(c);
 }
 

@@ -1,7 +1,6 @@
 #include "roles/backend/deliver.h"
 #include "core/io.h"
 #include "core/log.h"
-#include "core/metrics.h"
 #include "storage/change.h"
 #include <errno.h>
 
@@ -38,7 +37,6 @@ static void delivery_answer(struct delivery *d, int rc)
     char text[RECIPIENT_SHOWN_MAX + WRITER_NEED_MAX], trailer[HEAD_SIZE_SMALL];
     struct writer w;
     struct deliver_reply reply = {.code = 250};
-    struct metrics *metrics = shard_self()->metrics;
     unsigned i = 0;
 
     if (rc == 0) {
@@ -48,13 +46,11 @@ static void delivery_answer(struct delivery *d, int rc)
                      slice_first(d->request.recipient, MIN(d->request.recipient.size, RECIPIENT_SHOWN_MAX)));
         writer_text(&w, "> Saved");
         reply.text = slice_of(text, writer_used(&w));
-        metrics->deliveries++;
     } else {
         while (failures[i].rc != rc && failures[i].rc != 0)
             i++;
         reply.code = failures[i].code;
         reply.text = slice_str(failures[i].text);
-        metrics->deliveries_deferred += reply.code < 500;
         log_event(LOG_WARN, "not delivered", "user=%s code=%u error=%d", log_quote(d->request.user),
                   reply.code, -rc);
     }
