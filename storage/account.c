@@ -316,9 +316,12 @@ uint32_t account_take_recent(struct account *a, struct mailbox *m, bool peek)
 const struct message *mailbox_tombstone_since(const struct mailbox *m, uint64_t since, uint32_t index)
 {
     const struct mailbox_private *p = m->private;
-    const struct message *dead = p->dead + p->dead_start;
+    const struct message *dead;
     uint32_t low = 0, high = p->dead_count;
 
+    if (high == 0)
+        return NULL;
+    dead = p->dead + p->dead_start;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
 

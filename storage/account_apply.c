@@ -128,15 +128,18 @@ static int names_insert(struct account *a, struct mailbox *m)
     return 0;
 }
 
-static void names_remove(struct account *a, struct mailbox *m)
+/* -EBADMSG: it is not among them. */
+static int names_remove(struct account *a, struct mailbox *m)
 {
     struct account_private *p = a->private;
-    uint32_t at = 0;
+    bool found;
+    uint32_t at = account_name_find(a, mailbox_name(m), &found);
 
-    while (p->names[at] != m)
-        at++;
+    if (!found || p->names[at] != m)
+        return -EBADMSG;
     a->mailbox_count--;
     memmove(p->names + at, p->names + at + 1, (a->mailbox_count - at) * sizeof *p->names);
+    return 0;
 }
 
 static int mailbox_set_name(struct account *a, struct mailbox *m, struct slice name)
@@ -208,11 +211,10 @@ static int apply_mailbox_rename(struct apply *p)
     if (p->u.bad || m->deleted != 0)
         return -EBADMSG;
     touch_all(p);
-    names_remove(p->a, m);
-    rc = mailbox_set_name(p->a, m, name);
+    rc = names_remove(p->a, m);
     if (rc == 0)
-        return names_insert(p->a, m);
-    return rc;
+        rc = mailbox_set_name(p->a, m, name);
+    return rc == 0 ? names_insert(p->a, m) : rc;
 }
 
 static int apply_special_use(struct apply *p)
@@ -533,10 +535,11 @@ static int apply_mailbox_delete(struct apply *p)
 
     if (p->u.bad || m->deleted != 0)
         return -EBADMSG;
-    rc = expunge_range(p, m, &from, &to, 0, UINT32_MAX);
+    rc = names_remove(p->a, m);
+    if (rc == 0)
+        rc = expunge_range(p, m, &from, &to, 0, UINT32_MAX);
     if (rc < 0)
         return rc;
-    names_remove(p->a, m);
     m->deleted = m->highest = p->head->modseq;
     m->private->deleted_s = p->now_s;
     touch_all(p);
@@ -621,7 +624,7 @@ static int apply_mailbox_state(struct apply *p)
     for (unsigned i = 0; i < ARRAY_COUNT(v); i++)
         v[i] = unpack_varint(&p->u, i < 4 ? INT64_MAX : UINT32_MAX);
     deleted_s = (uint32_t)v[6];
-    if (p->u.bad || p->head->part == 0 || v[4] == 0)
+    if (p->u.bad || p->head->part == 0 || v[4] == 0 || account_mailbox(p->a, mailbox_name(m)) == m)
         return -EBADMSG;
     m->created = v[0];
     m->highest = v[1];
