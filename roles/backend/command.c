@@ -118,8 +118,12 @@ static enum command_step command_step(struct command *c)
 {
     enum command_step step;
 
-    if (!command_prepare(c) || snapshot_open(c) != SNAPSHOT_OK)
+    if (!command_prepare(c))
         return STEP_DONE;
+    if (snapshot_open(c) != SNAPSHOT_OK) {
+        c->reset = c->half;
+        return STEP_DONE;
+    }
     if (c->sync_only) {
         step = STEP_DONE;
         if (snapshot_sync(c, SYNC_ALL) < 0) /* Whoever idles must not believe that it was told all. */
@@ -357,15 +361,19 @@ static enum sync_extent command_sync_extent(const struct command *c)
 
 enum command_step command_ok(struct command *c, const char *code, const char *text)
 {
-    char *highest;
+    uint64_t highest;
 
     if (c->account != NULL)
         (void)snapshot_sync(c, command_sync_extent(c)); /* An error leaves the horizons: nothing is lost. */
-    if (code == NULL && c->modseq_shown > snapshot_highest_modseq(c)) {
+    highest = snapshot_highest_modseq(c);
+    if (c->modseq_shown > highest) {
         /* More was shown than was told of: a client that caches must begin again below (RFC 7162 3.1.2.1). */
-        highest =
-            arena_printf(&c->arena, "HIGHESTMODSEQ %llu", (unsigned long long)snapshot_highest_modseq(c));
-        code = highest;
+        const char *lower = arena_printf(&c->arena, "HIGHESTMODSEQ %llu", (unsigned long long)highest);
+
+        if (code == NULL)
+            code = lower;
+        else
+            imap_write_status(command_writer(c), (struct slice){0}, IMAP_OK, lower, SLICE("Highest."));
     }
     command_line(c, IMAP_OK, code, text);
     return STEP_DONE;

@@ -62,6 +62,7 @@ struct command {
     bool sync_only; /* LINK_SYNC: no command, what is new. */
     bool got_last;  /* The proxy has sent all there is. */
     bool bye;       /* The answer ends with an untagged BYE. */
+    bool half;      /* Parked inside a line or a literal: nothing but the rest of it may be written. */
     bool reset;     /* The answer cannot be finished: the stream is reset. */
 };
 

@@ -92,7 +92,7 @@ static int delivery_begin(struct delivery *d)
         return -EDESTADDRREQ;
     if (d->request.size_hint > d->backend->message_size_max)
         return -EFBIG;
-    rc = body_begin(d->backend->store, 0, &d->writer);
+    rc = body_begin(d->backend->store, d->request.size_hint, &d->writer);
     if (rc < 0) {
         d->writer = NULL;
         return rc;

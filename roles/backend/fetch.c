@@ -4,9 +4,10 @@
 #include "roles/backend/snapshot.h"
 #include <errno.h>
 
-#define FETCH_LINE_ITEMS  (IMAP_FETCH_UID | IMAP_FETCH_FLAGS | IMAP_FETCH_MODSEQ)
-#define FETCH_STRUCTURED  (IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODY | IMAP_FETCH_BODYSTRUCTURE)
-#define FETCH_VISIT_UNITS 64 /* Of fiber_work(): a message visited. */
+#define FETCH_LINE_ITEMS      (IMAP_FETCH_UID | IMAP_FETCH_FLAGS | IMAP_FETCH_MODSEQ)
+#define FETCH_STRUCTURED      (IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODY | IMAP_FETCH_BODYSTRUCTURE)
+#define FETCH_VISIT_UNITS     64 /* Of fiber_work(): a message visited. */
+#define FETCH_INTERACTIVE_MAX 16 /* Messages that are opened; more are bulk. */
 
 static void fetch_fini(struct command *c)
 {
@@ -183,9 +184,9 @@ static int note_seen(struct command *c, struct fetch_work *w)
 }
 
 /* One message can't be read: the others still can. What was begun has to be ended. */
-static int message_unreadable(struct fetch_work *w, int rc)
+static int message_unreadable(struct command *c, struct fetch_work *w, int rc)
 {
-    if (w->half)
+    if (c->half)
         return -EPIPE;
     if (rc != -EBADMSG && rc != -EIO && rc != -ENOENT)
         return rc;
@@ -207,9 +208,9 @@ static int fetch_message(struct command *c, struct fetch_work *w)
     if (fetch_needs_source(&c->parsed.fetch))
         rc = fetch_source_open(c, &w->message, &source);
     if (rc < 0)
-        return message_unreadable(w, rc);
-    if (!w->half) {
-        w->half = true;
+        return message_unreadable(c, w, rc);
+    if (!c->half) {
+        c->half = true;
         w->section_index = 0;
         message_begin(c, w, &source);
     }
@@ -219,7 +220,7 @@ static int fetch_message(struct command *c, struct fetch_work *w)
         return -EAGAIN;
     if (result == SECTION_BROKEN)
         return -EPIPE;
-    w->half = false;
+    c->half = false;
     return note_seen(c, w);
 }
 
@@ -230,7 +231,7 @@ static int fetch_messages(struct command *c, struct fetch_work *w, bool *park_ou
 
     *park_out = false;
     while (rc == 0) {
-        if (!w->half) {
+        if (!c->half) {
             *park_out = command_starved(c);
             if (*park_out)
                 return 0;
@@ -274,6 +275,13 @@ static int fetch_begin(struct command *c)
     if ((fetch->items & IMAP_FETCH_MODSEQ) != 0 || fetch->changed_since)
         command_condstore_enable(c);
     return command_set_uids(c, &fetch->set, &w->uids);
+}
+
+/* Who reads a whole mailbox waits behind those who read one message. */
+static void fetch_set_class(const struct command *c, const struct fetch_work *w)
+{
+    if (fetch_needs_source(&c->parsed.fetch) && uid_set_count(&w->uids) > FETCH_INTERACTIVE_MAX)
+        fiber_set_class(RUN_BULK);
 }
 
 /* \Seen is a durable change: it is shown, and the tagged OK sent, when it is one. A full disk keeps nobody
@@ -322,6 +330,7 @@ enum command_step fetch_run(struct command *c)
         rc = fetch_begin(c);
         if (rc < 0)
             return command_set_error(c, rc);
+        fetch_set_class(c, c->work);
     }
     rc = fetch_is_list(fetch) ? fetch_list(c, c->work, &park) : fetch_messages(c, c->work, &park);
     if (rc == -EPIPE) {

@@ -11,8 +11,7 @@ struct fetch_work {
     bool damaged;        /* Some message could not be read: left out. */
     bool gone;           /* Some message was expunged, and its bytes are no longer kept. */
 
-    /* A message that is half sent. */
-    bool half;
+    /* A message that is half sent (command.half). */
     struct message message;
     uint32_t seq;
     uint32_t section_index;

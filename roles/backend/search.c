@@ -239,6 +239,7 @@ static int search_message(struct command *c, struct search_work *w, struct candi
         return verdict == VERDICT_YES ? 1 : MIN(verdict, 0);
     rc = fetch_source_open(c, &m->message, &m->source);
     if (rc == 0) {
+        fiber_set_class(RUN_BULK);
         m->open = true;
         verdict = node_verdict(c, w->root, m);
         fetch_source_close(&m->source);
@@ -324,6 +325,7 @@ static bool write_numbers(struct command *c, struct search_work *w)
 
     if (w->range_index == 0 && w->next == 0)
         writer_text(out, "* SEARCH");
+    c->half = true;
     for (; w->range_index < w->found.range_count; w->range_index++) {
         struct uid_range range = w->found.ranges[w->range_index];
 
@@ -336,6 +338,7 @@ static bool write_numbers(struct command *c, struct search_work *w)
     }
     write_modseq(c, w, " (MODSEQ %llu)");
     imap_write_crlf(out);
+    c->half = false;
     return true;
 }
 
