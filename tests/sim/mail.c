@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CLIENTS    (LEDGER_ACCOUNTS * LEDGER_CLIENTS)
-#define SENDERS    2
-#define FAULTS_S   25
-#define CALM_S     15 /* After the last fault, clients go on. */
-#define STOP_S     40
-#define PATIENCE_S 300
+#define CLIENTS     (LEDGER_ACCOUNTS * LEDGER_CLIENTS)
+#define SENDERS     2
+#define FAULTS_S    25
+#define CALM_S      15 /* After the last fault, clients go on. */
+#define ROT_EVERY_S 8
+#define STOP_S      40
+#define PATIENCE_S  300
 
 static const char *const operations[] = {
 #define X(name) #name,
@@ -135,6 +136,16 @@ static void check(struct mail *mail)
     (void)run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at again");
 }
 
+/* Bits flip all the time, and some just before everything is looked at. */
+static void rot_fire(void *arg)
+{
+    struct mail *mail = arg;
+
+    (void)sim_rot(mail->server);
+    if (sim_now_ns(mail->world) < mail->until_ns)
+        sim_after(mail->world, sim_range(mail->world, 1, ROT_EVERY_S) * SIM_S, rot_fire, mail);
+}
+
 static void mail_run(struct sim_world *w)
 {
     struct mail mail = {.world = w, .ledger = ledger_new(w)};
@@ -163,6 +174,8 @@ static void mail_run(struct sim_world *w)
                                                        .restart_ns = SIM_S});
     sim_node_start(mail.server);
     sim_node_start(clients);
+    if (mail.ledger->rot)
+        sim_after(w, ROT_EVERY_S * SIM_S, rot_fire, &mail);
     if (run_for(&mail, FAULTS_S + CALM_S + PATIENCE_S, clients_ended, "the clients have not ended"))
         check(&mail);
     ledger_free(mail.ledger);
