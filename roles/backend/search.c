@@ -366,5 +366,7 @@ enum command_step search_run(struct command *c)
         return command_set_error(c, rc);
     w = c->work;
     rc = search_walk(c, w);
+    if (rc == -ENAMETOOLONG)
+        return command_no(c, "LIMIT", "Search string is too long.");
     return rc < 0 ? command_error(c, rc) : search_answer(c, w);
 }

@@ -10,6 +10,7 @@ struct search_node { /* A key, with what of it depends on the mailbox. */
     int keyword;                      /* KEYWORD: index, or -1. */
 };
 
-/* search_text.c: HEADER, BODY, TEXT of an open message. 1: matches; 0: does not; -errno. Suspends. */
+/* search_text.c: HEADER, BODY, TEXT of an open message. 1: matches; 0: does not;
+ * -ENAMETOOLONG: a string that no message is searched for; other -errno. Suspends. */
 MUST_CHECK int search_text_matches(struct command *c, struct fetch_source *source,
                                    const struct imap_search_key *key);

@@ -1,93 +1,118 @@
-/* HEADER, BODY and TEXT of SEARCH. BODY looks into the text parts; TEXT into these and into the headers,
- * those of parts and of forwarded messages included. */
+/* HEADER, BODY and TEXT of SEARCH. BODY looks into the text parts; TEXT into these and into the headers, those of
+ * parts and of forwarded messages included. Everything is compared as UTF-8, decoded; where that is not possible, the
+ * bytes are compared as they are. */
+#include "core/mail/search_text.h"
+#include "core/mail/charset.h"
+#include "core/mail/header.h"
+#include "core/mail/transfer.h"
 #include "roles/backend/header_fields.h"
 #include "roles/backend/search.h"
-#include "roles/backend/text_match.h"
 #include <errno.h>
 
-#define SEARCH_WINDOW_SIZE 16384
+#define SEARCH_WINDOW_SIZE  8192
+#define SEARCH_DECODED_SIZE TRANSFER_DECODED_SIZE_MAX(SEARCH_WINDOW_SIZE)
+#define SEARCH_VALUE_MAX    65536 /* Of a header field: what is beyond is not looked at. */
 
-struct text_search {
+struct text_search { /* On the heap, for the search of one key in one message. */
     struct command *command;
     struct fetch_source *source;
-    struct text_pattern pattern;
-    struct text_match match;
-    char *window;
+    struct search_text match;
+    bool found;
+    char window[SEARCH_WINDOW_SIZE];
+    char decoded[SEARCH_DECODED_SIZE];
+    char utf8[CHARSET_TO_UTF8_SIZE_MAX(SEARCH_DECODED_SIZE)];
 };
 
-/* The field at the front of `header`, with the lines that continue it. */
-static struct slice first_field(struct slice header)
+static void search_feed(struct text_search *s, struct slice text)
 {
-    size_t size = 0;
-
-    do {
-        size_t end = slice_find(slice_from(header, size), '\n');
-
-        size = MIN(size + end + 1, header.size);
-    } while (size < header.size && (header.data[size] == ' ' || header.data[size] == '\t'));
-    return slice_first(header, size);
+    s->found = s->found || search_text_feed(&s->match, text);
 }
 
-/* With `name`: its value alone, in every field of that name; without: everything. */
-static void match_header(struct text_search *s, struct slice header, struct slice name)
+/* ---- Headers ------------------------------------------------------------------------------------------- */
+
+static int search_value(struct text_search *s, struct slice value)
 {
-    struct slice field;
+    struct heap *heap = s->command->backend->heap;
+    char *text;
 
-    for (; header.size > 0 && !s->match.found; header = slice_from(header, field.size)) {
-        size_t colon;
+    value.size = MIN(value.size, (size_t)SEARCH_VALUE_MAX);
+    text = heap_try_alloc(heap, HEADER_DECODED_SIZE_MAX(value.size) + 1);
+    if (text == NULL)
+        return -ENOMEM;
+    search_feed(s, slice_of(text, header_decode(value, NULL, text)));
+    heap_free(heap, text);
+    return 0;
+}
 
-        field = first_field(header);
-        text_match_begin(&s->match, &s->pattern);
+/* `name` empty: all fields, names included. An empty string asks whether the field is there. */
+static int search_fields(struct text_search *s, struct slice header, struct slice name)
+{
+    struct header_iter it;
+    struct header_field field;
+    int rc = 0;
+
+    header_iter_init(&it, header);
+    while (rc == 0 && !s->found && header_next(&it, &field)) {
+        if (name.size > 0 && !slice_eq_nocase(field.name, name))
+            continue;
+        search_text_begin(&s->match);
         if (name.size == 0) {
-            s->match.found = false;
-            text_match_field(&s->match, field);
-            continue;
+            search_feed(s, field.name);
+            search_feed(s, SLICE(": "));
         }
-        s->match.found = false;
-        colon = slice_find(field, ':');
-        if (colon == field.size || !slice_eq_nocase(slice_first(field, colon), name))
-            continue;
-        if (s->pattern.size == 0) /* The field is there: that was the question. */
-            s->match.found = true;
-        else
-            text_match_field(&s->match, slice_from(field, colon + 1));
+        rc = search_value(s, field.value);
     }
+    return rc;
 }
 
-/* Reads a header whole, as far as it is looked at, and matches it. */
+/* Reads a header whole, as far as it is looked at. */
 static int search_header(struct text_search *s, struct byte_range range, struct slice name)
 {
     struct heap *heap = s->command->backend->heap;
     uint32_t size = MIN(range.size, HEADER_FIELDS_SIZE_MAX);
     char *header = heap_try_alloc(heap, size + 1);
     ssize_t got;
+    int rc;
 
     if (header == NULL)
         return -ENOMEM;
     got = body_read(s->source->reader, header, size, range.offset);
-    if (got > 0)
-        match_header(s, slice_of(header, (size_t)got), name);
+    rc = got < 0 ? (int)got : search_fields(s, slice_of(header, (size_t)got), name);
     heap_free(heap, header);
-    return got < 0 ? (int)got : fiber_work(size);
+    return rc == 0 ? fiber_work(size) : rc;
+}
+
+/* ---- Bodies -------------------------------------------------------------------------------------------- */
+
+static void search_decoded(struct text_search *s, enum charset charset, struct slice text)
+{
+    if (charset == CHARSET_UNKNOWN || charset == CHARSET_UTF8)
+        search_feed(s, text);
+    else
+        search_feed(s, slice_of(s->utf8, charset_to_utf8(charset, text, s->utf8)));
 }
 
 static int search_body(struct text_search *s, const struct structure_part *part)
 {
+    enum charset charset = charset_find(part->charset);
+    struct transfer_decoder decoder;
     uint32_t at = 0;
     int rc = 0;
 
-    text_match_begin(&s->match, &s->pattern);
-    text_match_encoding(&s->match, text_encoding_find(part->encoding), text_charset_find(part->charset));
-    while (rc == 0 && at < part->body.size && !s->match.found) {
+    search_text_begin(&s->match);
+    transfer_decoder_init(&decoder, transfer_find(part->encoding));
+    while (rc == 0 && at < part->body.size && !s->found) {
         uint32_t size = MIN(part->body.size - at, SEARCH_WINDOW_SIZE);
         ssize_t got = body_read(s->source->reader, s->window, size, part->body.offset + at);
 
         if (got <= 0)
             return got < 0 ? (int)got : -EBADMSG;
-        text_match_feed(&s->match, slice_of(s->window, (size_t)got));
+        size = (uint32_t)transfer_decode(&decoder, slice_of(s->window, (size_t)got), s->decoded);
+        search_decoded(s, charset, slice_of(s->decoded, size));
         at += (uint32_t)got;
         rc = fiber_work((uint32_t)got);
     }
+    search_decoded(s, charset, slice_of(s->decoded, transfer_finish(&decoder, s->decoded)));
     return rc;
 }
 
@@ -96,13 +121,13 @@ static int search_parts(struct text_search *s, bool headers)
     const struct structure *structure = &s->source->structure;
     int rc = 0;
 
-    for (uint32_t i = 0; rc == 0 && i < structure_part_count(structure) && !s->match.found; i++) {
+    for (uint32_t i = 0; rc == 0 && i < structure_part_count(structure) && !s->found; i++) {
         struct structure_part part;
 
         structure_part(structure, i, &part);
         if (headers)
             rc = search_header(s, part.header, (struct slice){0});
-        if (rc == 0 && !s->match.found && part.leaf && slice_eq_nocase(part.type, SLICE("text")))
+        if (rc == 0 && !s->found && part.leaf && slice_eq_nocase(part.type, SLICE("text")))
             rc = search_body(s, &part);
     }
     return rc;
@@ -112,31 +137,27 @@ static int search_in(struct text_search *s, const struct imap_search_key *key)
 {
     struct structure_part whole;
 
-    if (key->kind == IMAP_SEARCH_HEADER) {
-        structure_part(&s->source->structure, 0, &whole);
-        return search_header(s, whole.header, key->field);
-    }
-    if (s->pattern.size == 0) {
-        s->match.found = true;
-        return 0;
-    }
-    return search_parts(s, key->kind == IMAP_SEARCH_TEXT);
+    if (key->kind != IMAP_SEARCH_HEADER)
+        return search_parts(s, key->kind == IMAP_SEARCH_TEXT);
+    structure_part(&s->source->structure, 0, &whole);
+    return search_header(s, whole.header, key->field);
 }
 
 int search_text_matches(struct command *c, struct fetch_source *source, const struct imap_search_key *key)
 {
     struct heap *heap = c->backend->heap;
-    struct text_search s = {.command = c, .source = source};
-    struct arena arena;
-    int rc;
+    struct text_search *s = heap_try_alloc(heap, sizeof *s);
+    int rc = -ENAMETOOLONG;
 
-    s.window = heap_try_alloc(heap, SEARCH_WINDOW_SIZE);
-    if (s.window == NULL)
+    if (s == NULL)
         return -ENOMEM;
-    arena_init(&arena, heap);
-    text_pattern_init(&s.pattern, &arena, key->text);
-    rc = search_in(&s, key);
-    arena_fini(&arena);
-    heap_free(heap, s.window);
-    return rc < 0 ? rc : s.match.found;
+    s->command = c;
+    s->source = source;
+    s->found = false;
+    if (search_text_init(&s->match, key->text))
+        rc = search_in(s, key);
+    if (rc == 0)
+        rc = s->found;
+    heap_free(heap, s);
+    return rc;
 }

@@ -1,7 +1,6 @@
-/* The pure parts of the backend: LIST's wildcards, HEADER.FIELDS, the text of SEARCH. */
+/* The pure parts of the backend: LIST's wildcards and HEADER.FIELDS. */
 #include "roles/backend/header_fields.h"
 #include "roles/backend/pattern.h"
-#include "roles/backend/text_match.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -140,104 +139,12 @@ static void test_header_fields_cut(void **state)
     }
 }
 
-/* ---- SEARCH's text ------------------------------------------------------------------------------------- */
-
-static bool found_in(const char *wanted, const char *text, enum text_encoding encoding,
-                     enum text_charset charset)
-{
-    struct text_pattern p;
-    struct text_match whole, bytewise;
-    size_t size = strlen(text);
-
-    arena_reset(&arena);
-    text_pattern_init(&p, &arena, slice_str(wanted));
-    text_match_begin(&whole, &p);
-    text_match_encoding(&whole, encoding, charset);
-    text_match_feed(&whole, slice_of(text, size));
-    text_match_begin(&bytewise, &p);
-    text_match_encoding(&bytewise, encoding, charset);
-    for (size_t i = 0; i < size; i++)
-        text_match_feed(&bytewise, slice_of(text + i, 1));
-    assert_int_equal(whole.found, bytewise.found);
-    return whole.found;
-}
-
-static void test_text_plain(void **state)
-{
-    assert_true(found_in("WORLD", "hello world", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("aab", "aaaaab", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("abcabd", "abcabcabd", TEXT_IDENTITY, TEXT_UTF8));
-    assert_false(found_in("worlds", "hello world", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("", "", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("ÄPFEL", "rote äpfel", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("привет", "ПРИВЕТ", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("ärger",
-                         "gro\xdf"
-                         "er \xc4rger",
-                         TEXT_IDENTITY, TEXT_LATIN1));
-    assert_true(found_in("€5",
-                         "\x80"
-                         "5",
-                         TEXT_IDENTITY, TEXT_WINDOWS));
-    assert_true(found_in("€5",
-                         "\xa4"
-                         "5",
-                         TEXT_IDENTITY, TEXT_LATIN9));
-    assert_true(found_in("ascii", "\xe0\xe1 ascii \xff", TEXT_IDENTITY, TEXT_ASCII));
-    assert_false(found_in("\xff", "\xff", TEXT_IDENTITY, TEXT_UTF8));
-    assert_true(found_in("ok", "\xf0\x90\xc3ok", TEXT_IDENTITY, TEXT_UTF8));
-}
-
-static void test_text_encoded(void **state)
-{
-    assert_true(found_in("hello world", "aGVsbG8g\r\nd29ybGQ=\r\n", TEXT_BASE64, TEXT_UTF8));
-    assert_false(found_in("aGVsbG8g", "aGVsbG8g\r\nd29ybGQ=\r\n", TEXT_BASE64, TEXT_UTF8));
-    assert_true(found_in("äpfel", "rote =C3=84pf=\r\nel", TEXT_QUOTED, TEXT_UTF8));
-    assert_true(found_in("äpfel", "rote =C4pf=  \r\nel", TEXT_QUOTED, TEXT_LATIN1));
-    assert_true(found_in("a_b", "a_b", TEXT_QUOTED, TEXT_UTF8));
-    assert_true(found_in("end", "=ZZ= end", TEXT_QUOTED, TEXT_UTF8));
-}
-
-static bool found_in_field(const char *wanted, const char *field)
-{
-    struct text_pattern p;
-    struct text_match m;
-
-    arena_reset(&arena);
-    text_pattern_init(&p, &arena, slice_str(wanted));
-    text_match_begin(&m, &p);
-    text_match_field(&m, slice_str(field));
-    return m.found;
-}
-
-static void test_text_field(void **state)
-{
-    assert_true(found_in_field("two lines", "Subject: two\r\n lines\r\n"));
-    assert_true(found_in_field("grüße aus", "Subject: =?utf-8?Q?Gr=C3=BC?=\r\n =?UTF-8*de?B?w59l?= aus\r\n"));
-    assert_true(found_in_field("a b", "X: =?iso-8859-1?q?a_b?=\r\n"));
-    assert_true(found_in_field("=?x", "X: =?x\r\n"));
-    assert_true(found_in_field("plain", "=?utf-8?b?cGxhaW4?="));
-    assert_false(found_in_field("plain", "=?utf-8?b?cGxhaW4"));
-}
-
-static void test_text_names(void **state)
-{
-    assert_int_equal(text_encoding_find(SLICE("BASE64")), TEXT_BASE64);
-    assert_int_equal(text_encoding_find(SLICE("Quoted-Printable")), TEXT_QUOTED);
-    assert_int_equal(text_encoding_find(SLICE("8bit")), TEXT_IDENTITY);
-    assert_int_equal(text_charset_find(SLICE("ISO-8859-1")), TEXT_LATIN1);
-    assert_int_equal(text_charset_find(SLICE("")), TEXT_UTF8);
-    assert_int_equal(text_charset_find(SLICE("koi8-r")), TEXT_ASCII);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pattern),       cmocka_unit_test(test_pattern_inbox),
         cmocka_unit_test(test_pattern_long),  cmocka_unit_test(test_pattern_all_short),
         cmocka_unit_test(test_header_fields), cmocka_unit_test(test_header_fields_cut),
-        cmocka_unit_test(test_text_plain),    cmocka_unit_test(test_text_encoded),
-        cmocka_unit_test(test_text_field),    cmocka_unit_test(test_text_names),
     };
     int failed;
 
