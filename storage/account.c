@@ -76,6 +76,7 @@ void account_free(struct account *a)
     heap_free(h, p->names);
     heap_free(h, p->subscriptions);
     heap_free(h, p->operations);
+    heap_free(h, p->operation_keys);
     heap_free(h, p->user);
     a->store->shard->metrics->accounts--;
     heap_free(h, p);
@@ -359,16 +360,21 @@ void mailbox_trim(struct mailbox *m, uint32_t now_s)
 /* ---- Operation ids
  * ------------------------------------------------------------------------------------------ */
 
+uint64_t operation_key(const struct id128 *id)
+{
+    return get_u64(id->bytes) ^ get_u64(id->bytes + 8) * 0x9e3779b97f4a7c15u;
+}
+
 const struct operation_result *account_operation(const struct account *a, const struct id128 *id)
 {
     const struct account_private *p = a->private;
+    uint64_t key = operation_key(id);
 
-    for (uint32_t i = p->operation_count; i > 0; i--) { /* Repeats come soon. */
-        const struct operation_result *o =
-            &p->operations[(p->operation_first + i - 1) % p->operation_capacity];
+    for (uint32_t i = 0; i < p->operation_count; i++) {
+        uint32_t at = (p->operation_first + i) % p->operation_capacity;
 
-        if (id128_eq(&o->id, id))
-            return o;
+        if (p->operation_keys[at] == key && id128_eq(&p->operations[at].id, id))
+            return &p->operations[at];
     }
     return NULL;
 }

@@ -718,13 +718,21 @@ static int operations_grow(struct account *a)
     struct account_private *p = a->private;
     uint32_t capacity = MAX(p->operation_capacity * 2, 16u);
     struct operation_result *larger = account_grow(a, NULL, 0, capacity * sizeof *larger);
+    uint64_t *keys = account_grow(a, NULL, 0, capacity * sizeof *keys);
 
-    if (larger == NULL)
+    if (larger == NULL || keys == NULL) {
+        heap_free(a->store->heap, larger);
+        heap_free(a->store->heap, keys);
         return -ENOMEM;
-    for (uint32_t i = 0; i < p->operation_count; i++)
+    }
+    for (uint32_t i = 0; i < p->operation_count; i++) {
         larger[i] = p->operations[(p->operation_first + i) % p->operation_capacity];
+        keys[i] = operation_key(&larger[i].id);
+    }
     heap_free(a->store->heap, p->operations);
+    heap_free(a->store->heap, p->operation_keys);
     p->operations = larger;
+    p->operation_keys = keys;
     p->operation_first = 0;
     p->operation_capacity = capacity;
     return 0;
@@ -734,6 +742,7 @@ static int operation_add(struct account *a, const struct id128 *id, uint64_t mod
                          struct slice result)
 {
     struct account_private *p = a->private;
+    uint32_t at;
     char *text;
 
     if (p->operation_count == p->operation_capacity && operations_grow(a) < 0)
@@ -741,8 +750,9 @@ static int operation_add(struct account *a, const struct id128 *id, uint64_t mod
     text = copy_text(a, result);
     if (text == NULL)
         return -ENOMEM;
-    p->operations[(p->operation_first + p->operation_count) % p->operation_capacity] =
-        (struct operation_result){*id, modseq, wall_ms, text, (uint32_t)result.size};
+    at = (p->operation_first + p->operation_count) % p->operation_capacity;
+    p->operations[at] = (struct operation_result){*id, modseq, wall_ms, text, (uint32_t)result.size};
+    p->operation_keys[at] = operation_key(id);
     p->operation_count++;
     p->operation_size += result.size;
     return 0;

@@ -95,7 +95,8 @@ struct account_private {
     uint32_t name_capacity;
     struct subscription *subscriptions;
     uint32_t subscription_count, subscription_capacity;
-    struct operation_result *operations; /* A ring. */
+    struct operation_result *operations; /* A ring, */
+    uint64_t *operation_keys;            /* and beside it, for the search, a hash of each id. */
     uint32_t operation_first, operation_count, operation_capacity;
     uint64_t operation_size;
     uint64_t mailbox_id_next;
@@ -120,6 +121,7 @@ struct mailbox *mailbox_new(struct account *a, uint64_t id);
 /* Place of the name among the living: its index, or where it belongs (*found false). */
 uint32_t account_name_find(const struct account *a, struct slice name, bool *found);
 uint32_t account_subscription_find(const struct account *a, struct slice name, bool *found);
+uint64_t operation_key(const struct id128 *id);
 const struct operation_result *account_operation(const struct account *a, const struct id128 *id);
 void mailbox_count_message(struct mailbox *m, const struct message *msg, int sign);
 /* Forgets tombstones that are too old or too many. */

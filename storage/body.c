@@ -425,11 +425,11 @@ static bool blocks_match(const struct body_reader *r, const char *data, uint32_t
     return true;
 }
 
-static int reader_load(struct body_reader *r)
+static int reader_load(struct body_reader *r, bool ahead)
 {
     const struct body_location *l = &r->location;
     struct record_location at = reader_record(r);
-    bool whole = (l->flags & BODY_OBJECT) == 0 && l->size <= READ_WINDOW_SIZE;
+    bool whole = ahead && (l->flags & BODY_OBJECT) == 0 && l->size <= READ_WINDOW_SIZE;
     size_t size = RECORD_HEADER_SIZE + (size_t)l->meta_size + (whole ? l->size : 0);
     ssize_t got;
     int rc;
@@ -455,7 +455,8 @@ static int reader_load(struct body_reader *r)
     return 0;
 }
 
-int body_open(struct store *store, const struct body_location *location, struct body_reader **reader_out)
+static int reader_open(struct store *store, const struct body_location *location, bool ahead,
+                       struct body_reader **reader_out)
 {
     struct body_reader *r = heap_try_alloc(store->heap, sizeof *r);
     int rc;
@@ -463,14 +464,23 @@ int body_open(struct store *store, const struct body_location *location, struct 
     if (r == NULL)
         return -ENOMEM;
     *r = (struct body_reader){.store = store, .location = *location, .file = FILE_NONE};
-    rc = reader_load(r);
-    /* The structure of a message whose bytes are bad can still be shown. */
+    rc = reader_load(r, ahead);
     if (rc < 0) {
         body_close(r);
         return rc;
     }
     *reader_out = r;
     return 0;
+}
+
+int body_open(struct store *store, const struct body_location *location, struct body_reader **reader_out)
+{
+    return reader_open(store, location, true, reader_out);
+}
+
+int body_open_head(struct store *store, const struct body_location *location, struct body_reader **reader_out)
+{
+    return reader_open(store, location, false, reader_out);
 }
 
 static int reader_open_object(struct body_reader *r)

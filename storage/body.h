@@ -50,6 +50,9 @@ struct body_reader;
  * what it read. -EBADMSG, -EIO, -ENOMEM. */
 MUST_CHECK int body_open(struct store *store, const struct body_location *location,
                          struct body_reader **reader_out);
+/* The same for who looks at the structure alone: reads no bytes of the body ahead. body_read() works all the same. */
+MUST_CHECK int body_open_head(struct store *store, const struct body_location *location,
+                              struct body_reader **reader_out);
 /* Bytes read: all of `size`, but for the end of the body; 0 at the end. Verified. -EBADMSG, -EIO, -ENOMEM. */
 MUST_CHECK ssize_t body_read(struct body_reader *r, void *data, size_t size, uint64_t offset);
 struct slice body_reader_structure(const struct body_reader *r); /* On loan until body_close(). */

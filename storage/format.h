@@ -8,7 +8,7 @@
 #define SEGMENT_HEADER_SIZE  64
 #define SEGMENT_HEADER_COPY  512  /* Offset of its second copy. */
 #define SEGMENT_BATCH_OFFSET 4096 /* The first batch. */
-#define SEGMENT_SIZE_MIN     (1024u * 1024)
+#define SEGMENT_SIZE_MIN     (64u * 1024)
 #define SEGMENT_SIZE_MAX     (1024u * 1024 * 1024)
 
 #define BATCH_ALIGN           512u

@@ -44,7 +44,7 @@ static inline bool id128_is_zero(const struct id128 *a)
 
 struct store_config {             /* Zero members take their defaults. */
     const char *node_name;        /* This node, for the partitions' heads. Required, at most 255 bytes. */
-    uint64_t segment_size;        /* Of a commit stream; 64 MiB. At least 1 MiB, at most 1 GiB. */
+    uint64_t segment_size;        /* Of a commit stream; 64 MiB. At least 64 KiB, at most 1 GiB. */
     uint64_t checkpoint_size;     /* A checkpoint each time so many bytes were committed; 64 MiB. */
     uint64_t reserve_size;        /* Of disk kept for expunging when the disk is full; one segment. */
     uint32_t account_count_max;   /* Accounts in memory that nobody uses; 10,000. */

@@ -173,9 +173,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     if (size > SEGMENT_HEADER_SIZE) {
-        (void)segment_header_decode((const char *)data + 1, &header);
-        (void)record_header_decode((const char *)data + 1, &record);
-        (void)change_head_decode(slice_of(data + 1, size - 1), &head);
+        if (record_header_decode((const char *)data + 1, &record))
+            ASSERT(record.meta_size <= record.size - RECORD_HEADER_SIZE);
+        if (segment_header_decode((const char *)data + 1, &header))
+            ASSERT(size > SEGMENT_HEADER_SIZE);
+        if (change_head_decode(slice_of(data + 1, size - 1), &head))
+            ASSERT(head.result_size <= size - 1 - CHANGE_HEAD_SIZE);
     }
     if (data[0] % 2 == 0)
         account(data + 1, size - 1);

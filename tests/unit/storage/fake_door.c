@@ -29,7 +29,8 @@ static struct fake_disk disk, saved;
 static int open_files[OPEN_MAX]; /* Index + 1; 0: free. */
 static unsigned operation_count, cut_at, fail_at;
 static int fail_error;
-static bool dead, full;
+static bool dead;
+static uint64_t capacity = UINT64_MAX; /* Of all files together. */
 static uint64_t now_ns = 1000000000, random_state = 88172645463325252u;
 static int64_t wall_s = 1700000000;
 
@@ -126,7 +127,7 @@ void fake_disk_reset(void)
     }
     memset(open_files, 0, sizeof open_files);
     cut_at = fail_at = 0;
-    full = false;
+    capacity = UINT64_MAX;
 }
 
 static unsigned char *copy(const unsigned char *data, size_t size)
@@ -382,11 +383,20 @@ int file_truncate(struct file file, uint64_t size)
     return rc;
 }
 
+static uint64_t used(void)
+{
+    uint64_t size = 0;
+
+    for (unsigned i = 0; i < FILES_MAX; i++)
+        size += disk.files[i].used ? disk.files[i].size : 0;
+    return size;
+}
+
 int file_allocate(struct file file, uint64_t offset, uint64_t size)
 {
     int rc = begin();
 
-    if (rc == 0 && full && of(file)->size < offset + size)
+    if (rc == 0 && of(file)->size < offset + size && used() - of(file)->size + offset + size > capacity)
         return -ENOSPC;
     if (rc == 0 && of(file)->size < offset + size)
         resize(of(file), offset + size);
@@ -500,7 +510,7 @@ void fake_fail_at(unsigned operation, int error)
 
 void fake_set_full(bool is_full)
 {
-    full = is_full;
+    capacity = is_full ? used() : UINT64_MAX;
 }
 
 unsigned fake_operations(void)

@@ -21,7 +21,7 @@ void fake_cut_at(unsigned operation);
 unsigned fake_operations(void); /* So far, in this run. */
 /* The operation with this number fails (its write done or not, as chance has it). */
 void fake_fail_at(unsigned operation, int error);
-/* From now on: no space for new allocations. */
+/* From now on: no more space than is used now. */
 void fake_set_full(bool full);
 /* What the disk is after the power came back. */
 void fake_disk_crash(enum fake_crash how, uint64_t seed);
