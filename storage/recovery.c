@@ -31,6 +31,7 @@ struct recovery {
     struct segment_scan scan;
     struct file file;
     char *window, *directory;
+    uint32_t last_batch_offset, last_batch_size; /* Of the segment at hand; size 0: none was met. */
 };
 
 /* ---- What there is
@@ -177,6 +178,8 @@ static int scan_batch(struct segment_scan *s, const struct batch_header *h, cons
     struct recovery *r = CONTAINER_OF(s, struct recovery, scan);
     int rc = 0;
 
+    r->last_batch_offset = h->offset;
+    r->last_batch_size = h->size;
     for (uint32_t i = 0; i < h->directory_count && rc == 0; i++) {
         struct directory_entry d = directory_entry_decode(directory + i * DIRECTORY_ENTRY_SIZE);
         struct record_location at = {(uint16_t)s->header.stream, s->header.segment, d.offset, d.size};
@@ -192,7 +195,36 @@ static int scan_batch(struct segment_scan *s, const struct batch_header *h, cons
     return rc;
 }
 
-/* The last segment may hold what was written and not flushed, and what is shown must be durable. */
+/* The same bytes again, so that the next flush writes them. */
+static int segment_rewrite(struct recovery *r, uint32_t offset, uint32_t size)
+{
+    int rc = 0;
+
+    for (uint32_t part; size > 0 && rc == 0; size -= part, offset += part) {
+        struct iovec vector = {r->window, 0};
+        ssize_t got = file_read(r->file, r->window, part = MIN(size, (uint32_t)SCAN_WINDOW_SIZE), offset);
+
+        if (got <= 0)
+            return (int)got; /* Or the file ends here. */
+        vector.iov_len = (size_t)got;
+        rc = file_write(r->file, &vector, 1, offset);
+    }
+    return rc;
+}
+
+/* What is shown must be durable, and in the last segment the header and the last batch may not be: they were written, and
+ * the process ended before their flush did. A flush alone would not do: if one has failed before, the kernel holds the
+ * bytes for clean, and they are gone at the next power failure. So they are written anew. Every batch but the last one was
+ * followed by another, and so was flushed. */
+static int segment_make_durable(struct recovery *r)
+{
+    int rc = segment_rewrite(r, 0, SEGMENT_BATCH_OFFSET);
+
+    if (rc == 0 && r->last_batch_size > 0)
+        rc = segment_rewrite(r, r->last_batch_offset, r->last_batch_size);
+    return rc == 0 ? file_flush(r->file) : rc;
+}
+
 static int segment_scan_file(struct recovery *r, uint16_t stream, const struct segment_info *info,
                              uint32_t offset, uint64_t *sequence)
 {
@@ -200,6 +232,7 @@ static int segment_scan_file(struct recovery *r, uint16_t stream, const struct s
 
     if (rc < 0)
         return rc;
+    r->last_batch_size = 0;
     r->scan = (struct segment_scan){
         .header = info->header,
         .file_size = (uint32_t)MIN(info->size, (uint64_t)SEGMENT_SIZE_MAX + BATCH_SIZE_MAX),
@@ -209,11 +242,10 @@ static int segment_scan_file(struct recovery *r, uint16_t stream, const struct s
         .rot = scan_rot,
         .window = r->window,
         .directory = r->directory};
-    if (info->end == 0)
-        rc = file_flush(r->file);
-    if (rc == 0)
-        rc = segment_scan_run(&r->scan, MAX(offset, (uint32_t)SEGMENT_BATCH_OFFSET),
-                              info->header.first_sequence - 1);
+    rc = segment_scan_run(&r->scan, MAX(offset, (uint32_t)SEGMENT_BATCH_OFFSET),
+                          info->header.first_sequence - 1);
+    if (rc == 0 && info->end == 0)
+        rc = segment_make_durable(r);
     file_close(r->file);
     *sequence = r->scan.sequence_out;
     return rc;
