@@ -284,12 +284,40 @@ static int scan_other(struct segment_scan *s, const struct batch_header *h, bool
                   : rc;
 }
 
+static bool is_zero(const char *sector)
+{
+    uint64_t seen = 0;
+
+    for (size_t i = 0; i < BATCH_ALIGN; i += sizeof seen)
+        seen |= get_u64(sector + i);
+    return seen == 0;
+}
+
+/* A torn write leaves sectors as they were: zeros, in a segment that was allocated before. A batch that does not match and
+ * has no such sector was whole once. */
+static int scan_is_torn(struct segment_scan *s, const struct batch_header *h, bool *torn)
+{
+    const char *at = NULL;
+    int rc;
+
+    *torn = true;
+    for (uint32_t offset = h->offset; offset < h->offset + h->size; offset += BATCH_ALIGN) {
+        rc = scan_peek(s, offset, BATCH_ALIGN, &at);
+        if (rc < 0)
+            return rc;
+        if (rc == 0 || is_zero(at))
+            return 0;
+    }
+    *torn = false;
+    return 0;
+}
+
 /* A batch of which one directory is good, found by its header or by its footer. 1: go on behind it; 0: it is
  * a torn tail. */
 static int scan_batch(struct segment_scan *s, struct batch_header *h, bool footer)
 {
     int whole, other, rc;
-    bool followed = false;
+    bool followed = false, torn = true;
     uint32_t at = footer ? h->offset + h->size : h->offset;
 
     whole = scan_data(s, h);
@@ -300,11 +328,13 @@ static int scan_batch(struct segment_scan *s, struct batch_header *h, bool foote
         return other;
     if (whole == 0 || other == 0) {
         rc = scan_followed(s, h->offset + h->size, h->sequence, &followed);
+        if (rc == 0 && !followed)
+            rc = scan_is_torn(s, h, &torn);
         if (rc < 0)
             return rc;
-        if (whole == 0 && !followed)
+        if (whole == 0 && !followed && torn)
             return 0;
-        if (followed)
+        if (followed || !torn)
             s->rot(s, h->offset, h->size, true);
     }
     /* Reading the others has overwritten it. */
