@@ -1,14 +1,16 @@
 # Thin: meson knows how to build; this knows the few commands that people type.
 .PHONY: run test build asan bench fuzz soak format clean
 
-run: build
+run:
+	@$(MAKE) --no-print-directory build PROGRAMS=trireme
 	@deploy/demo.sh
 
 # -Ddebug=true: a release that can be looked into. Nothing is set up twice.
+PROGRAMS = trireme trireme-bench trireme-sim
 build:
 	@deploy/setup.sh build
 	@[ -f build/build.ninja ] || meson setup build --buildtype=release -Ddebug=true
-	@ninja -C build
+	@ninja -C build $(PROGRAMS)
 
 asan:
 	@deploy/setup.sh build
