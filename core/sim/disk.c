@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#define ROT_DEPTH        4
 #define SECTORS_PER_PAGE (SIM_PAGE_SIZE / SIM_SECTOR_SIZE)
 
 struct page {
     uint8_t dirty; /* Sectors written since they were last durable. */
     uint8_t stale; /* Sectors whose write-back failed: clean, and yet not what is durable. */
     uint64_t stamp[SECTORS_PER_PAGE]; /* The write that made the sector dirty. */
+    uint64_t persisted_ns;            /* When something of it last became durable. */
     uint8_t data[SIM_PAGE_SIZE], durable[SIM_PAGE_SIZE];
 };
 
@@ -547,8 +549,9 @@ int sim_disk_allocate(struct sim_disk *d, struct sim_inode *i, uint64_t offset, 
 
 /* ---- Durability --------------------------------------------------------------------------------------- */
 
-static void sector_persist(struct page *p, unsigned s, const uint8_t *data)
+static void sector_persist(struct sim_disk *d, struct page *p, unsigned s, const uint8_t *data)
 {
+    p->persisted_ns = *d->now_ns;
     memcpy(p->durable + s * SIM_SECTOR_SIZE, data, SIM_SECTOR_SIZE);
 }
 
@@ -559,7 +562,7 @@ void sim_disk_writeback(struct sim_disk *d, struct sim_inode *i)
 
         for (unsigned s = 0; p != NULL && p->dirty != 0 && s < SECTORS_PER_PAGE; s++) {
             if ((p->dirty & (1u << s)) && sim_random_one_in(d->random, 2)) {
-                sector_persist(p, s, p->data + s * SIM_SECTOR_SIZE);
+                sector_persist(d, p, s, p->data + s * SIM_SECTOR_SIZE);
                 p->dirty &= ~(1u << s);
             }
         }
@@ -605,7 +608,7 @@ static void stage_free(struct sim_disk *d, struct sim_stage *s)
 void sim_stage_commit(struct sim_disk *d, struct sim_stage *s)
 {
     for (size_t k = 0; k < s->count; k++)
-        sector_persist(s->inode->pages[s->sectors[k].page], s->sectors[k].sector, s->sectors[k].data);
+        sector_persist(d, s->inode->pages[s->sectors[k].page], s->sectors[k].sector, s->sectors[k].data);
     s->inode->durable_size = s->size;
     stage_free(d, s);
 }
@@ -622,7 +625,7 @@ void sim_stage_fail(struct sim_disk *d, struct sim_stage *s)
         uint8_t bit = (uint8_t)(1u << from->sector);
 
         if (sim_random_one_in(d->random, 2)) {
-            sector_persist(p, from->sector, from->data);
+            sector_persist(d, p, from->sector, from->data);
         } else if (!(p->dirty & bit)) {
             if (dropped)
                 memcpy(p->data + from->sector * SIM_SECTOR_SIZE, p->durable + from->sector * SIM_SECTOR_SIZE,
@@ -644,7 +647,7 @@ void sim_stage_crash(struct sim_disk *d, struct sim_stage *s)
 
         if (p->dirty & bit) { /* Written again since: the older state may have reached the disk. */
             if (sim_random_one_in(d->random, 2))
-                sector_persist(p, from->sector, from->data);
+                sector_persist(d, p, from->sector, from->data);
         } else {
             p->dirty |= bit;
         }
@@ -757,7 +760,7 @@ static void inode_crash(struct sim_disk *d, struct sim_inode *i, enum keep keep,
                 continue;
             kept = cut_keeps(d, &cut, p->stamp[s]);
             if (kept)
-                sector_persist(p, s, p->data + s * SIM_SECTOR_SIZE);
+                sector_persist(d, p, s, p->data + s * SIM_SECTOR_SIZE);
             tally_sector(&tally, p->stamp[s], kept, k * SIM_PAGE_SIZE + (s + 1) * SIM_SECTOR_SIZE);
             loss->sectors_kept += kept;
             loss->sectors_lost += !kept;
@@ -850,7 +853,8 @@ struct place {
 };
 
 /* One clean sector below `i`, each as likely as the next (reservoir of one). */
-static void rot_scan(struct sim_disk *d, struct sim_inode *i, uint64_t *seen, struct place *place)
+static void rot_scan(struct sim_disk *d, struct sim_inode *i, uint64_t min_age_ns, uint64_t *seen,
+                     struct place *place)
 {
     uint64_t sectors = (i->size + SIM_SECTOR_SIZE - 1) / SIM_SECTOR_SIZE;
 
@@ -858,14 +862,27 @@ static void rot_scan(struct sim_disk *d, struct sim_inode *i, uint64_t *seen, st
         struct page *p = i->pages[k / SECTORS_PER_PAGE];
         unsigned s = k % SECTORS_PER_PAGE;
 
-        if (p == NULL || ((p->dirty | p->stale) & (1u << s)))
+        if (p == NULL || ((p->dirty | p->stale) & (1u << s)) || p->persisted_ns + min_age_ns > *d->now_ns)
             continue;
         if (sim_random_one_in(d->random, ++*seen))
             *place = (struct place){p, s};
     }
 }
 
-bool sim_disk_rot(struct sim_disk *d, const char *directory)
+static void rot_scan_dir(struct sim_disk *d, const struct sim_inode *dir, unsigned depth, uint64_t min_age_ns,
+                         uint64_t *seen, struct place *place)
+{
+    for (size_t k = 0; k < dir->names.count; k++) {
+        struct sim_inode *i = dir->names.entries[k].inode;
+
+        if (!i->is_dir)
+            rot_scan(d, i, min_age_ns, seen, place);
+        else if (depth > 0)
+            rot_scan_dir(d, i, depth - 1, min_age_ns, seen, place);
+    }
+}
+
+bool sim_disk_rot(struct sim_disk *d, const char *directory, uint64_t min_age_ns)
 {
     struct place place = {0};
     struct sim_inode *dir;
@@ -874,17 +891,7 @@ bool sim_disk_rot(struct sim_disk *d, const char *directory)
 
     if (lookup_dir(d, directory, &dir) < 0)
         return false;
-    /* The directory's files and those of its subdirectories: as deep as a store goes. */
-    for (size_t k = 0; k < dir->names.count; k++)
-        if (!dir->names.entries[k].inode->is_dir)
-            rot_scan(d, dir->names.entries[k].inode, &seen, &place);
-    for (size_t k = 0; k < dir->names.count; k++) {
-        const struct sim_inode *sub = dir->names.entries[k].inode;
-
-        for (size_t n = 0; sub->is_dir && n < sub->names.count; n++)
-            if (!sub->names.entries[n].inode->is_dir)
-                rot_scan(d, sub->names.entries[n].inode, &seen, &place);
-    }
+    rot_scan_dir(d, dir, ROT_DEPTH, min_age_ns, &seen, &place);
     if (place.page == NULL)
         return false;
     at = place.sector * SIM_SECTOR_SIZE + sim_random_below(d->random, SIM_SECTOR_SIZE);
@@ -895,9 +902,9 @@ bool sim_disk_rot(struct sim_disk *d, const char *directory)
 
 /* ---- Life --------------------------------------------------------------------------------------------- */
 
-void sim_disk_init(struct sim_disk *d, struct sim_random *random)
+void sim_disk_init(struct sim_disk *d, struct sim_random *random, const uint64_t *now_ns)
 {
-    *d = (struct sim_disk){.random = random, .next_stamp = 1, .capacity = UINT64_MAX};
+    *d = (struct sim_disk){.random = random, .now_ns = now_ns, .next_stamp = 1, .capacity = UINT64_MAX};
     list_init(&d->inodes);
     list_init(&d->renames);
     d->root = inode_new(d, true);

@@ -24,6 +24,7 @@ struct sim_stage;
 
 struct sim_disk {
     struct sim_random *random;
+    const uint64_t *now_ns;
     struct sim_inode *root;
     struct list inodes;  /* By number: the order of creation. */
     struct list renames; /* Changes of names that are not durable, oldest first. */
@@ -37,7 +38,7 @@ struct sim_disk_loss {
     bool torn, reordered;
 };
 
-void sim_disk_init(struct sim_disk *d, struct sim_random *random);
+void sim_disk_init(struct sim_disk *d, struct sim_random *random, const uint64_t *now_ns);
 void sim_disk_fini(struct sim_disk *d);
 
 /* flags as open(2): O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY. The inode is referenced: give it back. */
@@ -72,5 +73,6 @@ MUST_CHECK int sim_disk_list(struct sim_disk *d, const char *path, void (*each)(
 
 /* The power fails. No inode may be open, no stage pending. */
 void sim_disk_power_failure(struct sim_disk *d, struct sim_disk_loss *loss_out);
-/* Flips a bit in a durable, clean sector of a file in `directory` or one below it. False: there is none. */
-MUST_CHECK bool sim_disk_rot(struct sim_disk *d, const char *directory);
+/* Flips a bit in a clean sector, durable for at least `min_age_ns`, of a file in `directory` or a few levels below.
+ * False: there is none. */
+MUST_CHECK bool sim_disk_rot(struct sim_disk *d, const char *directory, uint64_t min_age_ns);

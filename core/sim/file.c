@@ -9,7 +9,9 @@
 #define WRITE_TIME_NS (40 * SIM_US)
 #define FLUSH_TIME_NS (2 * SIM_MS)
 #define NAMES_TIME_NS (100 * SIM_US)
-#define SLOW_ONE_IN   64 /* Every so many operations take ten times as long. */
+/* What was only just written does not rot: until something durable follows it nobody can tell rot from a torn tail. */
+#define ROT_AGE_NS  (3 * SIM_S)
+#define SLOW_ONE_IN 64 /* Every so many operations take ten times as long. */
 
 enum kind {
     OPEN,
@@ -507,7 +509,7 @@ void sim_disk_slow(struct sim_node *n, uint32_t factor)
 
 bool sim_rot(struct sim_node *n)
 {
-    if (!sim_disk_rot(&n->disk, "/data"))
+    if (!sim_disk_rot(&n->disk, "/data", ROT_AGE_NS))
         return false;
     n->disk_faults++;
     sim_strike(n->world, SIM_ROT, 0);

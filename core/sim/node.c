@@ -274,7 +274,7 @@ struct sim_node *sim_node_new(struct sim_world *w, const struct sim_node_options
     strcat(text, ":0");
     ASSERT(net_addr_parse(slice_str(text), &n->address));
     sim_random_init(&n->random, w->seed, 1000 + n->id);
-    sim_disk_init(&n->disk, &w->random);
+    sim_disk_init(&n->disk, &w->random, &w->now_ns);
     n->powered = true;
     n->disk_factor = 1;
     n->end.fire = end_fire;

@@ -346,7 +346,7 @@ static int check_account(struct mail *mail, struct imap *c)
     for (unsigned k = 0; rc == IMAP_OK && k < LEDGER_MAILBOXES; k++)
         if (mail->ledger->mailboxes[c->account][k].created)
             rc = check_mailbox(mail, c, &mail->ledger->mailboxes[c->account][k]);
-    if (rc == IMAP_OK)
+    if (rc == IMAP_OK && !mail->ledger->rot)
         ledger_check_account(mail->ledger, c->account);
     return rc;
 }
