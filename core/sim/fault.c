@@ -56,6 +56,8 @@ void sim_clock_jump(struct sim_node *n, int64_t by_ms)
 /* ---- What lasts, ends --------------------------------------------------------------------------------- */
 
 struct lasting {
+    struct list link;
+    struct sim_event event;
     enum sim_fault fault;
     struct sim_node *a, *b;
 };
@@ -81,11 +83,12 @@ static void lasting_end(enum sim_fault fault, struct sim_node *a, struct sim_nod
     }
 }
 
-static void lasting_fire(void *arg)
+static void lasting_fire(struct sim_event *e)
 {
-    struct lasting *l = arg;
+    struct lasting *l = CONTAINER_OF(e, struct lasting, event);
 
     lasting_end(l->fault, l->a, l->b);
+    list_remove(&l->link);
     free(l);
 }
 
@@ -94,8 +97,14 @@ static void lasting_begin(struct sim_world *w, enum sim_fault fault, struct sim_
     struct lasting *l = malloc(sizeof *l);
 
     ASSERT(l != NULL);
-    *l = (struct lasting){fault, a, b};
-    sim_after(w, sim_random_range(&w->nemesis_random, 10 * SIM_MS, LASTS_MAX_NS), lasting_fire, l);
+    *l = (struct lasting){.event.fire = lasting_fire, .fault = fault, .a = a, .b = b};
+    list_push_back(&w->nemesis.lasting, &l->link);
+    sim_event_after(&l->event, sim_random_range(&w->nemesis_random, 10 * SIM_MS, LASTS_MAX_NS));
+}
+
+void sim_nemesis_fini(struct sim_world *w)
+{
+    list_each_safe(l, &w->nemesis.lasting) free(CONTAINER_OF(l, struct lasting, link));
 }
 
 /* ---- Deaths ------------------------------------------------------------------------------------------- */

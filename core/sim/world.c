@@ -293,6 +293,7 @@ struct sim_world *sim_world_new(uint64_t seed, struct sim_counters *counters)
     list_init(&w->listeners);
     list_init(&w->operations);
     list_init(&w->timers);
+    list_init(&w->nemesis.lasting);
     return w;
 }
 
@@ -327,6 +328,7 @@ void sim_world_free(struct sim_world *w)
     for (unsigned k = 0; k < w->node_count; k++)
         sim_node_free(w->nodes[k]);
     sim_net_fini(w);
+    sim_nemesis_fini(w);
     list_each_safe(l, &w->timers) free(CONTAINER_OF(l, struct after, link));
     for (unsigned k = 0; k < w->violation_count; k++)
         free(w->violations[k]);

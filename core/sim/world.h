@@ -32,6 +32,7 @@ struct sim_link { /* One direction between two nodes. */
 struct sim_nemesis {
     struct sim_nemesis_options options;
     struct sim_event strike;
+    struct list lasting; /* Faults that end by themselves. */
     uint32_t forbidden;
     bool active;
 };
@@ -179,6 +180,9 @@ void sim_shard_done(struct shard_private *p, struct sim_done *d);
 void sim_doom_count(struct sim_node *n);
 void sim_node_free(struct sim_node *n);
 void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns);
+
+/* core/sim/fault.c */
+void sim_nemesis_fini(struct sim_world *w);
 
 /* core/sim/net.c */
 void sim_net_shard_init(struct shard_private *p);

@@ -146,7 +146,7 @@ int talk_line(struct talk *s, struct slice *line_out)
     size_t scanned = 0;
 
     for (;;) {
-        struct slice have = slice_of(s->data + s->at, s->size - s->at);
+        struct slice have = s->size > 0 ? slice_of(s->data + s->at, s->size - s->at) : SLICE("");
         size_t end = have.size > scanned ? scanned + slice_find(slice_from(have, scanned), '\n') : have.size;
         int rc;
 
