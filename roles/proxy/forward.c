@@ -56,8 +56,12 @@ static void run_failed(struct session *s)
     s->proxy->shard->metrics->commands_unavailable++;
     if (s->state == SESSION_ASK)
         imap_framer_literal_refuse(&s->framer);
-    if (s->answered ||
-        s->state == SESSION_LITERAL) { /* Half an answer or half a literal: no reply would be true. */
+    if (s->answered) { /* In the middle of a line or of a literal, perhaps: not even a BYE would be read as one. */
+        session_close(s);
+        return;
+    }
+    if (s->state ==
+        SESSION_LITERAL) { /* The client is still sending: a NO would end a command that goes on. */
         session_bye(s, UNAVAILABLE);
         return;
     }
