@@ -18,6 +18,8 @@
 #define WITNESS_DELAY_MS 1000
 #define ROLL_RETRY_COUNT 3
 #define ROLL_RETRY_MS    200
+#define ZERO_AHEAD_SIZE  (1024 * 1024)
+#define ZERO_SIZE        (64 * 1024)
 
 struct batch {
     struct list commits;
@@ -115,7 +117,7 @@ static int stream_roll(struct stream *st, uint32_t batch_size)
     st->segment = h.segment;
     st->nonce = h.nonce;
     st->size = (uint32_t)size;
-    st->offset = SEGMENT_BATCH_OFFSET;
+    st->offset = st->zeroed = SEGMENT_BATCH_OFFSET;
     st->sealed = false;
     return 0;
 }
@@ -411,6 +413,24 @@ static int stream_abandon(struct stream *st)
     return -EINPROGRESS;
 }
 
+/* Allocated space is not yet written space: the first write of a block changes the file's extents, and the flush waits
+ * for the file system's journal. So zeros are written well ahead, and most batches only overwrite. They are flushed by
+ * the batch that comes next; nothing depends on them. */
+static int stream_zero_ahead(struct stream *st, uint32_t batch_size)
+{
+    uint32_t from = MAX(st->zeroed, st->offset + batch_size), size;
+    struct iovec vector[ZERO_AHEAD_SIZE / ZERO_SIZE];
+    unsigned count = 0;
+
+    if (st->offset + batch_size <= st->zeroed || from >= st->size)
+        return 0;
+    size = MIN(st->size - from, (uint32_t)ZERO_AHEAD_SIZE);
+    for (uint32_t left = size, part; left > 0; left -= part)
+        vector[count++] = (struct iovec){st->zeros, part = MIN(left, (uint32_t)ZERO_SIZE)};
+    st->zeroed = from + size;
+    return file_write(st->file, vector, count, from);
+}
+
 static int batch_flush(struct stream *st, struct batch *b)
 {
     struct metrics *metrics = st->store->shard->metrics;
@@ -425,7 +445,9 @@ static int batch_flush(struct stream *st, struct batch *b)
     }
     batch_place(st, b);
     batch_build(st, b);
-    rc = file_write_flush(st->file, st->vector, b->vector_count, st->offset);
+    rc = stream_zero_ahead(st, b->size);
+    if (rc == 0)
+        rc = file_write_flush(st->file, st->vector, b->vector_count, st->offset);
     if (rc < 0) {
         log_event(LOG_ERROR, "store: flush failed, segment abandoned",
                   "stream=%u segment=%u offset=%u error=%d", st->number, st->segment, st->offset, -rc);
@@ -486,6 +508,7 @@ int stream_open(struct stream *st, struct store *store, uint16_t number, uint32_
     rc = stream_roll(st, 0);
     if (rc < 0)
         return rc;
+    st->zeros = heap_zalloc(store->heap, ZERO_SIZE);
     st->vector = heap_alloc(store->heap, (VECTOR_MAX + COMMIT_VECTOR_MAX) * sizeof *st->vector);
     st->running = true;
     if (fiber_start("store flusher", RUN_INTERACTIVE, flusher_run, st) == NULL) {
@@ -540,6 +563,8 @@ void stream_close(struct stream *st)
     fiber_unmask();
     heap_free(store->heap, st->scratch);
     heap_free(store->heap, st->vector);
+    heap_free(store->heap, st->zeros);
     st->scratch = NULL;
     st->vector = NULL;
+    st->zeros = NULL;
 }

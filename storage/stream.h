@@ -47,7 +47,9 @@ struct stream {
     uint16_t number;
     uint32_t segment, segment_next; /* Being written (0: none), and the next free number. */
     uint32_t size, offset;          /* Of the segment; where the next batch goes. */
-    uint64_t nonce, sequence;       /* Of the last durable batch. */
+    uint32_t zeroed;                /* Up to here zeros were written ahead. */
+    char *zeros;
+    uint64_t nonce, sequence; /* Of the last durable batch. */
     struct file file;
     bool sealed; /* Nothing more goes into this segment. */
     bool failed; /* The disk has failed for good: every commit is refused. */
