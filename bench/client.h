@@ -1,7 +1,9 @@
 /* bench/client.h -- connections of a load generator: one thread, epoll, plain text or TLS, and an IMAP or
- * LMTP reader that knows where an answer ends. Owner:  one program, one loop. Memory: malloc; a client keeps
- * its buffers for its life. Bounds: a client has one request in flight; its input buffer grows to the longest
- * line only, since literals are skipped as they pass. */
+ * LMTP reader that knows where an answer ends.
+ * Owner:  one program, one loop.
+ * Memory: malloc; a client keeps its buffers for its life.
+ * Bounds: a client has one request in flight; its input buffer grows to the longest line only, since literals
+ *         are skipped as they pass. */
 #pragma once
 #include "core/base.h"
 #include <netinet/in.h>

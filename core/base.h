@@ -6,15 +6,15 @@
 #include <string.h>
 #include <sys/types.h>
 
-#define MUST_CHECK          __attribute__((warn_unused_result))
-#define PRINTF_LIKE(f, a)   __attribute__((format(printf, f, a)))
-#define NORETURN            __attribute__((noreturn))
-#define LIKELY(x)           __builtin_expect(!!(x), 1)
-#define UNLIKELY(x)         __builtin_expect(!!(x), 0)
-#define ARRAY_COUNT(a)      (sizeof(a) / sizeof((a)[0]))
-#define CONTAINER_OF(p, type, member) ((type *)(void *)((char *)(p) - offsetof(type, member)))
-#define MIN(a, b)           ((a) < (b) ? (a) : (b))
-#define MAX(a, b)           ((a) > (b) ? (a) : (b))
+#define MUST_CHECK                    __attribute__((warn_unused_result))
+#define PRINTF_LIKE(f, a)             __attribute__((format(printf, f, a)))
+#define NORETURN                      __attribute__((noreturn))
+#define LIKELY(x)                     __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)                   __builtin_expect(!!(x), 0)
+#define ARRAY_COUNT(a)                (sizeof(a) / sizeof((a)[0]))
+#define CONTAINER_OF(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
+#define MIN(a, b)                     ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                     ((a) > (b) ? (a) : (b))
 
 /* Ours: a broken invariant. On in release too. Dumps the shard's trace ring, then aborts. No byte from the
  * network or from a disk may reach one. */

@@ -740,7 +740,7 @@ bool config_load(struct config *c, const char *path, struct config_error *error)
     return ok;
 }
 
-/* ---- Command line and environment --------------------------------------------------------------------- */
+/* ---- Command line and environment ---------------------------------------------------------------------- */
 
 bool config_set(struct config *c, const char *assignment, struct config_error *error)
 {

@@ -14,8 +14,7 @@
 #define PATH_SIZE_MAX   600
 #define MEMORY_NO_LIMIT (1ull << 60) /* What version 1 says without a limit is near 2^63. */
 
-/* ---- Sets ------------------------------------------------------------------------------------------------
- */
+/* ---- Sets ---------------------------------------------------------------------------------------------- */
 
 static bool set_has(const struct cpu_set_bits *s, unsigned cpu)
 {
@@ -100,8 +99,7 @@ static void set_format(const struct cpu_set_bits *s, char *text, size_t size)
     }
 }
 
-/* ---- Files -----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 /* At most size - 1 bytes, NUL-terminated. */
 static ssize_t read_text(const char *root, const char *path, char *text, size_t size)
@@ -140,8 +138,7 @@ static struct slice field(const char *text, const char *name)
     return slice_of(NULL, 0);
 }
 
-/* ---- Control groups ---------------------------------------------------------------------------------------
- */
+/* ---- Control groups ------------------------------------------------------------------------------------ */
 
 struct group {
     char mount[MOUNT_SIZE_MAX]; /* Where the hierarchy is mounted. */
@@ -403,8 +400,7 @@ int cpu_detect(const char *root, struct cpu_limits *limits_out)
     return 0;
 }
 
-/* ---- Claims ----------------------------------------------------------------------------------------------
- */
+/* ---- Claims -------------------------------------------------------------------------------------------- */
 
 static int claim_dir_open(const char *dir, mode_t mode)
 {
@@ -456,8 +452,7 @@ static int claim_cpu(int dir_fd, unsigned cpu)
     return rc;
 }
 
-/* ---- The plan --------------------------------------------------------------------------------------------
- */
+/* ---- The plan ------------------------------------------------------------------------------------------ */
 
 struct wish {
     struct cpu_set_bits cpus; /* To choose from. */

@@ -2,8 +2,8 @@
  * more).
  *
  * CPUs: affinity, within the cpuset, within the CPU quota of every control group above the process (version 1
- * and 2), the quota rounded down, at least 1. Memory: the tightest of these groups' limits and what the
- * machine has free.
+ * and 2), the quota rounded down, at least 1.
+ * Memory: the tightest of these groups' limits and what the machine has free.
  *
  * A CPU belongs to one Trireme process: a shard spins on nothing, but two pinned threads on one CPU make each
  * other late. The claim is a lock (flock(2)) on a file per CPU, held for the process's life, in the first of
@@ -13,7 +13,7 @@
  *
  * Owner:  the process's first thread, before any shard; blocking calls.
  * Errors: -errno and one line that names what was asked for and what there is; the caller exits with
- * EX_CONFIG. */
+ *         EX_CONFIG. */
 #pragma once
 #include "core/base.h"
 

@@ -31,8 +31,7 @@ static struct fiber_pool *pool_self(void)
     return &s->scheduler->pool;
 }
 
-/* ---- Stacks ----------------------------------------------------------------------------------------------
- */
+/* ---- Stacks -------------------------------------------------------------------------------------------- */
 
 int fiber_pool_init(struct fiber_pool *p)
 {
@@ -134,8 +133,7 @@ size_t fiber_pool_high_water(const struct fiber_pool *p)
 }
 #endif
 
-/* ---- Switching -------------------------------------------------------------------------------------------
- */
+/* ---- Switching ----------------------------------------------------------------------------------------- */
 
 static void to_loop(struct fiber_pool *p, struct fiber *f, bool ending)
 {
@@ -276,8 +274,7 @@ bool fiber_pool_runnable(const struct fiber_pool *p)
            (!list_empty(&p->waiters) && p->used_count < FIBER_COUNT_MAX);
 }
 
-/* ---- Waiting for a free fiber ----------------------------------------------------------------------------
- */
+/* ---- Waiting for a free fiber -------------------------------------------------------------------------- */
 
 void fiber_when_free(struct fiber_waiter *w)
 {
@@ -308,8 +305,7 @@ void fiber_pool_call_waiters(struct fiber_pool *p)
     }
 }
 
-/* ---- The running fiber -----------------------------------------------------------------------------------
- */
+/* ---- The running fiber --------------------------------------------------------------------------------- */
 
 struct fiber *fiber_self(void)
 {
@@ -467,8 +463,7 @@ void core_call(void (*fn)(void *arg), void *arg)
     to_loop(pool_self(), f, false);
 }
 
-/* ---- Queues and turns ------------------------------------------------------------------------------------
- */
+/* ---- Queues and turns ---------------------------------------------------------------------------------- */
 
 void fiber_queue_init(struct fiber_queue *q)
 {

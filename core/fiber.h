@@ -12,8 +12,8 @@
 #include "core/base.h"
 #include "core/list.h"
 
-#define FIBER_STACK_SIZE  (32 * 1024)
-#define FIBER_COUNT_MAX   1024 /* A shard. */
+#define FIBER_STACK_SIZE (32 * 1024)
+#define FIBER_COUNT_MAX  1024 /* A shard. */
 
 struct shard;
 struct fiber;
@@ -26,7 +26,8 @@ enum run_class {
 /* Starts `run(arg)` on a fiber of the current shard; it runs from the loop, never inside this call.
  * `name` is a literal, for logs and traces. NULL: all fibers are busy; queue the work, and ask again when one
  * ends (fiber_when_free). The pointer dies when run() returns. */
-MUST_CHECK struct fiber *fiber_start(const char *name, enum run_class class, void (*run)(void *arg), void *arg);
+MUST_CHECK struct fiber *fiber_start(const char *name, enum run_class class, void (*run)(void *arg),
+                                     void *arg);
 
 /* Calls `free_done` once, from the loop, when a fiber can be started. `w` is queued first in, first out. */
 struct fiber_waiter {

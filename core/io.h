@@ -13,7 +13,7 @@
 
 struct shard;
 
-/* ---- Addresses ---------------------------------------------------------------------------------------- */
+/* ---- Addresses ----------------------------------------------------------------------------------------- */
 
 struct net_addr {
     uint8_t ip[16]; /* IPv4 in the first four bytes. */
@@ -29,7 +29,7 @@ char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX]);
 bool net_addr_is_loopback(const struct net_addr *a);
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
 
-/* ---- Operations --------------------------------------------------------------------------------------- */
+/* ---- Operations ---------------------------------------------------------------------------------------- */
 
 struct io_op {
     void (*done)(struct io_op *op); /* Set by the owner before submission; called from the loop. */
@@ -44,7 +44,7 @@ struct io_op {
 /* Asks for an early end. The operation still completes, with -ECANCELED or with what it had already done. */
 void io_cancel(struct io_op *op);
 
-/* ---- Sockets ------------------------------------------------------------------------------------------ */
+/* ---- Sockets ------------------------------------------------------------------------------------------- */
 
 /* A direct descriptor: ring of this shard, slot in its table, generation of the slot. Never an int. */
 struct sock {
@@ -95,7 +95,7 @@ void io_shutdown(struct sock s);
 /* No operation may be in flight on it. */
 void io_close(struct sock s);
 
-/* ---- Files: fibers only, each call suspends; 0 or -errno ---------------------------------------------- */
+/* ---- Files: fibers only, each call suspends; 0 or -errno ----------------------------------------------- */
 
 struct file {
     uint32_t slot; /* UINT32_MAX: none. */
@@ -138,7 +138,7 @@ MUST_CHECK int dir_list(const char *path, void (*each)(void *arg, const char *na
  * -EBUSY: another holds it. */
 MUST_CHECK int dir_lock(const char *path);
 
-/* ---- Time and randomness ------------------------------------------------------------------------------ */
+/* ---- Time and randomness ------------------------------------------------------------------------------- */
 
 /* Monotonic, ns; read once a turn of the loop. Only differences mean anything. */
 uint64_t time_ns(void);

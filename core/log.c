@@ -315,7 +315,7 @@ static void line_format(void *arg)
     l->size = (size_t)(o.at - l->text);
 }
 
-/* ---- The rings and their drain ------------------------------------------------------------------------ */
+/* ---- The rings and their drain ------------------------------------------------------------------------- */
 
 static void futex_call(int op, uint32_t value)
 {

@@ -1,7 +1,8 @@
 /* core/map.h -- an intrusive hash table: nodes live in their owners, chains by 64-bit hash; the caller
- * compares keys. Owner:  one shard; embedded. Grows by doubling; iteration order depends on hashes alone
- * (never on pointers, so that a simulated run replays). Hashing of names from outside is keyed (map_hash), so
- * that nobody can choose names that collide. */
+ * compares keys.
+ * Owner:  one shard; embedded. Grows by doubling; iteration order depends on hashes alone (never on pointers,
+ *         so that a simulated run replays). Hashing of names from outside is keyed (map_hash), so that nobody
+ *         can choose names that collide. */
 #pragma once
 #include "core/heap.h"
 

@@ -50,8 +50,7 @@ void door_shard_send(struct shard *to, struct shard_message *m);
 /* Queues m for the message phase of s's next turn. Called on s's own thread; s need not be entered. */
 void scheduler_deliver(struct shard *s, struct shard_message *m);
 
-/* ---- Suspension on an operation of the door -------------------------------------------------------------
- */
+/* ---- Suspension on an operation of the door ------------------------------------------------------------ */
 
 /* For file operations and the like, whose buffers the world still uses: suspends the running fiber until
  * fiber_wake(f, result), and returns that result. Cancelling the fiber meanwhile calls cancel(arg) once, from

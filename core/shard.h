@@ -18,14 +18,14 @@ struct scheduler;     /* The half common to both doors: fibers, timers, messages
 struct shard_private; /* The door's own half: rings, or the simulator's. */
 
 enum shard_slot { /* What roles and the store hang on a shard. */
-    SLOT_STORE,
-    SLOT_PROXY,
-    SLOT_DIRECTOR,
-    SLOT_PASSDB,
-    SLOT_BACKEND,
-    SLOT_LINK,
-    SLOT_OTHER,
-    SLOT_COUNT
+                  SLOT_STORE,
+                  SLOT_PROXY,
+                  SLOT_DIRECTOR,
+                  SLOT_PASSDB,
+                  SLOT_BACKEND,
+                  SLOT_LINK,
+                  SLOT_OTHER,
+                  SLOT_COUNT
 };
 
 struct node {
@@ -63,7 +63,8 @@ struct shard *shard_self(void);
 struct shard_message {
     struct shard_message *next;
     struct shard *from;
-    void (*deliver)(struct shard_message *m); /* Runs on the receiver's loop (not a fiber), in order of sending. */
+    void (*deliver)(
+        struct shard_message *m); /* Runs on the receiver's loop (not a fiber), in order of sending. */
 };
 
 /* Takes m until it is delivered, and what then happens to it is the receiver's business: memory goes home to the

@@ -133,8 +133,7 @@ void wheel_advance(struct timer_wheel *w, uint64_t now_ms)
     }
 }
 
-/* ---- The current shard's wheel ---------------------------------------------------------------------------
- */
+/* ---- The current shard's wheel ------------------------------------------------------------------------- */
 
 void timer_init(struct timer *t, void (*fire)(struct timer *t))
 {

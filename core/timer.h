@@ -1,8 +1,8 @@
 /* core/timer.h -- the wheel behind struct timer (core/shard.h): levels of 64 slots, each level 64 times
  * coarser. A timer sits at the level of the highest 6-bit group in which its deadline differs from now, and
  * moves down when now reaches its slot: at most WHEEL_LEVELS moves in its life, O(1) each; set and cancel are
- * O(1), and nothing is allocated however many timers there are. Owner:  one shard, or a test; no locks. Time
- * only goes forward. */
+ * O(1), and nothing is allocated however many timers there are.
+ * Owner:  one shard, or a test; no locks. Time only goes forward. */
 #pragma once
 #include "core/list.h"
 #include "core/shard.h"

@@ -1,18 +1,19 @@
 /* net/conn.h -- a stream connection: a socket, perhaps under TLS, embedded in the session that owns it.
  *
- * Reading.  While the peer is quiet one poll is armed and no buffer is held; once he speaks a receive is
- * armed instead, for CONN_QUIET_MS after his last bytes or until conn_rest(). Bytes go to ops->data(), which
- *           says how many it has taken; the rest is kept, in order, and offered again with what follows it.
- * Writing.  conn_write() copies into pending blocks and conn_write_loan() lends; all that one turn of the
- * loop wrote leaves in one send (one send is in flight at a time), sealed on its way when TLS is on. Ending.
- * The peer's end or an error comes once as ops->ended(). The owner ends with conn_close() (what is written
- * still leaves) or conn_abort(). ops->closed() is last: nothing refers to the record any more.
+ * Reading: while the peer is quiet one poll is armed and no buffer is held; once he speaks a receive is armed
+ *          instead, for CONN_QUIET_MS after his last bytes or until conn_rest(). Bytes go to ops->data(), which
+ *          says how many it has taken; the rest is kept, in order, and offered again with what follows it.
+ * Writing: conn_write() copies into pending blocks and conn_write_loan() lends; all that one turn of the loop
+ *          wrote leaves in one send (one send is in flight at a time), sealed on its way when TLS is on.
+ * Ending:  the peer's end or an error comes once as ops->ended(). The owner ends with conn_close() (what is
+ *          written still leaves) or conn_abort(). ops->closed() is last: nothing refers to the record any more.
  *
- * Owner:    whoever embeds it; one shard. All callbacks come from the loop, never inside a call of this
- * header, and these calls may be made anywhere on the shard: in a callback, on a fiber. Memory:   idle and in
- * plain text the record alone. Input kept: at most input_max and, on top of it, what one receive and one TLS
- * record bring. Output: CONN_QUEUED_MAX, and CONN_SEAL_WINDOW of ciphertext. Deadlines (login, idle, slow
- * readers) are the owner's timers; a close that cannot flush ends by itself. */
+ * Owner:  whoever embeds it; one shard. All callbacks come from the loop, never inside a call of this header,
+ *         and these calls may be made anywhere on the shard: in a callback, on a fiber.
+ * Memory: idle and in plain text the record alone. Input kept: at most input_max and, on top of it, what one
+ *         receive and one TLS record bring. Output: CONN_QUEUED_MAX, and CONN_SEAL_WINDOW of ciphertext.
+ *         Deadlines (login, idle, slow readers) are the owner's timers; a close that cannot flush ends by
+ *         itself. */
 #pragma once
 #include "core/io.h"
 #include "core/shard.h"

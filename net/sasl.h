@@ -2,12 +2,12 @@
  * IMAP, POP3, SMTP and LMTP carry. It finds out who claims to be whom with which password, and checks
  * nothing.
  *
- *   r = sasl_start(&s, mechanism, initial, &challenge)       r is SASL_CHALLENGE: write "+ " challenge CRLF,
- *   r = sasl_next(&s, line, &challenge)                      and give the next line to sasl_next()
+ * r = sasl_start(&s, mechanism, initial, &challenge) r is SASL_CHALLENGE: write "+ " challenge CRLF, r =
+ * sasl_next(&s, line, &challenge) and give the next line to sasl_next()
  *
  * Owner:  one login attempt; about a KiB that holds a password: take it when the attempt begins, sasl_wipe()
- * it when the attempt ends, however it ends. Errors: the peer's are results. The line itself holds the
- * password too, and its owner wipes that. */
+ *         it when the attempt ends, however it ends.
+ * Errors: the peer's are results. The line itself holds the password too, and its owner wipes that. */
 #pragma once
 #include "core/base.h"
 

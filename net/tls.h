@@ -20,7 +20,7 @@
 #define TLS_ERROR_MAX       256
 #define TLS_TICKET_MAX      4096 /* What a client keeps of a session, to resume it. */
 
-/* ---- Contexts ----------------------------------------------------------------------------------------- */
+/* ---- Contexts ------------------------------------------------------------------------------------------ */
 
 struct tls_context;
 
@@ -44,7 +44,7 @@ MUST_CHECK int tls_context_create_client(struct slice ca, struct tls_context **c
 /* Gives up the caller's reference: the context goes with its last session. NULL is allowed. */
 void tls_context_release(struct tls_context *c);
 
-/* ---- Sessions ----------------------------------------------------------------------------------------- */
+/* ---- Sessions ------------------------------------------------------------------------------------------ */
 
 struct tls;
 

@@ -43,7 +43,7 @@ struct identity { /* Whom to become; uid 0: stay. */
     bool failed;
 };
 
-/* ---- Words to the operator ---------------------------------------------------------------------------- */
+/* ---- Words to the operator ----------------------------------------------------------------------------- */
 
 static const char usage_text[] = "usage: trireme --role=all [--config FILE] [--set KEY=VALUE]...\n"
                                  "       trireme check --config FILE [--set KEY=VALUE]...\n"
@@ -79,7 +79,7 @@ static int config_bad(const char *text)
     return EX_CONFIG;
 }
 
-/* ---- Options ------------------------------------------------------------------------------------------ */
+/* ---- Options ------------------------------------------------------------------------------------------- */
 
 /* `--name=VALUE` or `--name VALUE`. 1: it is this option, and *value_out is set. 0: it is not. -1: no value.
  */
@@ -145,7 +145,7 @@ static int options_parse(struct options *o, int argc, char **argv)
     return rc;
 }
 
-/* ---- Configuration ------------------------------------------------------------------------------------ */
+/* ---- Configuration ------------------------------------------------------------------------------------- */
 
 /* A node is named for its host unless somebody names it. */
 static bool node_name(struct config *c, struct config_error *error)
@@ -205,7 +205,7 @@ static void log_configure(const struct config *c)
     log_set_json(strcmp(config_string(c, "log.format"), "json") == 0);
 }
 
-/* ---- Whom the process becomes ------------------------------------------------------------------------- */
+/* ---- Whom the process becomes -------------------------------------------------------------------------- */
 
 static bool identity_find(const struct config *c, struct identity *id, struct config_error *error)
 {
@@ -256,7 +256,7 @@ static int identity_become(const struct identity *id)
     return 0;
 }
 
-/* ---- The server --------------------------------------------------------------------------------------- */
+/* ---- The server ---------------------------------------------------------------------------------------- */
 
 static void notify_reloading(void)
 {

@@ -1,9 +1,9 @@
 /* storage/account.h -- an account in memory: mailboxes, messages, subscriptions. Read freely, changed through
  * storage/change.h only.
  * Owner:  the store of the account's shard. Loaded at the first account_open(), kept after the last
- * account_close() until memory is needed. Memory: the account and its mailboxes (deleted ones too) stay where
- * they are while it is open. Pointers to messages, names and keywords die at the next suspension: go on by
- * UID (RULES: yield safety). */
+ *         account_close() until memory is needed.
+ * Memory: the account and its mailboxes (deleted ones too) stay where they are while it is open. Pointers to
+ *         messages, names and keywords die at the next suspension: go on by UID (RULES: yield safety). */
 #pragma once
 #include "core/base.h"
 #include "core/list.h"

@@ -20,8 +20,7 @@ struct body_location {
     uint16_t flags; /* Private. */
 };
 
-/* ---- Writing ----------------------------------------------------------------------------------------------
- */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 struct body_writer;
 struct body;
@@ -41,8 +40,7 @@ struct slice body_structure(const struct body *b); /* The blob, on loan. */
  * later ones, of other accounts too, refer to the same bytes. NULL is fine. May suspend. */
 void body_free(struct body *b);
 
-/* ---- Reading ----------------------------------------------------------------------------------------------
- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 struct body_reader;
 

@@ -3,17 +3,20 @@
  * durable (I-5).
  *
  *     struct change c;
- *     rc = change_begin(&c, account, &operation_id);       takes the account's turn: changes of an account
- * queue if (rc == -EALREADY)  repeat the answer in c.result else if (rc == 0 && (rc = change_flags(&c, ...))
- * == 0) rc = change_commit(&c, result);                   0: durable and visible change_end(&c); always,
- * after any change_begin(); gives the turn back
+ *     rc = change_begin(&c, account, &operation_id);    takes the account's turn: its changes queue
+ *     if (rc == -EALREADY)
+ *         repeat the answer in c.result
+ *     else if (rc == 0 && (rc = change_flags(&c, ...)) == 0)
+ *         rc = change_commit(&c, result);               0: durable and visible
+ *     change_end(&c);                                   always, after any change_begin(): gives the turn back
  *
  * Between begin and commit nothing else changes the account, so what was read after change_begin() holds;
  * staging does not suspend, except where said. A staged change is seen by nobody, its owner included:
  * messages and mailboxes stay as they are until change_commit() returns. Commit is masked against
- * cancellation. Owner:  one fiber; embedded. The account stays open until change_end(). Bounds: a record is
- * at most CHANGE_SIZE_MAX bytes: -E2BIG. After an error of a staging call only change_end(), unless the call
- * says that nothing was staged. */
+ * cancellation.
+ * Owner:  one fiber; embedded. The account stays open until change_end().
+ * Bounds: a record is at most CHANGE_SIZE_MAX bytes: -E2BIG. After an error of a staging call only
+ *         change_end(), unless the call says that nothing was staged. */
 #pragma once
 #include "core/base.h"
 #include "core/mail/uid_set.h"

@@ -8,14 +8,18 @@
  *     change.h   the one way to change an account: staged, then durable, then visible
  *
  * Owner:  one shard; shard_self()->slot[SLOT_STORE]. Everything runs on fibers of that shard, except what is
- * marked "does not suspend", which may also run from the loop. Memory: the shard's heap, under its budget.
- * -ENOMEM: the caller answers UNAVAILABLE and tries nothing else. Errors: everywhere in storage -EBADMSG what
- * is on the disk is not what was written (I-8); it is not served. The store has logged and counted it. -EIO
- * the disk failed. After a commit: nothing of the change is there, and never will be. -EINPROGRESS  after a
- * commit: the disk failed, and whether the change is there is known only after the store was opened again.
- * Answer neither OK nor NO: end the session, or 451 without a claim. -ENOSPC       the disk is full: new mail
- * is refused, reading and expunging go on. -ENOMEM       over the memory budget. -ECANCELED    the fiber was
- * cancelled. -ESHUTDOWN    the store is closing. The format on disk: docs/storage-format.md. */
+ *         marked "does not suspend", which may also run from the loop.
+ * Memory: the shard's heap, under its budget. -ENOMEM: the caller answers UNAVAILABLE and tries nothing else.
+ * Errors: everywhere in storage
+ *             -EBADMSG      what is on the disk is not what was written (I-8). Not served; logged and counted
+ *             -EIO          the disk failed; after a commit: nothing of the change is there, nor ever will be
+ *             -EINPROGRESS  after a commit: the disk failed, and whether the change is there is known only when the
+ *                           store was opened again. Answer neither OK nor NO: end the session, or 451
+ *             -ENOSPC       the disk is full: new mail is refused, reading and expunging go on
+ *             -ENOMEM       over the memory budget
+ *             -ECANCELED    the fiber was cancelled
+ *             -ESHUTDOWN    the store is closing
+ * The format on disk: docs/storage-format.md. */
 #pragma once
 #include "core/base.h"
 #include "core/list.h"

@@ -1,7 +1,8 @@
 /* storage/stream.h -- the writing end of a commit stream: group commit. Whoever has records to make durable
  * queues a commit and waits; one fiber, the flusher, gathers all that are waiting into one batch and one
  * flush, while the next ones gather. What was not flushed is nowhere: see docs/storage-format.md for what
- * becomes of a failed flush. Owner:  one shard. */
+ * becomes of a failed flush.
+ * Owner:  one shard. */
 #pragma once
 #include "core/fiber.h"
 #include "core/io.h"

@@ -1,6 +1,8 @@
 /* storage/table.h -- where each account's log ends, and at which modification sequence: what a store keeps in
  * memory of accounts that are not loaded (40 bytes each), and what a checkpoint writes down. One table a
- * partition. Owner:  one shard. Errors: only adding can fail, with -ENOMEM. */
+ * partition.
+ * Owner:  one shard.
+ * Errors: only adding can fail, with -ENOMEM. */
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"

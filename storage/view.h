@@ -5,8 +5,9 @@
  *
  * Costs nothing when nobody expunged since E: a rank is a binary search in the living messages. Else the
  * tombstones that are still visible lie in a small sorted array, made once and shared by the views with the
- * same E. Owner:  one command; embedded. It keeps its meaning over suspensions, whatever is committed
- * meanwhile: tombstones that a view can see are not forgotten while it is open. The account must stay open.
+ * same E.
+ * Owner:  one command; embedded. It keeps its meaning over suspensions, whatever is committed meanwhile:
+ *         tombstones that a view can see are not forgotten while it is open. The account must stay open.
  * Memory: a message returned dies at the next suspension. */
 #pragma once
 #include "core/base.h"

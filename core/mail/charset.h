@@ -1,6 +1,7 @@
-/* core/mail/charset.h -- text of the common character sets into UTF-8, for searching (RFC 2047, RFC
- * 3501 6.4.4). UTF-8, US-ASCII, ISO-8859-1 and windows-1252 are known here; others come from a converter that
- * a role opens. Owner:  nobody; pure functions. */
+/* core/mail/charset.h -- text of the common character sets into UTF-8, for searching (RFC 2047, RFC 3501
+ * 6.4.4). UTF-8, US-ASCII, ISO-8859-1 and windows-1252 are known here; others come from a converter that a
+ * role opens.
+ * Owner:  nobody; pure functions. */
 #pragma once
 #include "core/base.h"
 

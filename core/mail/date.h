@@ -1,6 +1,7 @@
 /* core/mail/date.h -- the dates of mail: RFC 5322 3.3 and 4.3 (read tolerantly), IMAP's `date` and
  * `date-time` (RFC 3501 9), and the calendar under them (proleptic Gregorian), without the C library's time
- * functions. Owner:  nobody; pure functions. */
+ * functions.
+ * Owner:  nobody; pure functions. */
 #pragma once
 #include "core/base.h"
 #include "core/writer.h"

@@ -34,7 +34,7 @@ static const struct {
     [FIELD_MIME_VERSION] = {{"MIME-Version", 12}, 0},
 };
 
-/* ---- Bytes that grow ---- */
+/* ---- Bytes that grow ----------------------------------------------------------------------------------- */
 
 void growing_init(struct growing *g, struct heap *heap, uint32_t size_max)
 {
@@ -97,7 +97,7 @@ static bool put_text(struct growing *g, struct slice text)
     return put_varint(g, (uint32_t)text.size + TEXT_TAG_FIRST) && growing_put(g, text.data, text.size);
 }
 
-/* ---- Kept fields ---- */
+/* ---- Kept fields --------------------------------------------------------------------------------------- */
 
 #define RUN_HEAD_SIZE 8 /* u32 size, u32 offset of the next run + 1. */
 
@@ -164,7 +164,7 @@ static bool write_kept(const struct mime_header *h, enum mime_field field, struc
     return true;
 }
 
-/* ---- Values ---- */
+/* ---- Values -------------------------------------------------------------------------------------------- */
 
 static struct slice trim(struct slice s)
 {
@@ -379,7 +379,7 @@ static void finish_field(struct mime_header *h)
     h->value.size = 0;
 }
 
-/* ---- Lines ---- */
+/* ---- Lines --------------------------------------------------------------------------------------------- */
 
 static enum mime_field find_field(const struct mime_header *h)
 {
@@ -450,7 +450,7 @@ void mime_header_end(struct mime_header *h)
     finish_field(h);
 }
 
-/* ---- Into the blob ---- */
+/* ---- Into the blob ------------------------------------------------------------------------------------- */
 
 bool mime_header_write_texts(const struct mime_header *h, struct growing *out, bool empty)
 {

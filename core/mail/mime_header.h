@@ -1,8 +1,9 @@
 /* core/mail/mime_header.h -- one header on its way through the MIME parser: keeps what the structure blob
- * wants of it, already in the blob's form (core/mail/structure_format.h). Owner:  a struct mime_parser;
- * embedded. Bounds: what is kept of one header has limits of its own per field, MIME_HEADER_KEPT_MAX in all.
- * A field that comes twice counts once, the first time; address lists are joined, as if by commas, so that
- * nobody can show one From to a filter and another to the reader. */
+ * wants of it, already in the blob's form (core/mail/structure_format.h).
+ * Owner:  a struct mime_parser; embedded.
+ * Bounds: what is kept of one header has limits of its own per field, MIME_HEADER_KEPT_MAX in all. A field
+ *         that comes twice counts once, the first time; address lists are joined, as if by commas, so that
+ *         nobody can show one From to a filter and another to the reader. */
 #pragma once
 #include "core/heap.h"
 #include "core/mail/date.h"

@@ -1,8 +1,9 @@
 /* core/mail/mime_value.h -- the values of Content-Type and Content-Disposition (RFC 2045 5.1, RFC 2183),
  * pieces of long parameters put together (RFC 2231 3) but nothing decoded: IMAP shows parameters as they were
- * written. Owner:  the parser of one header; embedded (4 KiB: not on a fiber's stack). Memory: texts live in
- * the caller's arena, about three times the value. Bounds: MIME_PARAM_COUNT_MAX parameters; the rest of the
- * value is ignored. */
+ * written.
+ * Owner:  the parser of one header; embedded (4 KiB: not on a fiber's stack).
+ * Memory: texts live in the caller's arena, about three times the value.
+ * Bounds: MIME_PARAM_COUNT_MAX parameters; the rest of the value is ignored. */
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"

@@ -1,8 +1,8 @@
 /* core/mail/search_text.h -- does a text contain a string, letters' case apart (RFC 3501 6.4.4)? The text
  * comes in chunks of any size, and a match may lie across them. Both are UTF-8; ASCII and Latin 1 letters are
- * folded, all other bytes are compared as they are. Owner:  one search of one text; embedded in a heap record
- * (3 KiB: not on a fiber's stack). Bounds: linear in needle and text (Knuth, Morris, Pratt), whatever they
- * are. */
+ * folded, all other bytes are compared as they are.
+ * Owner:  one search of one text; embedded in a heap record (3 KiB: not on a fiber's stack).
+ * Bounds: linear in needle and text (Knuth, Morris, Pratt), whatever they are. */
 #pragma once
 #include "core/base.h"
 

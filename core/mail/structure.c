@@ -7,7 +7,7 @@
 
 _Static_assert(SECTION_DEPTH_MAX >= MIME_DEPTH_MAX, "every part has a section");
 
-/* ---- Reading ---- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 struct part_record {
     uint32_t header_offset, header_size, body_size, body_lines, texts, envelope, end;
@@ -149,7 +149,7 @@ static void skip_envelope(struct text_reader *r)
         skip_list(r, 3);
 }
 
-/* ---- Checking ---- */
+/* ---- Checking ------------------------------------------------------------------------------------------ */
 
 static bool part_fits(const struct structure *s, uint32_t index, const struct part_record *p,
                       uint32_t parent_end)
@@ -288,7 +288,7 @@ bool structure_envelope_text(const struct structure *s, enum envelope_text field
     return true;
 }
 
-/* ---- Sections ---- */
+/* ---- Sections ------------------------------------------------------------------------------------------ */
 
 /* The number at the beginning, and the dot behind it. */
 static bool take_section_number(struct slice *text, struct section *section)
@@ -440,7 +440,7 @@ void structure_part(const struct structure *s, uint32_t index, struct structure_
     }
 }
 
-/* ---- Writing ---- */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 void imap_string_write(struct writer *w, struct slice text)
 {

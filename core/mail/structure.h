@@ -1,9 +1,9 @@
 /* core/mail/structure.h -- reads the structure blob that core/mail/mime.h leaves: envelope, body structure,
- * and where in the message a section is (RFC 3501 6.4.5, 7.4.2). Owner:  nobody; borrows the blob. Errors:
- * structure_open() checks the whole blob; after that nothing fails. A blob with any bytes whatever gives
- *         -EBADMSG or a structure that is safe to use: every walk ends, nothing is read outside the blob.
- * Whether it is the blob that was written is the store's checksum's business. Format: see structure_format.h.
- */
+ * and where in the message a section is (RFC 3501 6.4.5, 7.4.2).
+ * Owner:  nobody; borrows the blob. Errors: structure_open() checks the whole blob; after that nothing fails.
+ *         A blob with any bytes whatever gives -EBADMSG or a structure that is safe to use: every walk ends,
+ *         nothing is read outside the blob. Whether it is the blob that was written is the store's checksum's
+ *         business. Format: see structure_format.h. */
 #pragma once
 #include "core/base.h"
 #include "core/mail/date.h"

@@ -1,7 +1,8 @@
 /* core/mail/token.h -- the lexical pieces that header fields are made of (RFC 5322 3.2, RFC 2045 5.1): blanks
  * and nested comments, atoms, quoted strings. Tolerant: 8-bit bytes are letters, folded and unfolded text are
- * alike. Owner:  the parser of one field value; embedded. Bounds: linear, no recursion; an unclosed comment
- * or quote ends at the end of the value. */
+ * alike.
+ * Owner:  the parser of one field value; embedded.
+ * Bounds: linear, no recursion; an unclosed comment or quote ends at the end of the value. */
 #pragma once
 #include "core/base.h"
 

@@ -1,6 +1,7 @@
 /* core/mail/transfer.h -- quoted-printable and base64 (RFC 2045 6.7, 6.8) decoded as a stream: chunks of any
  * size give the same bytes. Tolerant: what can't be decoded is passed on (quoted-printable) or skipped
- * (base64). Owner:  one reader of one part; embedded. */
+ * (base64).
+ * Owner:  one reader of one part; embedded. */
 #pragma once
 #include "core/base.h"
 

@@ -1,6 +1,7 @@
 /* core/mail/uid_set.h -- a set of 32-bit numbers (UIDs or sequence numbers) as sorted, disjoint ranges that
- * do not touch (RFC 3501 9, `sequence-set`; RFC 4315 `uid-set`). Owner:  one command; embedded. Memory: one
- * array from `heap`, at most `range_count_max` ranges. Zero is in no set. */
+ * do not touch (RFC 3501 9, `sequence-set`; RFC 4315 `uid-set`).
+ * Owner:  one command; embedded.
+ * Memory: one array from `heap`, at most `range_count_max` ranges. Zero is in no set. */
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"

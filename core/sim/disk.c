@@ -63,7 +63,7 @@ static void *must(void *p)
     return p;
 }
 
-/* ---- Inodes and names --------------------------------------------------------------------------------- */
+/* ---- Inodes and names ---------------------------------------------------------------------------------- */
 
 static struct sim_inode *inode_new(struct sim_disk *d, bool is_dir)
 {
@@ -241,7 +241,7 @@ static int lookup_dir(struct sim_disk *d, const char *path, struct sim_inode **d
     return rc;
 }
 
-/* ---- The journal of names ----------------------------------------------------------------------------- */
+/* ---- The journal of names ------------------------------------------------------------------------------ */
 
 static void change_free(struct sim_disk *d, struct change *c)
 {
@@ -414,7 +414,7 @@ int sim_disk_list(struct sim_disk *d, const char *path, void (*each)(void *arg, 
     return 0;
 }
 
-/* ---- Bytes -------------------------------------------------------------------------------------------- */
+/* ---- Bytes --------------------------------------------------------------------------------------------- */
 
 static struct page *page_at(const struct sim_inode *i, uint64_t index)
 {
@@ -547,7 +547,7 @@ int sim_disk_allocate(struct sim_disk *d, struct sim_inode *i, uint64_t offset, 
     return rc;
 }
 
-/* ---- Durability --------------------------------------------------------------------------------------- */
+/* ---- Durability ---------------------------------------------------------------------------------------- */
 
 static void sector_persist(struct sim_disk *d, struct page *p, unsigned s, const uint8_t *data)
 {
@@ -655,7 +655,7 @@ void sim_stage_crash(struct sim_disk *d, struct sim_stage *s)
     stage_free(d, s);
 }
 
-/* ---- Crash -------------------------------------------------------------------------------------------- */
+/* ---- Crash --------------------------------------------------------------------------------------------- */
 
 enum keep { KEEP_NONE, KEEP_ALL, KEEP_PREFIX, KEEP_ANY, KEEP_COUNT };
 
@@ -845,7 +845,7 @@ void sim_disk_power_failure(struct sim_disk *d, struct sim_disk_loss *loss_out)
     }
 }
 
-/* ---- Rot ---------------------------------------------------------------------------------------------- */
+/* ---- Rot ----------------------------------------------------------------------------------------------- */
 
 struct place {
     struct page *page;
@@ -900,7 +900,7 @@ bool sim_disk_rot(struct sim_disk *d, const char *directory, uint64_t min_age_ns
     return true;
 }
 
-/* ---- Life --------------------------------------------------------------------------------------------- */
+/* ---- Life ---------------------------------------------------------------------------------------------- */
 
 void sim_disk_init(struct sim_disk *d, struct sim_random *random, const uint64_t *now_ns)
 {

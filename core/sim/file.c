@@ -53,7 +53,7 @@ struct lock {
     uint64_t inode;
 };
 
-/* ---- Faults ------------------------------------------------------------------------------------------- */
+/* ---- Faults -------------------------------------------------------------------------------------------- */
 
 static bool error_strikes(struct sim_node *n, enum sim_fault fault)
 {
@@ -76,7 +76,7 @@ static int check_full(struct sim_node *n, int rc)
     return rc;
 }
 
-/* ---- What a call does --------------------------------------------------------------------------------- */
+/* ---- What a call does ---------------------------------------------------------------------------------- */
 
 static uint64_t duration_ns(struct sim_node *n, enum kind kind)
 {
@@ -279,7 +279,7 @@ static void call_crash(struct call *c)
     (void)rc; /* Nobody is left to be told. */
 }
 
-/* ---- The door ----------------------------------------------------------------------------------------- */
+/* ---- The door ------------------------------------------------------------------------------------------ */
 
 static struct sim_open_file *file_of(struct file f)
 {
@@ -458,7 +458,7 @@ int dir_lock(const char *path)
     return 0;
 }
 
-/* ---- Lives -------------------------------------------------------------------------------------------- */
+/* ---- Lives --------------------------------------------------------------------------------------------- */
 
 void sim_file_shard_init(struct shard_private *p)
 {

@@ -1050,8 +1050,12 @@ void sim_net_fini(struct sim_world *w)
 
 /* ---- Faults ------------------------------------------------------------------------------------------- */
 
-/* Between two nodes, both ends alive. */
-static struct connection *connection_any(struct sim_world *w)
+static bool connection_lives(const struct connection *c)
+{
+    return c->ends[0].node != c->ends[1].node && !c->ends[0].gone && !c->ends[1].gone && !c->black_hole;
+}
+
+static struct connection *connection_find(struct sim_world *w, uint64_t number)
 {
     struct connection *found = NULL;
     uint64_t seen = 0;
@@ -1060,16 +1064,19 @@ static struct connection *connection_any(struct sim_world *w)
     {
         struct connection *c = CONTAINER_OF(l, struct connection, link);
 
-        if (c->ends[0].node != c->ends[1].node && !c->ends[0].gone && !c->ends[1].gone && !c->black_hole &&
-            sim_random_one_in(&w->nemesis_random, ++seen))
+        if (!connection_lives(c))
+            continue;
+        if (c->number == number)
+            return c;
+        if (sim_random_one_in(&w->nemesis_random, ++seen))
             found = c;
     }
     return found;
 }
 
-bool sim_reset_any(struct sim_world *w)
+bool sim_reset(struct sim_world *w, uint64_t connection)
 {
-    struct connection *c = connection_any(w);
+    struct connection *c = connection_find(w, connection);
 
     if (c == NULL)
         return false;
@@ -1079,9 +1086,9 @@ bool sim_reset_any(struct sim_world *w)
     return true;
 }
 
-bool sim_half_open_any(struct sim_world *w)
+bool sim_half_open(struct sim_world *w, uint64_t connection)
 {
-    struct connection *c = connection_any(w);
+    struct connection *c = connection_find(w, connection);
 
     if (c == NULL)
         return false;

@@ -13,7 +13,7 @@
 #define CLOCK_OFFSET_NS  (24 * 3600 * SIM_S)
 #define WALL_SKEW_MS     2000
 
-/* ---- Turns -------------------------------------------------------------------------------------------- */
+/* ---- Turns --------------------------------------------------------------------------------------------- */
 
 static void start_run(void *arg)
 {
@@ -98,7 +98,7 @@ void sim_shard_done(struct shard_private *p, struct sim_done *d)
     sim_shard_wake(p);
 }
 
-/* ---- Messages ----------------------------------------------------------------------------------------- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 struct message {
     struct list link;
@@ -132,7 +132,7 @@ void door_shard_send(struct shard *to, struct shard_message *message)
     sim_event_set(&m->event, p->message_ns[to->index]);
 }
 
-/* ---- Helper threads ----------------------------------------------------------------------------------- */
+/* ---- Helper threads ------------------------------------------------------------------------------------ */
 
 struct helper_work { /* On the stack of the fiber that waits. */
     struct list link;
@@ -186,7 +186,7 @@ int helper_call(void (*fn)(void *arg), void *arg)
     return fiber_suspend_operation(NULL, NULL);
 }
 
-/* ---- Time and randomness ------------------------------------------------------------------------------ */
+/* ---- Time and randomness ------------------------------------------------------------------------------- */
 
 static struct sim_node *node_self(void)
 {
@@ -235,7 +235,7 @@ void random_bytes(void *data, size_t size)
     }
 }
 
-/* ---- Birth -------------------------------------------------------------------------------------------- */
+/* ---- Birth --------------------------------------------------------------------------------------------- */
 
 static void end_fire(struct sim_event *e)
 {
@@ -347,7 +347,7 @@ void sim_node_start(struct sim_node *n)
         sim_net_node_returned(n);
 }
 
-/* ---- Death -------------------------------------------------------------------------------------------- */
+/* ---- Death --------------------------------------------------------------------------------------------- */
 
 static void shard_end(struct sim_node *n, unsigned index, bool silent)
 {
@@ -441,7 +441,7 @@ void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns)
     sim_event_after(&n->restart, delay_ns);
 }
 
-/* ---- Questions ---------------------------------------------------------------------------------------- */
+/* ---- Questions ----------------------------------------------------------------------------------------- */
 
 struct sim_node *sim_node_of(const struct shard *s)
 {

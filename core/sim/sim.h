@@ -149,9 +149,6 @@ unsigned sim_node_lives(const struct sim_node *n);
 void sim_partition(struct sim_node *a, struct sim_node *b, bool both);
 void sim_heal(struct sim_node *a, struct sim_node *b);
 void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor); /* 1: as it was. */
-/* Of the connections between different nodes, one by chance. False: there is none. */
-bool sim_reset_any(struct sim_world *w);
-bool sim_half_open_any(struct sim_world *w);
 /* The next `count` reads, writes or flushes of the node fail. SIM_READ_ERROR, SIM_WRITE_ERROR,
  * SIM_FLUSH_ERROR. */
 void sim_disk_errors(struct sim_node *n, enum sim_fault fault, unsigned count);

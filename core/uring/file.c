@@ -89,8 +89,7 @@ static int data_fd(void)
     return door_self()->process->data_fd;
 }
 
-/* ---- Files -----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 int file_open(const char *path, int flags, mode_t mode, struct file *file_out)
 {
@@ -321,8 +320,7 @@ int file_allocate(struct file f, uint64_t offset, uint64_t size)
     return file_finish(sqe);
 }
 
-/* ---- Names -----------------------------------------------------------------------------------------------
- */
+/* ---- Names --------------------------------------------------------------------------------------------- */
 
 int file_rename(const char *from, const char *to)
 {

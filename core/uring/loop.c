@@ -15,8 +15,7 @@
 #define REAP_BATCH       64
 #define REAP_ROUNDS_MAX  64 /* Of one ring in one turn. */
 
-/* ---- Wakes from outside ----------------------------------------------------------------------------------
- */
+/* ---- Wakes from outside -------------------------------------------------------------------------------- */
 
 static void event_arm(struct shard_private *p)
 {
@@ -76,8 +75,7 @@ static void inbox_collect(struct shard_private *p)
     }
 }
 
-/* ---- Completions -----------------------------------------------------------------------------------------
- */
+/* ---- Completions --------------------------------------------------------------------------------------- */
 
 static void table_poll_arm(struct shard_private *p, struct ring *r)
 {
@@ -162,8 +160,7 @@ static void reap_all(struct shard_private *p)
         reap(p, p->rings[p->ready[--p->ready_count]]);
 }
 
-/* ---- Submitting and waiting ------------------------------------------------------------------------------
- */
+/* ---- Submitting and waiting ---------------------------------------------------------------------------- */
 
 static bool kernel_has_work(struct ring *r)
 {
@@ -275,8 +272,7 @@ void door_run(struct shard *s)
     }
 }
 
-/* ---- Beginning and end -----------------------------------------------------------------------------------
- */
+/* ---- Beginning and end --------------------------------------------------------------------------------- */
 
 static void pin_kernel_workers(struct ring *r, int cpu)
 {

@@ -59,8 +59,7 @@ static void poke(struct running_node *run)
         ASSERT(errno == EAGAIN);
 }
 
-/* ---- On the shards ---------------------------------------------------------------------------------------
- */
+/* ---- On the shards ------------------------------------------------------------------------------------- */
 
 static void report(struct running_node *run, unsigned *count, int rc, bool in_start)
 {
@@ -166,8 +165,7 @@ static void *shard_main(void *arg)
     return NULL;
 }
 
-/* ---- On the first thread ---------------------------------------------------------------------------------
- */
+/* ---- On the first thread ------------------------------------------------------------------------------- */
 
 static void command_all(struct running_node *run, unsigned bits)
 {
@@ -436,8 +434,7 @@ void node_reload(struct node *node)
     poke(run);
 }
 
-/* ---- The kernel ------------------------------------------------------------------------------------------
- */
+/* ---- The kernel ---------------------------------------------------------------------------------------- */
 
 static int io_uring_disabled(void)
 {

@@ -22,8 +22,7 @@ struct send {
 
 static const int on = 1;
 
-/* ---- Addresses -------------------------------------------------------------------------------------------
- */
+/* ---- Addresses ----------------------------------------------------------------------------------------- */
 
 static socklen_t to_sockaddr(const struct net_addr *a, char space[32])
 {
@@ -56,8 +55,7 @@ static void from_sockaddr(const char space[32], struct net_addr *a)
         memcpy(a->ip, &v4.sin_addr, 4);
 }
 
-/* ---- Beginning and ending operations ---------------------------------------------------------------------
- */
+/* ---- Beginning and ending operations ------------------------------------------------------------------- */
 
 static void submit_ignored(struct io_uring_sqe *sqe)
 {
@@ -122,8 +120,7 @@ void io_cancel(struct io_op *op)
     submit_ignored(sqe);
 }
 
-/* ---- Listening and accepting -----------------------------------------------------------------------------
- */
+/* ---- Listening and accepting --------------------------------------------------------------------------- */
 
 int io_listen(const struct net_addr *addr, struct sock *listener_out)
 {
@@ -272,8 +269,7 @@ static void connect_completed(struct shard_private *p, struct io_connect *c, str
     finish(p, &c->op, res);
 }
 
-/* ---- Receiving -------------------------------------------------------------------------------------------
- */
+/* ---- Receiving ----------------------------------------------------------------------------------------- */
 
 void io_poll(struct sock s, struct io_op *op)
 {
@@ -358,8 +354,7 @@ static void recv_completed(struct shard_private *p, struct io_op *op, struct op 
     finish(p, op, res);
 }
 
-/* ---- Sending ---------------------------------------------------------------------------------------------
- */
+/* ---- Sending ------------------------------------------------------------------------------------------- */
 
 static void send_piece(struct shard_private *p, struct io_uring_sqe *sqe, uint32_t slot, struct slice piece,
                        uint32_t index)
@@ -468,8 +463,7 @@ static void sendv_completed(struct shard_private *p, struct io_op *op, struct op
     finish(p, op, res);
 }
 
-/* ---- The end ---------------------------------------------------------------------------------------------
- */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void cancel_all(struct shard_private *p, struct ring *r, int fd, unsigned flags)
 {

@@ -126,8 +126,7 @@ static inline struct shard_private *door_self(void)
     return s->private;
 }
 
-/* ---- loop.c: a door's life -------------------------------------------------------------------------------
- */
+/* ---- loop.c: a door's life ----------------------------------------------------------------------------- */
 
 /* On the thread that will run it. `cpu` >= 0 pins the kernel's workers. 0 or -errno. */
 MUST_CHECK int door_init(struct shard *s, struct process *process, int cpu);
@@ -142,8 +141,7 @@ void door_command(struct shard *s, unsigned bits);
 /* node.c's. False: leave the loop. */
 bool node_on_command(struct shard *s, unsigned bits);
 
-/* ---- ring.c ----------------------------------------------------------------------------------------------
- */
+/* ---- ring.c -------------------------------------------------------------------------------------------- */
 
 MUST_CHECK int ring_create(struct shard_private *p, bool main);
 void ring_close(struct ring *r);
@@ -163,8 +161,7 @@ static inline uint64_t user_data_special(unsigned what, unsigned ring)
     return what | (uint64_t)ring << 8;
 }
 
-/* ---- op.c ------------------------------------------------------------------------------------------------
- */
+/* ---- op.c ---------------------------------------------------------------------------------------------- */
 
 /* An index, with the ring, slot and kind filled in. */
 uint32_t op_new(struct op_table *t, void *owner, enum op_kind kind, uint16_t ring, uint32_t slot);
@@ -175,14 +172,12 @@ static inline uint64_t op_user_data(const struct op *o, uint32_t index)
     return (uint64_t)o->generation << 32 | index;
 }
 
-/* ---- socket.c, file.c: what completions do ----------------------------------------------------------------
- */
+/* ---- socket.c, file.c: what completions do ------------------------------------------------------------- */
 
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
 void file_completed(struct shard_private *p, uint32_t index, int32_t res);
 
-/* ---- buffers.c -------------------------------------------------------------------------------------------
- */
+/* ---- buffers.c ----------------------------------------------------------------------------------------- */
 
 MUST_CHECK int buffers_init(struct shard_private *p);
 void buffers_fini(struct shard_private *p);
@@ -195,8 +190,7 @@ static inline char *buffer_at(struct shard_private *p, uint16_t id)
     return p->buffers + (size_t)id * RECV_BUFFER_SIZE;
 }
 
-/* ---- helper.c --------------------------------------------------------------------------------------------
- */
+/* ---- helper.c ------------------------------------------------------------------------------------------ */
 
 /* Threads inherit the caller's CPU affinity. NULL: not possible; errno. */
 struct helper_pool *helper_pool_new(unsigned thread_count);

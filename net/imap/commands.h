@@ -1,6 +1,7 @@
 /* net/imap/commands.h -- the one table of IMAP commands: what the proxy must know of a command before it lets
  * it through, and what the backend must know before it executes it. A command that is not in the table is
- * unknown to the backend (BAD) and opaque to the proxy. Memory: constant data. */
+ * unknown to the backend (BAD) and opaque to the proxy.
+ * Memory: constant data. */
 #pragma once
 #include "core/base.h"
 

@@ -9,8 +9,7 @@ int imap_set_resolve(const struct imap_set *set, uint32_t star, struct uid_set *
     return uid_set_parse(numbers_out, set->text, star);
 }
 
-/* ---- Small arguments -------------------------------------------------------------------------------------
- */
+/* ---- Small arguments ----------------------------------------------------------------------------------- */
 
 static bool args_none(struct lexer *lx, struct imap_parsed *p)
 {
@@ -148,8 +147,7 @@ static bool args_compress(struct lexer *lx, struct imap_parsed *p)
     return lexer_space(lx) && lexer_atom(lx, &p->compress);
 }
 
-/* ---- Commands --------------------------------------------------------------------------------------------
- */
+/* ---- Commands ------------------------------------------------------------------------------------------ */
 
 typedef bool parse_args(struct lexer *lx, struct imap_parsed *p);
 

@@ -4,9 +4,9 @@
  *
  * Owner:  whoever executes the command.
  * Memory: everything is in the caller's arena, or points into `text`, which must outlive the result. Nothing
- * is larger than a small multiple of the text, so the framer's limits bound the memory too. Bounds: the
- * limits below; no recursion. SEARCH's NOT and chains of OR cost no depth, parentheses do. Errors: the
- * client's, as data: struct imap_parse_error becomes one tagged NO or BAD.
+ *         is larger than a small multiple of the text, so the framer's limits bound the memory too.
+ * Bounds: the limits below; no recursion. SEARCH's NOT and chains of OR cost no depth, parentheses do.
+ * Errors: the client's, as data: struct imap_parse_error becomes one tagged NO or BAD.
  *
  * Text that clients chose is handed over as bytes: strings are unescaped, and never hold NUL, CR or LF unless
  * they came as literals (which never hold NUL but in literal8). Mailbox names are UTF-8, INBOX in upper case.
@@ -31,8 +31,7 @@
 #define IMAP_ID_NAME_SIZE_MAX   30
 #define IMAP_ID_VALUE_SIZE_MAX  1024
 
-/* ---- Sets of messages ------------------------------------------------------------------------------------
- */
+/* ---- Sets of messages ---------------------------------------------------------------------------------- */
 
 /* Which numbers `*` stands for is known when the command is executed, so a set stays text till then. */
 struct imap_set {
@@ -43,8 +42,7 @@ struct imap_set {
 /* The numbers of a set that is not `$`. `star`: as in uid_set_parse(), and so are the errors. */
 MUST_CHECK int imap_set_resolve(const struct imap_set *set, uint32_t star, struct uid_set *numbers_out);
 
-/* ---- Arguments -------------------------------------------------------------------------------------------
- */
+/* ---- Arguments ----------------------------------------------------------------------------------------- */
 
 struct imap_flags {  /* Duplicates are gone. */
     uint32_t system; /* enum mail_flag, storable ones: \Recent is refused. */
@@ -275,8 +273,7 @@ struct imap_append { /* APPEND, and REPLACE (RFC 8508): up to the first message'
     struct imap_append_message message;
 };
 
-/* ---- Commands --------------------------------------------------------------------------------------------
- */
+/* ---- Commands ------------------------------------------------------------------------------------------ */
 
 struct imap_parsed {
     struct slice tag;                   /* Empty: could not be read. Written on errors too. */

@@ -1,7 +1,9 @@
 /* net/imap/lexer.h -- the words of IMAP's grammar, read from one framed command (RFC 3501, 9). Private to
- * net/imap. Owner:  one imap_parse(), on its stack. Memory: slices point into the command, or into the arena
- * where a quoted string had escapes. Errors: each function is true when it read what its name says; else the
- * first one to fail has written the error, and the position is of no more use. */
+ * net/imap.
+ * Owner:  one imap_parse(), on its stack.
+ * Memory: slices point into the command, or into the arena where a quoted string had escapes.
+ * Errors: each function is true when it read what its name says; else the first one to fail has written the
+ *         error, and the position is of no more use. */
 #pragma once
 #include "net/imap/grammar.h"
 

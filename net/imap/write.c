@@ -1,8 +1,7 @@
 #include "net/imap/write.h"
 #include "net/imap/chars.h"
 
-/* ---- Lines -----------------------------------------------------------------------------------------------
- */
+/* ---- Lines --------------------------------------------------------------------------------------------- */
 
 void imap_write_crlf(struct writer *w)
 {
@@ -109,8 +108,7 @@ void imap_write_number(struct writer *w, uint32_t number, const char *word)
     imap_write_crlf(w);
 }
 
-/* ---- Tokens ----------------------------------------------------------------------------------------------
- */
+/* ---- Tokens -------------------------------------------------------------------------------------------- */
 
 void imap_write_string(struct writer *w, struct slice s)
 {
@@ -209,8 +207,7 @@ void imap_write_date(struct writer *w, struct mail_date date)
     writer_char(w, '"');
 }
 
-/* ---- Flags -----------------------------------------------------------------------------------------------
- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 #define DECIMAL_SIZE_MAX 20 /* Of 64 bits. */
 
@@ -342,8 +339,7 @@ void imap_write_mailbox_flags(struct writer *w, const struct imap_keywords *name
     imap_write_crlf(w);
 }
 
-/* ---- FETCH, SEARCH, LIST, STATUS -------------------------------------------------------------------------
- */
+/* ---- FETCH, SEARCH, LIST, STATUS ----------------------------------------------------------------------- */
 
 void imap_write_fetch_begin(struct writer *w, uint32_t seq)
 {

@@ -1,13 +1,14 @@
 /* net/imap/write.h -- IMAP responses, written into a struct writer (RFC 3501, 7 and 9; RFC 4315, 4731, 6154,
- * 7162). Owner:  none; functions without state. Memory: copies into the writer's windows; a response of any
- * size needs one window at a time. Errors: none. Whatever bytes a string holds, what is written is one
- * well-formed token: nothing that a user chose can end a line or begin a response. */
+ * 7162).
+ * Owner:  none; functions without state.
+ * Memory: copies into the writer's windows; a response of any size needs one window at a time.
+ * Errors: none. Whatever bytes a string holds, what is written is one well-formed token: nothing that a user
+ *         chose can end a line or begin a response. */
 #pragma once
 #include "core/writer.h"
 #include "net/imap/grammar.h"
 
-/* ---- Lines -----------------------------------------------------------------------------------------------
- */
+/* ---- Lines --------------------------------------------------------------------------------------------- */
 
 enum imap_status_word {
     IMAP_OK,
@@ -36,8 +37,7 @@ void imap_write_continue(struct writer *w, struct slice text);
 void imap_write_number(struct writer *w, uint32_t number, const char *word);
 void imap_write_crlf(struct writer *w);
 
-/* ---- Tokens ----------------------------------------------------------------------------------------------
- */
+/* ---- Tokens -------------------------------------------------------------------------------------------- */
 
 /* Quoted where that is possible, else a literal. NUL becomes 0x80 (a literal must not hold it). */
 void imap_write_string(struct writer *w, struct slice s);
@@ -53,8 +53,7 @@ void imap_write_mailbox(struct writer *w, struct slice name, bool utf8);
 /* `"17-Jul-1996 02:44:25 -0700"`, quotes included. */
 void imap_write_date(struct writer *w, struct mail_date date);
 
-/* ---- Flags -----------------------------------------------------------------------------------------------
- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 /* Names of a mailbox's keywords: bit i of a message's keywords is names[i]. */
 struct imap_keywords {
@@ -82,8 +81,7 @@ struct imap_flag_line {
 void imap_write_flag_line(struct writer *w, const struct imap_flag_line *line,
                           const struct imap_keywords *names);
 
-/* ---- FETCH, SEARCH, LIST, STATUS -------------------------------------------------------------------------
- */
+/* ---- FETCH, SEARCH, LIST, STATUS ----------------------------------------------------------------------- */
 
 /* `* seq FETCH (`; the caller writes the items and `)` CRLF. */
 void imap_write_fetch_begin(struct writer *w, uint32_t seq);

@@ -5,18 +5,18 @@
  * LINK_WINDOW bytes a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no
  * credit.
  *
- *   opener                                    server
+ * opener server
  *     OPEN  head + data (flag LAST: all there) ->
  *     DATA ...                     (flag LAST) ->
  *                                             <- DATA ... (flag HOLD: not to be shown before END)
  *                                             <- END   data + trailer
- *   RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already
- * under way. An id is used again only after END or RESET came from the server.
+ * RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already under
+ * way. An id is used again only after END or RESET came from the server.
  *
  * Here: links in memory, between shards of one process, by shard_send(). The frame is written once, by its
- * sender, and read in place; releasing it sends it home, and that is the credit. Owner:  everything belongs
- * to the shard that it lives on; callbacks run from its loop, never inside a call. Memory: a frame received
- * belongs to the callback's owner until link_frame_release(). */
+ * sender, and read in place; releasing it sends it home, and that is the credit.
+ * Owner:  everything belongs to the shard that it lives on; callbacks run from its loop, never inside a call.
+ * Memory: a frame received belongs to the callback's owner until link_frame_release(). */
 #pragma once
 #include "core/heap.h"
 #include "core/list.h"
@@ -46,7 +46,8 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
 #define LINK_HOLD                                                                                            \
     2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
 
-struct link_header { /* What a frame says of itself; LINK_HEADER_SIZE bytes of every frame are reserved for it. */
+struct
+    link_header { /* What a frame says of itself; LINK_HEADER_SIZE bytes of every frame are reserved for it. */
     uint32_t stream;
     uint32_t credit;       /* CREDIT: bytes granted. */
     uint16_t size;         /* Of the payload, trailer included. */

@@ -1,6 +1,7 @@
 /* roles/backend/fetch.h -- the cursor of a FETCH: which message, which of its sections, which byte. With it
  * the answer goes on where it stopped for want of credit, on whatever backend core has the account then; the
- * bytes of a section never change. Owner: one command; in its arena. */
+ * bytes of a section never change.
+ * Owner:  one command; in its arena. */
 #pragma once
 #include "roles/backend/command.h"
 

@@ -1,5 +1,6 @@
-/* roles/backend/header_fields.h -- what HEADER.FIELDS and HEADER.FIELDS.NOT leave of a header (RFC
- * 3501 6.4.5). Owner: nobody; a pure function. */
+/* roles/backend/header_fields.h -- what HEADER.FIELDS and HEADER.FIELDS.NOT leave of a header (RFC 3501
+ * 6.4.5).
+ * Owner:  nobody; a pure function. */
 #pragma once
 #include "core/base.h"
 

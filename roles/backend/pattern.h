@@ -1,7 +1,8 @@
 /* roles/backend/pattern.h -- mailbox names against LIST's wildcards (RFC 3501 6.3.8): `*` is any text, `%`
  * any text without a hierarchy separator. A set of positions in the pattern is moved over the name, a machine
- * word at a time, so that no pattern costs more than name size x pattern size / 64 steps. Owner:  one
- * command. Memory: the command's arena. */
+ * word at a time, so that no pattern costs more than name size x pattern size / 64 steps.
+ * Owner:  one command.
+ * Memory: the command's arena. */
 #pragma once
 #include "core/heap.h"
 

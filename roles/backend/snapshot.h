@@ -1,5 +1,6 @@
 /* roles/backend/snapshot.h -- what a token means: opens the account, the mailbox and the snapshot that it
- * names, and moves them to now. Owner: one command; on its fiber. */
+ * names, and moves them to now.
+ * Owner:  one command; on its fiber. */
 #pragma once
 #include "roles/backend/command.h"
 

@@ -1,8 +1,10 @@
 /* roles/director/login_cache.h -- passwords that were right a short while ago, as keyed MACs: a login that is
  * in it needs no hash. The MAC covers user, the user's entry and password, so one user's password never opens
  * another's mail, and a changed entry is another MAC. Only right passwords are put in; a wrong one changes
- * nothing. Owner:  one shard. Memory: one block of the shard's heap, wiped at the end. Bounds: `size` logins;
- * sets of LOGIN_CACHE_WAYS, the one that ends soonest gives way. */
+ * nothing.
+ * Owner:  one shard.
+ * Memory: one block of the shard's heap, wiped at the end.
+ * Bounds: `size` logins; sets of LOGIN_CACHE_WAYS, the one that ends soonest gives way. */
 #pragma once
 #include "core/heap.h"
 #include "roles/director/digest.h"

@@ -92,7 +92,7 @@ struct passdb {
     uint8_t key[DIGEST_SIZE]; /* Without a file. */
 };
 
-/* ---- The loader --------------------------------------------------------------------------------------- */
+/* ---- The loader ---------------------------------------------------------------------------------------- */
 
 static void offer_send(struct loader *l, struct offer *o);
 
@@ -371,7 +371,7 @@ static void request_send(struct passdb *p, enum request_kind kind)
     shard_send(p->shard->node->shards[0], &r->message);
 }
 
-/* ---- A shard's own half ------------------------------------------------------------------------------- */
+/* ---- A shard's own half -------------------------------------------------------------------------------- */
 
 int passdb_open(struct shard *s, struct passdb **p_out)
 {
@@ -472,7 +472,7 @@ int passdb_exists(struct passdb *p, struct slice user, struct passdb_result *out
     return 0;
 }
 
-/* ---- Verification ------------------------------------------------------------------------------------- */
+/* ---- Verification -------------------------------------------------------------------------------------- */
 
 /* What one login is about; holds no pointer into the table, which may change while a helper computes. */
 struct attempt {

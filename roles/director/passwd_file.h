@@ -9,8 +9,9 @@
  * understanding it. A user named twice keeps the first line.
  *
  * The text stays as it was read and an index of 4-byte offsets points into it: some 12 bytes a user beside
- * the text. Owner:  one shard builds it; then it is read-only, and any shard may look things up. Memory:
- * Takes the text (of the same heap). Wiped when freed: it may hold plain passwords. */
+ * the text.
+ * Owner:  one shard builds it; then it is read-only, and any shard may look things up. Memory: Takes the text
+ *         (of the same heap). Wiped when freed: it may hold plain passwords. */
 #pragma once
 #include "core/heap.h"
 #include "roles/director/password_scheme.h"

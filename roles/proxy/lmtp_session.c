@@ -17,8 +17,7 @@
            */
 #define INPUT_MAX (LMTP_LINE_MAX + 1)
 
-/* ---- Replies ---------------------------------------------------------------------------------------------
- */
+/* ---- Replies ------------------------------------------------------------------------------------------- */
 
 static void reply_to(struct lmtp_session *l, enum lmtp_reply_id id, struct slice who)
 {
@@ -80,8 +79,7 @@ static void reply_error(struct lmtp_session *l, enum lmtp_reply_id id)
         lmtp_bye(l, LMTP_REPLY_TOO_MANY_ERRORS);
 }
 
-/* ---- Commands ---------------------------------------------------------------------------------------------
- */
+/* ---- Commands ------------------------------------------------------------------------------------------ */
 
 /* For Received: printable ASCII only, since a client may say anything. */
 static void helo_keep(struct lmtp_session *l, struct slice domain)

@@ -24,8 +24,7 @@ void session_deadline(struct session *s, uint64_t ms)
     timer_set(&s->timer, (uint32_t)MIN(ms, UINT32_MAX));
 }
 
-/* ---- Replies ---------------------------------------------------------------------------------------------
- */
+/* ---- Replies ------------------------------------------------------------------------------------------- */
 
 void session_write(struct session *s, const char *text)
 {
@@ -61,8 +60,7 @@ void session_bad(struct session *s, const char *text)
         session_bye(s, "Too many bad commands");
 }
 
-/* ---- States ----------------------------------------------------------------------------------------------
- */
+/* ---- States -------------------------------------------------------------------------------------------- */
 
 void session_busy(struct session *s, enum session_state state)
 {
@@ -118,8 +116,7 @@ static void on_timer(struct timer *t)
     }
 }
 
-/* ---- Input ------------------------------------------------------------------------------------------------
- */
+/* ---- Input --------------------------------------------------------------------------------------------- */
 
 static void take_tag(struct session *s, const struct imap_frame *frame)
 {
@@ -238,8 +235,7 @@ static size_t on_data(struct conn *c, struct slice in)
     return taken;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------------------
- */
+/* ---- Life ---------------------------------------------------------------------------------------------- */
 
 static void log_end(const struct session *s, const char *why)
 {

@@ -78,8 +78,7 @@ static inline struct slice session_tag(const struct session *s)
     return slice_of(s->tag, s->tag_size);
 }
 
-/* ---- session.c: life, input, deadlines -------------------------------------------------------------------
- */
+/* ---- session.c: life, input, deadlines ----------------------------------------------------------------- */
 
 /* Takes the socket. */
 void session_accept(struct proxy *p, struct sock sock, const struct net_addr *peer, bool tls);
@@ -98,8 +97,7 @@ void session_close(struct session *s);
 void session_deadline(struct session *s, uint64_t ms);
 bool session_secure(const struct session *s); /* TLS, or a loopback peer. */
 
-/* ---- login.c: what is known without a backend ------------------------------------------------------------
- */
+/* ---- login.c: what is known without a backend ---------------------------------------------------------- */
 
 /* Commands with IMAP_HAS_LOCAL, and CAPABILITY. `text` is the whole command; secrets in it are wiped. */
 void session_local(struct session *s, const struct imap_command *command, struct slice text);

@@ -1,8 +1,8 @@
 /* roles/proxy/subscription.h -- who wants to hear of changes: one stream to the backend for each account on a
  * proxy core, however many sessions idle on it. Level-triggered: the backend says 'at n', and a subscriber
  * that stands below n asks for the difference. A lost stream is opened again after a jittered pause, and
- * until its first notice nothing is known; that notice comes at once, so nothing is ever missed. Owner:  one
- * shard; struct subscriber is embedded in a session. */
+ * until its first notice nothing is known; that notice comes at once, so nothing is ever missed.
+ * Owner:  one shard; struct subscriber is embedded in a session. */
 #pragma once
 #include "core/list.h"
 #include "core/map.h"

@@ -4,22 +4,22 @@
 #pragma once
 #include "roles/words/token.h"
 
-#define WORDS_VERSION 1
-#define USER_SIZE_MAX 255
+#define WORDS_VERSION     1
+#define USER_SIZE_MAX     255
 #define OPERATION_ID_SIZE 16
 #define PASSWORD_SIZE_MAX 512
 
-/* ---- LINK_LOGIN, LINK_LOOKUP: proxy -> director ---------------------------------------------------------- */
+/* ---- LINK_LOGIN, LINK_LOOKUP: proxy -> director -------------------------------------------------------- */
 
 struct login_request {
-    bool lookup;           /* Of a recipient: no password. */
-    bool secure;           /* TLS, or a loopback peer. */
+    bool lookup; /* Of a recipient: no password. */
+    bool secure; /* TLS, or a loopback peer. */
     struct slice user, password;
 };
 
 enum login_result {
     LOGIN_OK,
-    LOGIN_REFUSED,     /* Unknown user or wrong password; LOOKUP: no such user. */
+    LOGIN_REFUSED, /* Unknown user or wrong password; LOOKUP: no such user. */
     LOGIN_DISABLED,
     LOGIN_UNAVAILABLE, /* Ask later. */
 };
@@ -31,14 +31,15 @@ struct login_reply { /* Trailer of the END. */
     struct slice user;  /* Canonical name: what goes into requests. */
 };
 
-/* ---- LINK_IMAP, LINK_SYNC: proxy -> backend -------------------------------------------------------------- */
+/* ---- LINK_IMAP, LINK_SYNC: proxy -> backend ------------------------------------------------------------ */
 
 /* Head of the OPEN. The data is the command as on the wire: tag to final CRLF with its literals in place. For the
  * APPEND family the data stops after `{n}` CRLF: the backend answers with a DATA frame of no bytes (the ask: send '+'
  * to the client if the literal is synchronising, then n bytes and what follows them), or ends with NO.
  * LINK_SYNC has no data: the answer is what is new, untagged. */
 struct imap_request {
-    uint8_t operation_id[OPERATION_ID_SIZE]; /* Session nonce, number: changing commands are executed once per id. */
+    uint8_t operation_id
+        [OPERATION_ID_SIZE]; /* Session nonce, number: changing commands are executed once per id. */
     struct token token;
     bool more_follows; /* Another command is already buffered behind this one: leave expunges for that one. */
     struct slice user;
@@ -48,12 +49,13 @@ enum imap_reply_flag {
     IMAP_REPLY_BYE = 1 << 0, /* The data ends with an untagged BYE: close after it. */
 };
 
-struct imap_reply { /* Trailer of the END. The data before it, tagged line included, goes to the client as it is. */
+struct
+    imap_reply { /* Trailer of the END. The data before it, tagged line included, goes to the client as it is. */
     struct token token;
     uint8_t flags;
 };
 
-/* ---- LINK_SUBSCRIBE: proxy -> backend -------------------------------------------------------------------- */
+/* ---- LINK_SUBSCRIBE: proxy -> backend ------------------------------------------------------------------ */
 
 /* Level-triggered: the backend answers 'at n' at once if its n differs from `known`, and after each durable change.
  * Each DATA frame is one subscribe_notice (several changes may be one notice). */
@@ -67,27 +69,28 @@ struct subscribe_notice {
     uint64_t mailbox_id; /* 0: several, or unknown: look at all. */
 };
 
-/* ---- LINK_DELIVER: proxy -> backend ---------------------------------------------------------------------- */
+/* ---- LINK_DELIVER: proxy -> backend -------------------------------------------------------------------- */
 
 struct deliver_request { /* Head; the data is the message, byte for byte as received (dots unstuffed). */
     uint8_t operation_id[OPERATION_ID_SIZE];
-    uint64_t size_hint;  /* 0: unknown. */
+    uint64_t size_hint; /* 0: unknown. */
     struct slice user;
-    struct slice folder; /* The detail of user+folder; empty: INBOX. */
+    struct slice folder;                 /* The detail of user+folder; empty: INBOX. */
     struct slice return_path, recipient; /* Of the envelope, without angle brackets. */
-    struct slice received;               /* The Received: header field that the proxy has written, with its CRLF. */
+    struct slice received; /* The Received: header field that the proxy has written, with its CRLF. */
 };
 
 struct deliver_reply { /* Trailer of the END: an LMTP reply. */
-    uint16_t code;        /* 250, 451, 452, 550, 552, 554 */
-    struct slice text;    /* Enhanced status code and text: "2.0.0 <u@d> saved", one line, no CRLF. */
+    uint16_t code;     /* 250, 451, 452, 550, 552, 554 */
+    struct slice text; /* Enhanced status code and text: "2.0.0 <u@d> saved", one line, no CRLF. */
 };
 
 /* Each encode writes at most HEAD_SIZE_MAX bytes and returns how many; the slices' sizes are the caller's promise. */
 #define HEAD_SIZE_MAX 4096
 /* What the small ones need, on a stack: everything but a delivery. */
 #define HEAD_SIZE_SMALL 1024
-_Static_assert(HEAD_SIZE_SMALL >= OPERATION_ID_SIZE + TOKEN_SIZE + USER_SIZE_MAX + 64, "an IMAP request fits");
+_Static_assert(HEAD_SIZE_SMALL >= OPERATION_ID_SIZE + TOKEN_SIZE + USER_SIZE_MAX + 64,
+               "an IMAP request fits");
 _Static_assert(HEAD_SIZE_SMALL >= USER_SIZE_MAX + PASSWORD_SIZE_MAX + 64, "a login fits");
 size_t login_request_encode(const struct login_request *r, char *out);
 MUST_CHECK bool login_request_decode(struct slice in, struct login_request *out);

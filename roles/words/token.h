@@ -16,18 +16,18 @@ enum token_flag {
 };
 
 struct token {
-    uint8_t history[16];    /* Random id of the account's history; another one: the numbers mean nothing. */
-    uint64_t mailbox_id;    /* 0: nothing is selected. */
-    uint64_t appends;       /* A: appends seen. */
-    uint64_t expunges;      /* E: expunges seen. */
-    uint64_t flag_changes;  /* F: flag changes reported. */
+    uint8_t history[16];   /* Random id of the account's history; another one: the numbers mean nothing. */
+    uint64_t mailbox_id;   /* 0: nothing is selected. */
+    uint64_t appends;      /* A: appends seen. */
+    uint64_t expunges;     /* E: expunges seen. */
+    uint64_t flag_changes; /* F: flag changes reported. */
     uint32_t uidvalidity;
     uint32_t recent_first, recent_last; /* UIDs that are \Recent to this session; 0, 0: none. */
-    uint16_t keyword_count; /* K: keywords of the mailbox that were announced by FLAGS. */
-    uint16_t flags;         /* enum token_flag */
+    uint16_t keyword_count;             /* K: keywords of the mailbox that were announced by FLAGS. */
+    uint16_t flags;                     /* enum token_flag */
 };
 
-#define TOKEN_SIZE 65 /* Version byte, then the members in the order above, little-endian. */
+#define TOKEN_SIZE    65 /* Version byte, then the members in the order above, little-endian. */
 #define TOKEN_VERSION 1
 
 void token_encode(const struct token *t, char out[TOKEN_SIZE]);

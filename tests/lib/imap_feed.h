@@ -1,5 +1,6 @@
 /* tests/lib/imap_feed.h -- plays the owner of an imap_framer: feeds it a stream in pieces of any size and
- * writes down what it said, so that two ways to feed the same bytes can be compared. Memory: malloc. */
+ * writes down what it said, so that two ways to feed the same bytes can be compared.
+ * Memory: malloc. */
 #pragma once
 #include "net/imap/framer.h"
 #include <stdio.h>

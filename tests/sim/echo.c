@@ -89,7 +89,7 @@ static int server_start(struct shard *shard)
 
 static const struct node_ops server_ops = {.start = server_start};
 
-/* ---- Clients ------------------------------------------------------------------------------------------ */
+/* ---- Clients ------------------------------------------------------------------------------------------- */
 
 struct run {
     struct sim_world *world;

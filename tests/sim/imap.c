@@ -550,13 +550,16 @@ int imap_untagged(struct imap *c, uint32_t timeout_ms)
     return rc;
 }
 
-int imap_login(struct imap *c, const struct net_addr *to)
+int imap_connect(struct imap *c, const struct net_addr *to)
+{
+    return talk_connect(&c->talk, to);
+}
+
+int imap_login(struct imap *c)
 {
     struct slice greeting;
-    int rc = talk_connect(&c->talk, to);
+    int rc = response_read(c, &greeting);
 
-    if (rc == 0)
-        rc = response_read(c, &greeting);
     if (rc < 0)
         return rc;
     if (!take(&greeting, "* OK"))

@@ -56,8 +56,9 @@ struct imap {
 };
 
 void imap_init(struct imap *c, struct ledger *ledger, unsigned account);
+MUST_CHECK int imap_connect(struct imap *c, const struct net_addr *to);
 /* Greeting and LOGIN. */
-MUST_CHECK int imap_login(struct imap *c, const struct net_addr *to);
+MUST_CHECK int imap_login(struct imap *c);
 /* Lets go of the connection; bytes that have not arrived never will. */
 void imap_close(struct imap *c);
 static inline bool imap_connected(const struct imap *c)

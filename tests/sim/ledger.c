@@ -42,7 +42,7 @@ uint32_t ledger_id(struct ledger *l)
 #define VIOLATION(m, format, ...)                                                                            \
     sim_violation((m)->ledger->world, "u%u %s: " format, (m)->account, (m)->name, __VA_ARGS__)
 
-/* ---- Messages that come ------------------------------------------------------------------------------- */
+/* ---- Messages that come -------------------------------------------------------------------------------- */
 
 void ledger_place_begin(struct ledger_mailbox *m, uint32_t id, unsigned flags, bool copied)
 {
@@ -144,7 +144,7 @@ struct instance *ledger_place_acknowledged(struct ledger_mailbox *m, uint32_t id
     return uid != 0 ? ledger_show(m, uid, id) : NULL;
 }
 
-/* ---- Flags -------------------------------------------------------------------------------------------- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 /* Who may change it. \Seen is everybody's, and only ever set. */
 bool ledger_owns(unsigned client, uint32_t uid, unsigned flag)
@@ -194,7 +194,7 @@ void ledger_modseq_shown(struct ledger_mailbox *m, struct instance *i, uint64_t 
     }
 }
 
-/* ---- Messages that go --------------------------------------------------------------------------------- */
+/* ---- Messages that go ---------------------------------------------------------------------------------- */
 
 void ledger_doom_begin(struct instance *i, bool expunge)
 {
@@ -227,7 +227,7 @@ void ledger_expunge_shown(struct ledger_mailbox *m, uint32_t uid)
     ledger_doom_acknowledged(m->ledger, i);
 }
 
-/* ---- Mailboxes ---------------------------------------------------------------------------------------- */
+/* ---- Mailboxes ----------------------------------------------------------------------------------------- */
 
 void ledger_numbers_shown(struct ledger_mailbox *m, uint32_t uidvalidity, uint32_t uidnext, uint64_t highest,
                           uint64_t asked_ns)

@@ -6,7 +6,8 @@
  * (one client each, so their changes have an order): a flag is what was acknowledged last, or an unknown
  * change. A message that was acknowledged or shown is there until somebody has begun to expunge it.
  *
- * Owner:  the scenario, outside of every node. Memory: calloc. */
+ * Owner:  the scenario, outside of every node.
+ * Memory: calloc. */
 #pragma once
 #include "core/sim/sim.h"
 
@@ -77,7 +78,7 @@ struct ledger *ledger_new(struct sim_world *w);
 void ledger_free(struct ledger *l);
 uint32_t ledger_id(struct ledger *l); /* A new message's number; 0: no more. */
 
-/* ---- Messages that come ------------------------------------------------------------------------------- */
+/* ---- Messages that come -------------------------------------------------------------------------------- */
 
 void ledger_place_begin(struct ledger_mailbox *m, uint32_t id, unsigned flags, bool copied);
 void ledger_place_refused(struct ledger_mailbox *m, uint32_t id);
@@ -87,7 +88,7 @@ struct instance *ledger_find(struct ledger_mailbox *m, uint32_t uid);
 /* A server shows that `uid` is message `id`. NULL after a violation. */
 struct instance *ledger_show(struct ledger_mailbox *m, uint32_t uid, uint32_t id);
 
-/* ---- Flags -------------------------------------------------------------------------------------------- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 bool ledger_owns(unsigned client, uint32_t uid, unsigned flag);
 void ledger_flag_begin(struct instance *i, unsigned flag, bool set);
@@ -96,7 +97,7 @@ void ledger_flag_acknowledged(struct ledger *l, struct instance *i, unsigned fla
 void ledger_flags_shown(struct ledger_mailbox *m, struct instance *i, unsigned flags, uint64_t asked_ns);
 void ledger_modseq_shown(struct ledger_mailbox *m, struct instance *i, uint64_t modseq, uint64_t asked_ns);
 
-/* ---- Messages that go --------------------------------------------------------------------------------- */
+/* ---- Messages that go ---------------------------------------------------------------------------------- */
 
 void ledger_doom_begin(struct instance *i, bool expunge);
 void ledger_doom_refused(struct instance *i, bool expunge);
@@ -104,7 +105,7 @@ void ledger_doom_acknowledged(struct ledger *l, struct instance *i);
 /* A client was told that it is gone. */
 void ledger_expunge_shown(struct ledger_mailbox *m, uint32_t uid);
 
-/* ---- Mailboxes ---------------------------------------------------------------------------------------- */
+/* ---- Mailboxes ----------------------------------------------------------------------------------------- */
 
 /* What SELECT or STATUS said; 0: nothing. */
 void ledger_numbers_shown(struct ledger_mailbox *m, uint32_t uidvalidity, uint32_t uidnext, uint64_t highest,

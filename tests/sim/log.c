@@ -169,7 +169,7 @@ static int server_start(struct shard *shard)
 
 static const struct node_ops server_ops = {.start = server_start};
 
-/* ---- Clients ------------------------------------------------------------------------------------------ */
+/* ---- Clients ------------------------------------------------------------------------------------------- */
 
 static const struct net_addr *server_address(struct net_addr *to)
 {
@@ -229,7 +229,7 @@ static int clients_start(struct shard *shard)
 
 static const struct node_ops clients_ops = {.start = clients_start};
 
-/* ---- The oracle --------------------------------------------------------------------------------------- */
+/* ---- The oracle ---------------------------------------------------------------------------------------- */
 
 static int read_all(struct run *run, struct talk *s)
 {

@@ -77,7 +77,7 @@ static int end(struct sim_operation *o, struct imap *c, int rc)
     return rc;
 }
 
-/* ---- FETCH -------------------------------------------------------------------------------------------- */
+/* ---- FETCH --------------------------------------------------------------------------------------------- */
 
 static void ask(struct imap *c, size_t first, size_t last)
 {
@@ -166,7 +166,7 @@ static int act_fetch_body(struct imap *c, unsigned client)
     return rc;
 }
 
-/* ---- STORE -------------------------------------------------------------------------------------------- */
+/* ---- STORE --------------------------------------------------------------------------------------------- */
 
 static unsigned own_flag(unsigned client, uint32_t uid)
 {
@@ -253,7 +253,7 @@ static int act_store(struct imap *c, unsigned client)
     return store(c, &p, flag, random_u64() % 3 != 0, by_sequence);
 }
 
-/* ---- SEARCH ------------------------------------------------------------------------------------------- */
+/* ---- SEARCH -------------------------------------------------------------------------------------------- */
 
 static bool found(const struct imap *c, uint32_t number)
 {
@@ -328,7 +328,7 @@ static int act_search_header(struct imap *c, unsigned client)
     return rc;
 }
 
-/* ---- APPEND ------------------------------------------------------------------------------------------- */
+/* ---- APPEND -------------------------------------------------------------------------------------------- */
 
 static int append_bytes(struct imap *c, uint32_t id)
 {
@@ -394,7 +394,7 @@ static int act_append(struct imap *c, unsigned client)
     return rc;
 }
 
-/* ---- COPY, MOVE --------------------------------------------------------------------------------------- */
+/* ---- COPY, MOVE ---------------------------------------------------------------------------------------- */
 
 struct copy_code {
     uint32_t from[PICKS_MAX], to[PICKS_MAX];
@@ -563,7 +563,7 @@ static int act_move(struct imap *c, unsigned client)
     return rc;
 }
 
-/* ---- EXPUNGE, CLOSE ----------------------------------------------------------------------------------- */
+/* ---- EXPUNGE, CLOSE ------------------------------------------------------------------------------------ */
 
 static int act_expunge_uids(struct imap *c, unsigned client)
 {
@@ -675,7 +675,7 @@ static int act_select(struct imap *c)
     return end(&o, c, imap_select(c, m));
 }
 
-/* ---- IDLE --------------------------------------------------------------------------------------------- */
+/* ---- IDLE ---------------------------------------------------------------------------------------------- */
 
 /* Messages that were acknowledged while the client idled, long enough ago, on a quiet network: it has been
  * told. */
@@ -733,7 +733,7 @@ static int act_idle(struct imap *c, struct mail *mail)
     return end(&o, c, idle(c, mail));
 }
 
-/* ---- By chance ---------------------------------------------------------------------------------------- */
+/* ---- By chance ----------------------------------------------------------------------------------------- */
 
 int mail_act(struct mail *mail, struct imap *c, unsigned client)
 {

@@ -36,7 +36,14 @@ static void pause_ms(uint32_t ms)
 
 static int run_login(struct imap *c, void *arg)
 {
-    return imap_login(c, &((struct mail *)arg)->imap);
+    return imap_login(c);
+}
+
+static int login(struct mail *mail, struct imap *c)
+{
+    int rc = imap_connect(c, &mail->imap);
+
+    return rc < 0 ? rc : operation(MAIL_LOGIN, c, run_login, NULL);
 }
 
 static int run_create(struct imap *c, void *arg)
@@ -71,7 +78,7 @@ static int create_all(struct imap *c)
 static int session(struct mail *mail, struct imap *c, unsigned client)
 {
     unsigned actions = 1 + (unsigned)(random_u64() % ACTIONS_MAX);
-    int rc = operation(MAIL_LOGIN, c, run_login, mail);
+    int rc = login(mail, c);
 
     if (rc != IMAP_OK)
         return rc;
@@ -341,7 +348,7 @@ static int check_mailbox(struct mail *mail, struct imap *c, struct ledger_mailbo
 
 static int check_account(struct mail *mail, struct imap *c)
 {
-    int rc = operation(MAIL_LOGIN, c, run_login, mail);
+    int rc = login(mail, c);
 
     for (unsigned k = 0; rc == IMAP_OK && k < LEDGER_MAILBOXES; k++)
         if (mail->ledger->mailboxes[c->account][k].created)

@@ -27,7 +27,7 @@ struct run {
     uint32_t uids[CLIENTS][NUMBERS]; /* As acknowledged; 0: not yet. */
 };
 
-/* ---- The server --------------------------------------------------------------------------------------- */
+/* ---- The server ---------------------------------------------------------------------------------------- */
 
 struct server {
     struct sock listener;
@@ -222,7 +222,7 @@ static int server_start(struct shard *shard)
 
 static const struct node_ops server_ops = {.start = server_start};
 
-/* ---- Clients ------------------------------------------------------------------------------------------ */
+/* ---- Clients ------------------------------------------------------------------------------------------- */
 
 static int connect_if_needed(struct talk *t)
 {
@@ -294,7 +294,7 @@ static void client_run(void *arg)
     run->ended++;
 }
 
-/* ---- The oracle --------------------------------------------------------------------------------------- */
+/* ---- The oracle ---------------------------------------------------------------------------------------- */
 
 static int list_once(struct run *run, struct talk *t, unsigned user)
 {

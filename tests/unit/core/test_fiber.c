@@ -51,8 +51,7 @@ static void start(void (*run)(void *arg), void *arg)
     assert_non_null(fiber_start("test", RUN_INTERACTIVE, run, arg));
 }
 
-/* ---- Running ---------------------------------------------------------------------------------------------
- */
+/* ---- Running ------------------------------------------------------------------------------------------- */
 
 static void run_letters(void *arg)
 {
@@ -209,8 +208,7 @@ static void test_core_call(void **state)
     core_call(on_native_stack, &length); /* Outside of fibers: a plain call. */
 }
 
-/* ---- The pool --------------------------------------------------------------------------------------------
- */
+/* ---- The pool ------------------------------------------------------------------------------------------ */
 
 static unsigned waiters_called;
 
@@ -271,8 +269,7 @@ static void test_drop_with_fibers(void **state)
     scheduler_enter(shard);
 }
 
-/* ---- Waiting and cancelling ------------------------------------------------------------------------------
- */
+/* ---- Waiting and cancelling ---------------------------------------------------------------------------- */
 
 struct waiting {
     struct fiber_queue *queue;
@@ -449,8 +446,7 @@ static void test_operation_is_waited_for(void **state)
     assert_int_equal(results[1], -ECANCELED);
 }
 
-/* ---- Turns -----------------------------------------------------------------------------------------------
- */
+/* ---- Turns --------------------------------------------------------------------------------------------- */
 
 static struct turn turn;
 static struct fiber *takers[3];
@@ -509,8 +505,7 @@ static void test_turn_cancelled(void **state)
     assert_null(turn.holder);
 }
 
-/* ---- Messages and timers ---------------------------------------------------------------------------------
- */
+/* ---- Messages and timers ------------------------------------------------------------------------------- */
 
 static struct shard_message messages[3];
 

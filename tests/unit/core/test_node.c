@@ -75,8 +75,7 @@ static void run_node(unsigned shard_count, void (*body)(struct shard *s))
     assert_int_equal(failures, 0);
 }
 
-/* ---- Waiting for an operation on a fiber ------------------------------------------------------------------
- */
+/* ---- Waiting for an operation on a fiber --------------------------------------------------------------- */
 
 /* Operations of these tests are completed into fibers; production code runs steps instead. */
 struct call {
@@ -143,8 +142,7 @@ static struct sock listen_here(struct net_addr *a)
     return listener;
 }
 
-/* ---- Sockets ---------------------------------------------------------------------------------------------
- */
+/* ---- Sockets ------------------------------------------------------------------------------------------- */
 
 struct pair {
     struct sock listener, client, server;
@@ -525,8 +523,7 @@ static void test_many(void **state)
     run_node(1, many_body);
 }
 
-/* ---- Files -----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 static void files_body(struct shard *s)
 {
@@ -684,8 +681,7 @@ static void test_parallel_files(void **state)
     run_node(1, parallel_body);
 }
 
-/* ---- Helpers ---------------------------------------------------------------------------------------------
- */
+/* ---- Helpers ------------------------------------------------------------------------------------------- */
 
 static unsigned helped_count, busy_count, helpers_left;
 
@@ -726,8 +722,7 @@ static void test_helpers(void **state)
     run_node(1, helpers_body);
 }
 
-/* ---- Messages --------------------------------------------------------------------------------------------
- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 struct ping {
     struct shard_message message;
@@ -789,8 +784,7 @@ static void test_messages(void **state)
     run_node(2, messages_body);
 }
 
-/* ---- Time, sleep, signals --------------------------------------------------------------------------------
- */
+/* ---- Time, sleep, signals ------------------------------------------------------------------------------ */
 
 static void idle_body(struct shard *s)
 {
