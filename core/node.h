@@ -34,3 +34,8 @@ void node_reload(struct node *node);
 
 /* Can io_uring do here what we need? 0, or -errno and a line that says how to allow it. */
 MUST_CHECK int node_check_kernel(char error_out[NODE_ERROR_MAX]);
+
+struct net_addr;
+/* Before node_run(): may this process listen there, alone? -EADDRINUSE: another one does. The shards' own listeners
+ * share the port among them, and would share it with a stranger in silence, each getting some of the clients. */
+MUST_CHECK int node_check_listen(const struct net_addr *addr);

@@ -23,10 +23,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SETS_MAX         256
-#define CHOWN_FILES_OPEN 32
-#define HOST_NAME_SIZE   256
-#define STOP_MORE_MS     5000 /* After the clients' time: for the store, to write what it has. */
+#define SETS_MAX          256
+#define CHOWN_FILES_OPEN  32
+#define HOST_NAME_SIZE    256
+#define PORT_WAIT_MS      2000
+#define PORT_WAIT_STEP_MS 20
+#define STOP_MORE_MS      5000 /* After the clients' time: for the store, to write what it has. */
 
 struct options {
     const char *config_file;
@@ -320,6 +322,21 @@ static int data_make(const char *path)
     return 0;
 }
 
+/* The kernel closes the listeners of a process that was killed a moment after its end: so long it is waited for. */
+static int port_check(void *arg, const char *key, const char *text, const struct net_addr *addr)
+{
+    const struct timespec pause = {0, PORT_WAIT_STEP_MS * 1000000};
+    int rc = node_check_listen(addr);
+
+    for (int waited = 0; rc == -EADDRINUSE && waited < PORT_WAIT_MS; waited += PORT_WAIT_STEP_MS) {
+        (void)nanosleep(&pause, NULL);
+        rc = node_check_listen(addr);
+    }
+    if (rc < 0)
+        fprintf(stderr, "trireme: %s: cannot listen on %s: %s\n", key, text, strerror(-rc));
+    return rc < 0 ? EX_OSERR : 0;
+}
+
 /* I-1: no more CPUs and no more memory than there really are. */
 static int resources_plan(const struct config *c, struct cpu_plan *cpus, uint64_t *memory)
 {
@@ -386,9 +403,13 @@ static int server_run(const struct config *c, struct identity *id)
         rc = resources_plan(c, &cpus, &memory);
     if (rc != 0)
         return rc;
+    rc = settings_each_listener(c, port_check, NULL);
+    if (rc != 0)
+        goto end;
     log_event(LOG_INFO, "starting", "version=%s cores=%u memory_mib=%llu", TRIREME_VERSION, cpus.count,
               (unsigned long long)(memory >> 20));
     rc = node_start(c, &cpus, memory, id);
+end:
     cpu_plan_fini(&cpus);
     return rc;
 }

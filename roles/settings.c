@@ -99,6 +99,26 @@ static bool listeners_check(const struct config *c, bool *loopback_out, struct c
     return true;
 }
 
+int settings_each_listener(const struct config *c,
+                           int (*each)(void *arg, const char *key, const char *text,
+                                       const struct net_addr *addr),
+                           void *arg)
+{
+    int rc = 0;
+
+    for (size_t k = 0; k < ARRAY_COUNT(listen_keys); k++) {
+        for (size_t i = 0; rc == 0 && i < config_list_count(c, listen_keys[k]); i++) {
+            const char *text = config_list_item(c, listen_keys[k], i);
+            struct net_addr addr;
+            bool known = net_addr_parse(slice_str(text), &addr);
+
+            ASSERT(known); /* settings_check() has seen it. */
+            rc = each(arg, listen_keys[k], text, &addr);
+        }
+    }
+    return rc;
+}
+
 static bool auth_check(const struct config *c, bool loopback, struct config_error *error)
 {
     bool file = config_string(c, "auth.passwd_file") != NULL;

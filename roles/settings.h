@@ -9,3 +9,10 @@ extern const size_t settings_key_count;
 
 /* What only several keys together show: addresses, pairs of files, what may be open to the world. */
 MUST_CHECK bool settings_check(const struct config *c, struct config_error *error);
+
+/* Calls each() for every address that the configuration listens on, until one of them is not 0, and returns that. */
+struct net_addr;
+int settings_each_listener(const struct config *c,
+                           int (*each)(void *arg, const char *key, const char *text,
+                                       const struct net_addr *addr),
+                           void *arg);

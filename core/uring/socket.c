@@ -1,3 +1,4 @@
+#include "core/node.h"
 #include "core/uring/uring.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -122,9 +123,10 @@ void io_cancel(struct io_op *op)
 
 /* ---- Listening and accepting --------------------------------------------------------------------------- */
 
-int io_listen(const struct net_addr *addr, struct sock *listener_out)
+/* A listening descriptor, or -errno. `shared`: other sockets that say so may listen there, too. */
+static int listener_open(const struct net_addr *addr, bool shared)
 {
-    char space[32];
+    char space[32] = {0};
     socklen_t size = to_sockaddr(addr, space);
     int fd = socket(addr->family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int rc;
@@ -135,14 +137,33 @@ int io_listen(const struct net_addr *addr, struct sock *listener_out)
     if (addr->family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on,
                          sizeof on); /* "*:143" listens beside "[::]:143". */
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ||
+    if ((shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0) ||
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* Accepted sockets inherit it. */
         bind(fd, (struct sockaddr *)(void *)space, size) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
         rc = -errno;
         close(fd);
         return rc;
     }
+    return fd;
+}
+
+int io_listen(const struct net_addr *addr, struct sock *listener_out)
+{
+    int fd = listener_open(addr, true);
+
+    if (fd < 0)
+        return fd;
     *listener_out = (struct sock){(uint32_t)fd, RING_LISTENER, 0};
+    return 0;
+}
+
+int node_check_listen(const struct net_addr *addr)
+{
+    int fd = listener_open(addr, false);
+
+    if (fd < 0)
+        return fd;
+    close(fd);
     return 0;
 }
 
