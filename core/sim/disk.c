@@ -713,13 +713,15 @@ struct tally {
     uint64_t kept_end;                 /* Last byte of the file that a kept sector holds. */
     bool torn;
     uint64_t last_stamp;
-    bool last_kept;
+    bool last_kept, gap; /* A later sector of one write survived an earlier one. */
 };
 
 static void tally_sector(struct tally *t, uint64_t stamp, bool kept, uint64_t end)
 {
-    if (t->last_stamp == stamp && t->last_kept != kept)
+    if (t->last_stamp == stamp && t->last_kept != kept) {
         t->torn = true;
+        t->gap |= kept;
+    }
     t->last_stamp = stamp;
     t->last_kept = kept;
     if (kept) {
@@ -770,7 +772,7 @@ static void inode_crash(struct sim_disk *d, struct sim_inode *i, enum keep keep,
         p->dirty = p->stale = 0;
     }
     loss->torn |= tally.torn;
-    loss->reordered |= tally.lost_oldest < tally.kept_newest;
+    loss->reordered |= tally.gap || tally.lost_oldest < tally.kept_newest;
     size_crash(d, i, keep, tally.kept_end);
 }
 

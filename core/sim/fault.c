@@ -8,6 +8,7 @@
 #define LASTS_MAX_NS      (8 * SIM_S)
 #define CLOCK_JUMP_MAX_MS (20 * 24 * 3600 * 1000ll)
 #define LIVES_MAX         500
+#define AMBUSH_DELAY_NS   (8 * SIM_MS)
 #define DOOM_CALLS_MAX    30
 #define DOOM_DELAY_NS     (100 * SIM_US)
 
@@ -194,7 +195,7 @@ static void strike_disk(struct sim_world *w, enum sim_fault fault, struct sim_no
     lasting_begin(w, fault, n, NULL);
 }
 
-static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n, uint64_t connection)
 {
     struct sim_random *r = &w->nemesis_random;
     int64_t by_ms;
@@ -202,16 +203,16 @@ static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n
     switch (fault) {
     case SIM_KILL:
     case SIM_POWER:
-        if (sim_random_one_in(r, 4))
+        if (connection != 0 || sim_random_one_in(r, 4))
             die(n, fault);
         else
             sim_node_doom(n, fault, (unsigned)sim_random_range(r, 1, DOOM_CALLS_MAX));
         break;
     case SIM_RESET:
-        (void)sim_reset_any(w);
+        (void)sim_reset(w, connection);
         break;
     case SIM_HALF_OPEN:
-        (void)sim_half_open_any(w);
+        (void)sim_half_open(w, connection);
         break;
     case SIM_PARTITION:
     case SIM_DELAY:
@@ -231,17 +232,58 @@ static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n
     }
 }
 
+/* One of the kinds of operations that there are. */
+static unsigned kind_any(struct sim_world *w)
+{
+    unsigned found = 0;
+    uint64_t seen = 0;
+
+    for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
+        if (w->counters->operations[k] > 0 && sim_random_one_in(&w->nemesis_random, ++seen))
+            found = k;
+    return found;
+}
+
+static void ambush_fire(struct sim_event *e)
+{
+    struct sim_world *w = CONTAINER_OF(e, struct sim_world, nemesis.ambush_strike);
+    struct sim_node *n = victim(w);
+
+    if (n != NULL && w->nemesis.active)
+        strike(w, w->nemesis.ambush_fault, n, w->nemesis.ambush_connection);
+}
+
+void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o)
+{
+    struct sim_nemesis *m = &w->nemesis;
+
+    if (!m->ambush || o->kind != m->ambush_kind)
+        return;
+    m->ambush = false;
+    m->ambush_connection = o->connection;
+    /* Most often soon: many operations are short. */
+    sim_event_after(
+        &m->ambush_strike,
+        sim_random_below(&w->nemesis_random, sim_random_range(&w->nemesis_random, 1, AMBUSH_DELAY_NS)));
+}
+
 static void strike_any(struct sim_world *w)
 {
+    struct sim_nemesis *m = &w->nemesis;
     struct sim_random *r = &w->nemesis_random;
     struct sim_node *n = victim(w);
     unsigned fault;
 
     do
         fault = (unsigned)sim_random_below(r, SIM_FAULT_COUNT);
-    while (!(w->nemesis.options.faults & (1u << fault)));
-    if (n != NULL)
-        strike(w, (enum sim_fault)fault, n);
+    while (!(m->options.faults & (1u << fault)));
+    if (!m->ambush && !sim_event_armed(&m->ambush_strike) && !sim_random_one_in(r, 3)) {
+        m->ambush = true;
+        m->ambush_kind = kind_any(w);
+        m->ambush_fault = (enum sim_fault)fault;
+    } else if (n != NULL) {
+        strike(w, (enum sim_fault)fault, n, 0);
+    }
 }
 
 static void restart_dead(struct sim_world *w)
@@ -301,6 +343,7 @@ void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *op
     if (m->options.faults == 0)
         m->options.until_ns = w->now_ns;
     m->strike.fire = nemesis_fire;
+    m->ambush_strike.fire = ambush_fire;
     sim_event_after(&m->strike, CHECK_NS);
 }
 

@@ -238,6 +238,7 @@ void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock soc
     w->counters->operations[kind]++;
     for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
         w->counters->met[f][kind] += w->lasting >> f & 1;
+    sim_nemesis_see(w, o);
 }
 
 void sim_operation_end(struct sim_operation *o)

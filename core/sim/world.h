@@ -35,6 +35,12 @@ struct sim_nemesis {
     struct list lasting; /* Faults that end by themselves. */
     uint32_t forbidden;
     bool active;
+    /* A strike that waits for an operation of one kind to begin, so that rare ones are met, too. */
+    bool ambush;
+    unsigned ambush_kind;
+    enum sim_fault ambush_fault;
+    uint64_t ambush_connection;
+    struct sim_event ambush_strike;
 };
 
 struct sim_world {
@@ -182,9 +188,13 @@ void sim_node_free(struct sim_node *n);
 void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns);
 
 /* core/sim/fault.c */
+void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o); /* It begins. */
 void sim_nemesis_fini(struct sim_world *w);
 
 /* core/sim/net.c */
+/* A connection between two nodes, both ends alive: this one if it is, else any. False: there is none. */
+bool sim_reset(struct sim_world *w, uint64_t connection);
+bool sim_half_open(struct sim_world *w, uint64_t connection);
 void sim_net_shard_init(struct shard_private *p);
 /* The process is gone. `silent`: the host too, so nobody is told. */
 void sim_net_shard_fini(struct shard_private *p, bool silent);

@@ -768,15 +768,15 @@ int mail_act(struct mail *mail, struct imap *c, unsigned client)
         return act_expunge_uids(c, client);
     if (dice < 82)
         return act_expunge_all(c, false);
-    if (dice < 83)
+    if (dice < 85)
         return act_expunge_all(c, true);
-    if (dice < 86)
+    if (dice < 87)
         return act_undelete(c, client);
-    if (dice < 89)
+    if (dice < 90)
         return act_status(c);
-    if (dice < 92)
+    if (dice < 93)
         return act_noop(c);
-    if (dice < 95)
+    if (dice < 96)
         return act_select(c);
     return act_idle(c, mail);
 }

@@ -1,6 +1,9 @@
 /* tests/sim/talk.h -- a connection as a virtual client uses it: a fiber that connects, sends, and waits for
- * lines. Owner:  one fiber, embedded. Memory: the shard's heap; bounded by TALK_SIZE_MAX. Errors: -errno of
- * the door; -ETIMEDOUT after the time given; -EMSGSIZE; -ECONNRESET also for an orderly end. */
+ * lines.
+ * Owner:  one fiber, embedded.
+ * Memory: the shard's heap; bounded by TALK_SIZE_MAX.
+ * Errors: -errno of the door; -ETIMEDOUT after the time given; -EMSGSIZE; -ECONNRESET also for an orderly
+ *         end. */
 #pragma once
 #include "core/fiber.h"
 #include "core/io.h"
