@@ -5,7 +5,8 @@
   door       outside core/: no clock, socket, file, random, memory, thread or blocking call of libc
   globals    outside core/: no object in .data or .bss (the simulator runs many nodes in one process)
   binaries   nothing in build/ links OpenSSL, which crashes beside BoringSSL
-  settings   every supported key of the configuration is read somewhere, every key that is read is in the table
+  settings   every supported key of the configuration is read somewhere and documented, every key that is read is in
+             the table
   words      no unfinished business in the sources; headers begin with #pragma once and a comment
 
 Prints one line a fault, FILE:LINE: what; exit 1 if there is any. --self-test plants each kind and looks for it.
@@ -149,6 +150,11 @@ def check_settings(root):
     for key, (kind, line) in known.items():
         if kind != "UNSUPPORTED" and key not in used:
             yield f"roles/settings.c:{line}: {key}: nothing reads this key"
+    manual = os.path.join(root, "docs", "configuration.md")
+    manual = read(manual) if os.path.exists(manual) else ""
+    for key, (kind, line) in known.items():
+        if kind != "UNSUPPORTED" and not re.search(r"(?<![\w.])" + re.escape(key) + r"(?![\w])", manual):
+            yield f"roles/settings.c:{line}: {key}: not in docs/configuration.md"
     for key, where in used.items():
         if key not in known or known[key][0] == "UNSUPPORTED":
             yield f"{where}: {key}: read, but not in roles/settings.c"
@@ -167,15 +173,20 @@ def check_globals(root, build):
                 yield f"{name}: {match.group(3)}: a mutable global outside core/"
 
 
+def openssl_in(name, libraries):
+    """`libraries` as ldd prints them. BoringSSL's files have no number that OpenSSL ever had."""
+    for match in re.finditer(r"lib(ssl|crypto)\.so\.[1-9][0-9.]* => (\S+)", libraries):
+        if "android" not in match.group(2):
+            yield f"{name}: links {match.group(0)}"
+
+
 def check_binaries(build):
     for name in sorted(os.listdir(build)):
         path = os.path.join(build, name)
         if not (os.path.isfile(path) and os.access(path, os.X_OK) and name.startswith("trireme")):
             continue
         libraries = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
-        for match in re.finditer(r"lib(ssl|crypto)\.so\.[0-9.]+ => (\S+)", libraries):
-            if "android" not in match.group(2) and re.search(r"\.so\.[1-9]", match.group(0)):
-                yield f"{name}: links {match.group(0)}"
+        yield from openssl_in(name, libraries)
 
 
 def faults(root, build=None):
@@ -205,6 +216,7 @@ PLANTED = [
     ("net/a.c", "/* TO" "DO */\n", "'TO" "DO'"),
     ("net/a.h", "/* a */\nint a;\n", "no #pragma once"),
     ("roles/settings.c", 'x = {\n    {"a.b", CONFIG_BOOL, "true", ""},\n};\n', "a.b: nothing reads this key"),
+    ("roles/settings.c", 'x = {\n    {"a.b", CONFIG_BOOL, "true", ""},\n};\n', "a.b: not in docs/configuration.md"),
     ("roles/settings.c", 'y = config_bool(c, "c.d");\n', "c.d: read, but not in"),
 ]
 INNOCENT = [
@@ -223,12 +235,36 @@ def plant(files):
         return faults(root)
 
 
+GLOBALS = """static const char *const names[] = {"a", "b"};
+static int counter;
+int set_before = 7;
+_Thread_local int of_thread;
+const char *planted(int i);
+const char *planted(int i) { return names[(i + ++counter + set_before + ++of_thread) % 2]; }
+"""
+
+
+def self_test_globals():
+    with tempfile.TemporaryDirectory() as root:
+        os.makedirs(os.path.join(root, "net"))
+        subprocess.run(["cc", "-O0", "-fPIE", "-xc", "-c", "-o", os.path.join(root, "net", "a.c.o"), "-"], input=GLOBALS,
+                       text=True, check=True)
+        found = " ".join(check_globals(root, root))
+    bad = [f"planted, not found: global {name}" for name in ("counter", "set_before", "of_thread") if name not in found]
+    return bad + (["innocent, but found: constants"] if "names" in found else [])
+
+
 def self_test():
     bad = []
     for name, text, expected in PLANTED:
         found = plant([(name, text)])
         if not any(expected in fault for fault in found):
             bad.append(f"planted in {name}, not found: {expected} (found: {found})")
+    if not list(openssl_in("x", "\tlibssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x1)\n")):
+        bad.append("planted: OpenSSL, not found")
+    if list(openssl_in("x", "\tlibssl.so.0 => /usr/lib/x86_64-linux-gnu/android/libssl.so.0 (0x1)\n")):
+        bad.append("innocent, but found: BoringSSL")
+    bad += self_test_globals()
     for name, text in INNOCENT:
         found = plant([(name, text)])
         if found:
