@@ -36,7 +36,7 @@ bench: build
 
 format:
 	@deploy/setup.sh test
-	@git ls-files --cached --others --exclude-standard '*.[ch]' | xargs clang-format -i
+	@find . -path './.*' -prune -o -path './build*' -prune -o -name '*.[ch]' -print | xargs clang-format -i
 
 clean:
 	rm -rf build build-asan build-fuzz
