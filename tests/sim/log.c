@@ -128,6 +128,24 @@ static void accept_done(struct io_op *op)
     io_accept(s->listener, &s->accept);
 }
 
+/* A process that died after a failed flush has left records that the cache shows and the disk does not have: what is
+ * taken over is written again. */
+static int store_rewrite(struct store *s)
+{
+    char record[RECORD_SIZE];
+    struct iovec vector = {record, sizeof record};
+
+    for (uint64_t at = 0; at < s->size; at += RECORD_SIZE) {
+        ssize_t rc = file_read(s->file, record, sizeof record, at);
+
+        if (rc == RECORD_SIZE)
+            rc = file_write(s->file, &vector, 1, at);
+        if (rc < 0)
+            return (int)rc;
+    }
+    return file_flush(s->file);
+}
+
 /* Cuts a torn tail; anything else that is bad would be an error. */
 static int store_recover(struct store *s)
 {
@@ -140,7 +158,7 @@ static int store_recover(struct store *s)
     if (got < 0)
         return (int)got;
     got = file_truncate(s->file, s->size);
-    return got < 0 ? (int)got : file_flush(s->file);
+    return got < 0 ? (int)got : store_rewrite(s);
 }
 
 static int server_start(struct shard *shard)
