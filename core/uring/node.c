@@ -1,4 +1,5 @@
 #include "core/node.h"
+#include "core/log.h"
 #include "core/uring/uring.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -210,6 +211,8 @@ static bool wait_for_event(struct running_node *run, int timeout_ms)
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGHUP)
             atomic_store(&run->reload_wanted, true);
+        else if (info.ssi_signo == SIGUSR2)
+            log_event(LOG_WARN, "upgrade not supported by this version", "hint=restart");
         else
             stop = true;
     }
@@ -328,6 +331,7 @@ static int block_signals(struct running_node *run)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR2); /* Unblocked it would end the process without a word. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
