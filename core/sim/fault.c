@@ -239,7 +239,7 @@ static unsigned kind_any(struct sim_world *w)
     uint64_t seen = 0;
 
     for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
-        if (w->counters->operations[k] > 0 && sim_random_one_in(&w->nemesis_random, ++seen))
+        if ((w->nemesis.kinds_seen >> k & 1) && sim_random_one_in(&w->nemesis_random, ++seen))
             found = k;
     return found;
 }
@@ -257,6 +257,7 @@ void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o)
 {
     struct sim_nemesis *m = &w->nemesis;
 
+    m->kinds_seen |= 1u << o->kind;
     if (!m->ambush || o->kind != m->ambush_kind)
         return;
     m->ambush = false;

@@ -34,6 +34,7 @@ struct sim_nemesis {
     struct sim_event strike;
     struct list lasting; /* Faults that end by themselves. */
     uint32_t forbidden;
+    uint32_t kinds_seen; /* Operations that have begun, in this world. */
     bool active;
     /* A strike that waits for an operation of one kind to begin, so that rare ones are met, too. */
     bool ambush;
