@@ -38,16 +38,16 @@ hints() {
 Paste these into another terminal, in $(pwd):
 
 # Log in over TLS and list the folders.
-curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret imaps://localhost:$imaps/
+curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret imaps://127.0.0.1:$imaps/
 
 # A client that idles: leave it running, and watch EXISTS arrive.
-(printf 'a LOGIN demo secret\r\nb SELECT INBOX\r\nc IDLE\r\n'; cat) | openssl s_client -quiet -verify_quiet -CAfile build/demo/cert.pem -connect localhost:$imaps
+(printf 'a LOGIN demo secret\r\nb SELECT INBOX\r\nc IDLE\r\n'; cat) | openssl s_client -quiet -verify_quiet -CAfile build/demo/cert.pem -connect 127.0.0.1:$imaps
 
 # Deliver a message over LMTP.
 python3 -c 'import smtplib; smtplib.LMTP("127.0.0.1", $lmtp).sendmail("you@example.com", ["demo"], "Subject: Hello\r\n\r\nHello, demo.\r\n")'
 
 # Read it.
-curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret 'imaps://localhost:$imaps/INBOX;MAILINDEX=1'
+curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret 'imaps://127.0.0.1:$imaps/INBOX;MAILINDEX=1'
 
 EOF
 }
@@ -63,7 +63,7 @@ mkfifo "$pipe"
         case "$line" in 'trireme: ready'*) hints ;; esac
     done <"$pipe"
 ) &
-setsid "$trireme" --role=all --config "$demo/trireme.yml" >"$pipe" &
+setsid setpriv --pdeathsig TERM "$trireme" --role=all --config "$demo/trireme.yml" >"$pipe" &
 server=$!
 trap 'kill -TERM $server 2>/dev/null || true' INT TERM HUP
 while :; do
