@@ -178,15 +178,32 @@ struct mailbox *account_mailbox_at(const struct account *a, uint32_t index)
     return a->private->names[index];
 }
 
+/* Where `name` stands beside what begins with `below` and the separator: before it, in it or behind it. */
+static int below_compare(struct slice name, struct slice below)
+{
+    int order = memcmp(name.data, below.data, MIN(name.size, below.size));
+
+    if (order != 0 || name.size <= below.size)
+        return order != 0 ? order : -1;
+    return (uint8_t)name.data[below.size] - MAILBOX_SEPARATOR;
+}
+
 bool account_has_children(const struct account *a, struct slice name)
 {
-    /* Not adjacent to its children: names sort bytewise, and `a-b` comes between `a` and `a/b`. */
-    for (uint32_t i = 0; i < a->mailbox_count; i++) {
-        struct slice other = mailbox_name(a->private->names[i]);
+    uint32_t low = 0, high = a->mailbox_count;
 
-        if (other.size > name.size && other.data[name.size] == MAILBOX_SEPARATOR &&
-            memcmp(other.data, name.data, name.size) == 0)
+    /* Not adjacent to its children: names sort bytewise, and `a-b` comes between `a` and `a/b`. */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        struct slice other = mailbox_name(a->private->names[middle]);
+        int order = mailbox_name_is_inbox(other) ? -1 : below_compare(other, name); /* INBOX comes first. */
+
+        if (order == 0)
             return true;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return false;
 }
