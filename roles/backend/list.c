@@ -6,6 +6,8 @@
 #include "roles/backend/pattern.h"
 #include <errno.h>
 
+#define LIST_VISIT_UNITS 256 /* Of fiber_work(): a name looked up, or written. */
+
 struct list_entry {
     struct list_entry *next;
     struct slice name;
@@ -109,13 +111,16 @@ static bool name_matches(struct list_work *w, struct slice name)
     return false;
 }
 
+/* The name and each level above it are matched. */
 static uint32_t match_work(const struct list_work *w, struct slice name)
 {
-    uint32_t words = 0;
+    uint32_t words = 0, levels = 1;
 
     for (uint32_t i = 0; i < w->pattern_count; i++)
         words += w->patterns[i].word_count;
-    return words * (uint32_t)name.size * 2;
+    for (size_t i = 0; i < name.size; i++)
+        levels += name.data[i] == MAILBOX_SEPARATOR;
+    return levels * (LIST_VISIT_UNITS + words * (uint32_t)name.size * 2);
 }
 
 /* ---- Entries ------------------------------------------------------------------------------------------- */
@@ -262,6 +267,9 @@ static enum command_step list_names(struct command *c)
         if (command_starved(c))
             return STEP_PARK;
         entry_write(c, w->first);
+        rc = fiber_work(LIST_VISIT_UNITS);
+        if (rc < 0)
+            return command_error(c, rc);
     }
     return command_ok(c, NULL, is_lsub(c) ? "Lsub completed." : "List completed.");
 }
