@@ -389,6 +389,17 @@ static int reader_rot(struct body_reader *r, const char *what)
     return -EBADMSG;
 }
 
+/* In a file of its own it is that one which is to be restored. */
+static int reader_rot_of_object(struct body_reader *r, const char *what)
+{
+    char path[OBJECT_PATH_MAX];
+
+    r->store->shard->metrics->checksum_errors++;
+    log_event(LOG_ERROR, "store: what is read is not what was written; restore it from a backup",
+              "file=%s size=%u what=%s", object_path(path, &r->object), r->location.size, what);
+    return -EBADMSG;
+}
+
 /* Head and checksums agree with one another and with what the account says. */
 static bool reader_parse(struct body_reader *r)
 {
@@ -493,7 +504,7 @@ static int reader_open_object(struct body_reader *r)
     rc = file_open(object_path(path, &r->object), O_RDONLY, 0, &r->file);
     if (rc < 0)
         r->file = FILE_NONE;
-    return rc == -ENOENT ? reader_rot(r, "body file missing") : rc;
+    return rc == -ENOENT ? reader_rot_of_object(r, "body file missing") : rc;
 }
 
 /* The blocks around `offset` into the window. */
@@ -517,7 +528,7 @@ static int reader_fill(struct body_reader *r, uint32_t offset)
     if (got < 0)
         return (int)got;
     if ((uint32_t)got < size || !blocks_match(r, r->window, from, size))
-        return reader_rot(r, "body block");
+        return is_object ? reader_rot_of_object(r, "body block") : reader_rot(r, "body block");
     r->window_offset = from;
     r->window_size = size;
     return 0;
