@@ -297,8 +297,9 @@ static bool take_section_number(struct slice *text, struct section *section)
     size_t size = 0;
 
     for (; size < text->size && text->data[size] >= '0' && text->data[size] <= '9'; size++)
-        value = MIN(value * 10 + (uint32_t)(text->data[size] - '0'), UINT16_MAX);
-    if (size == 0 || text->data[0] == '0' || section->depth == SECTION_DEPTH_MAX)
+        value = MIN(value * 10 + (uint32_t)(text->data[size] - '0'), UINT16_MAX + 1u);
+    if (size == 0 || value > UINT16_MAX || /* The answer repeats the number. */ text->data[0] == '0' ||
+        section->depth == SECTION_DEPTH_MAX)
         return false;
     section->numbers[section->depth++] = (uint16_t)value;
     *text = slice_from(*text, size);
