@@ -18,6 +18,7 @@
 #define BUILD_LINES       256
 #define BUILD_WORK_A_LINE 64
 #define BAD_LINES_TOLD    10
+#define SETTLE_S          2 /* A file whose last line is not ended may still be written. */
 
 /* ---- The table and who holds it ---------------------------------------------------------------------------
  *
@@ -158,7 +159,7 @@ static void line_bad(void *arg, uint32_t line_number, const char *why)
     struct bad_lines *bad = arg;
 
     if (bad->count++ < BAD_LINES_TOLD)
-        log_event(LOG_WARN, "passwd-file: a line is left out", "file=%s line=%u reason=%s",
+        log_event(LOG_WARN, "passwd-file: a line is not understood", "file=%s line=%u reason=%s",
                   log_quote(slice_str(bad->path)), (unsigned)line_number, log_quote(slice_str(why)));
 }
 
@@ -221,7 +222,13 @@ static int table_build(struct passwd_table *users, struct bad_lines *bad)
     return 0;
 }
 
-static int table_read(struct loader *l, struct table **table_out)
+/* One who rewrites the file in place must not make all others' mail bounce meanwhile. */
+static bool is_half_written(const struct file_info *info, const char *text, size_t size)
+{
+    return size > 0 && text[size - 1] != '\n' && time_wall() - info->modified_ns / 1000000000 < SETTLE_S;
+}
+
+static int table_read(struct loader *l, const struct file_info *info, struct table **table_out)
 {
     struct heap *heap = l->shard->heap;
     struct bad_lines bad = {l->path, 0};
@@ -234,13 +241,17 @@ static int table_read(struct loader *l, struct table **table_out)
     rc = file_text(l, &text, &size);
     if (rc < 0)
         return rc;
-    users = passwd_table_new(heap, text, size, random_u64());
+    users = l->current != NULL && is_half_written(info, text, size)
+                ? NULL
+                : passwd_table_new(heap, text, size, random_u64());
     if (users == NULL) {
         bytes_wipe(text, size);
         heap_free(heap, text);
-        return -ENOMEM;
+        return -EAGAIN;
     }
     rc = table_build(users, &bad);
+    if (rc == 0 && l->current != NULL && users->good_count == 0)
+        rc = -ENODATA; /* Truncated, or no passwd-file at all. */
     if (rc < 0) {
         passwd_table_free(users);
         return rc;
@@ -249,8 +260,8 @@ static int table_read(struct loader *l, struct table **table_out)
     t->users = users;
     t->holder_count = 1; /* The loader itself. */
     memcpy(t->key, l->key, sizeof t->key);
-    log_event(LOG_INFO, "passwd-file read", "file=%s users=%u left_out=%u", log_quote(slice_str(l->path)),
-              users->entry_count, bad.count);
+    log_event(LOG_INFO, "passwd-file read", "file=%s users=%u not_understood=%u",
+              log_quote(slice_str(l->path)), users->good_count, bad.count);
     *table_out = t;
     return 0;
 }
@@ -265,7 +276,7 @@ static void load(struct loader *l)
         return;
     l->forced = false;
     if (l->rc == 0)
-        l->rc = table_read(l, &t);
+        l->rc = table_read(l, &info, &t);
     l->read_once = true;
     if (l->rc < 0) {
         log_event(LOG_ERROR, "passwd-file cannot be read", "file=%s error=%s kept=%s",
@@ -468,6 +479,8 @@ int passdb_exists(struct passdb *p, struct slice user, struct passdb_result *out
     }
     if (!find(p, &name, &entry))
         return -ENOENT;
+    if (entry.broken)
+        return -EAGAIN;
     result_of_entry(p, &name, &entry, out);
     return 0;
 }

@@ -138,8 +138,6 @@ static const char *line_add(struct passwd_table *t, size_t offset, struct slice 
     if (line.size > PASSWD_LINE_SIZE_MAX)
         return "longer than 4096 bytes";
     fault = line_parse(line, &entry);
-    if (fault != NULL)
-        return fault;
     if (!user_name_parse(entry.user, &user))
         return "not a user name";
     memcpy(t->text + offset, user.bytes, user.size); /* Normalised from here on. */
@@ -149,7 +147,8 @@ static const char *line_add(struct passwd_table *t, size_t offset, struct slice 
     ASSERT(t->entry_count < t->entry_limit);
     t->entries[t->entry_count++] = (uint32_t)offset;
     *bucket = t->entry_count;
-    return NULL;
+    t->good_count += fault == NULL;
+    return fault;
 }
 
 bool passwd_table_build(struct passwd_table *t, unsigned line_count,
@@ -173,9 +172,11 @@ bool passwd_table_build(struct passwd_table *t, unsigned line_count,
     return t->built < t->text_size;
 }
 
-static bool entry_at(const struct passwd_table *t, uint32_t index, struct passwd_entry *entry_out)
+static void entry_at(const struct passwd_table *t, uint32_t index, struct passwd_entry *entry_out)
 {
-    return line_parse(line_at(t, t->entries[index]), entry_out) == NULL; /* It was NULL when it was added. */
+    bool broken = line_parse(line_at(t, t->entries[index]), entry_out) != NULL;
+
+    entry_out->broken = broken;
 }
 
 bool passwd_table_find(const struct passwd_table *t, const struct user_name *user,
@@ -183,13 +184,17 @@ bool passwd_table_find(const struct passwd_table *t, const struct user_name *use
 {
     uint32_t bucket = *bucket_find(t, user_name_slice(user));
 
-    return bucket != 0 && entry_at(t, bucket - 1, entry_out);
+    if (bucket == 0)
+        return false;
+    entry_at(t, bucket - 1, entry_out);
+    return true;
 }
 
 bool passwd_table_any(const struct passwd_table *t, uint64_t number, struct passwd_entry *entry_out)
 {
     for (unsigned i = 0; i < MIN(t->entry_count, ANY_TRIES); i++) {
-        if (entry_at(t, (uint32_t)((number + i) % t->entry_count), entry_out) && entry_out->has_password)
+        entry_at(t, (uint32_t)((number + i) % t->entry_count), entry_out);
+        if (entry_out->has_password)
             return true;
     }
     return false;

@@ -6,7 +6,8 @@
  * All fields after the user are optional. Without a password a user gets mail but cannot log in; so does one
  * whose hash begins with `!` or who has the extra field `nologin`. Extra fields that would narrow or widen
  * what a login may do, and that this server does not know, make the line invalid: nothing is opened by not
- * understanding it. A user named twice keeps the first line.
+ * understanding it. Whose line is invalid cannot log in, and is known to exist: his mail waits until the line
+ * is mended, and is not returned. A user named twice keeps the first line.
  *
  * The text stays as it was read and an index of 4-byte offsets points into it: some 12 bytes a user beside
  * the text.
@@ -26,6 +27,7 @@ struct passwd_entry { /* Points into the table. */
     struct password_hash password;
     bool has_password;
     bool disabled;
+    bool broken; /* The line was not understood. */
 };
 
 struct passwd_table {
@@ -39,6 +41,7 @@ struct passwd_table {
     uint64_t seed;
     size_t built; /* Bytes of text that are in the index. */
     uint32_t line_number, bad_count;
+    uint32_t good_count; /* Entries that are not broken. */
 };
 
 /* NULL: no memory, and then `text` is still the caller's. */
@@ -46,7 +49,7 @@ struct passwd_table *passwd_table_new(struct heap *heap, char *text, size_t size
 void passwd_table_free(struct passwd_table *t); /* NULL is allowed. */
 
 /* Puts up to `line_count` lines into the index; false: that was all. bad() is called for each line that is
- * left out. */
+ * left out, or not understood. */
 MUST_CHECK bool passwd_table_build(struct passwd_table *t, unsigned line_count,
                                    void (*bad)(void *arg, uint32_t line_number, const char *why), void *arg);
 

@@ -239,6 +239,35 @@ static void test_file_goes(void **state)
     assert_int_equal(run(gone_body, with_file), 0);
 }
 
+/* What is no passwd-file, or half of one, changes nothing; a line that is not understood defers mail. */
+static void broken_body(struct shard *s, struct passdb *p)
+{
+    static const char *const broken[] = {"", ":::\n/etc\n", "plain:{PLAIN}sec", "plain:{ROT13}secret\n"};
+    struct passdb_result r;
+
+    if (s->index != 0)
+        return;
+    for (size_t i = 0; i < ARRAY_COUNT(broken); i++) {
+        users_write(broken[i]);
+        passdb_reload(s);
+        fiber_sleep_ms(50);
+        CHECK(verify(p, "plain", "secret") == 0);
+        CHECK(passdb_exists(p, SLICE("mailonly"), &r) == 0);
+    }
+    users_write("plain:{ROT13}secret\nnew:{PLAIN}x\n");
+    passdb_reload(s);
+    CHECK(becomes(p, "new", "x", 0));
+    CHECK(verify(p, "plain", "secret") == -EACCES);
+    CHECK(passdb_exists(p, SLICE("plain"), &r) == -EAGAIN);
+    CHECK(passdb_exists(p, SLICE("mailonly"), &r) == -ENOENT);
+}
+
+static void test_file_breaks(void **state)
+{
+    users_write(USERS);
+    assert_int_equal(run(broken_body, with_file), 0);
+}
+
 static void nothing_body(struct shard *s, struct passdb *p)
 {
     CHECK(false);
@@ -288,7 +317,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify),       cmocka_unit_test(test_same_at_once),
         cmocka_unit_test(test_file_changes), cmocka_unit_test(test_file_goes),
-        cmocka_unit_test(test_no_file),      cmocka_unit_test(test_static),
+        cmocka_unit_test(test_file_breaks),  cmocka_unit_test(test_no_file),
+        cmocka_unit_test(test_static),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

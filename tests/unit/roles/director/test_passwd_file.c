@@ -246,8 +246,12 @@ static void test_lines_left_out(void **state)
                                  "5: an extra field that this version does not support\n"
                                  "6: an extra field that this version does not support\n"
                                  "7: not a user name\n8: not a user name\n");
-    assert_int_equal(t->entry_count, 1);
-    assert_true(find(t, "ok", &e) && slice_eq(e.password.hash, SLICE("x")));
+    assert_int_equal(t->good_count, 1);
+    assert_true(find(t, "ok", &e) && slice_eq(e.password.hash, SLICE("x")) && !e.broken);
+    assert_true(find(t, "x", &e) && !e.has_password && e.broken);
+    assert_true(find(t, "net", &e) && !e.has_password && e.broken);
+    assert_true(find(t, "any", &e) && !e.has_password && e.broken);
+    assert_false(find(t, "a", &e));
     passwd_table_free(t);
 }
 
