@@ -82,6 +82,8 @@ static void start_run(void *arg)
     int rc = run->node.ops->start(s);
 
     run->threads[s->index].started = rc == 0;
+    if (rc < 0) /* Others may be waiting for this one. */
+        __atomic_store_n(&run->node.stopping, true, __ATOMIC_RELAXED);
     report(run, &run->started_count, rc, true);
 }
 
