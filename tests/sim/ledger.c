@@ -154,9 +154,12 @@ bool ledger_owns(unsigned client, uint32_t uid, unsigned flag)
     return flag != FLAG_SEEN && uid % LEDGER_CLIENTS == client;
 }
 
-void ledger_flag_begin(struct instance *i, unsigned flag, bool set)
+void ledger_flag_begin(struct ledger_mailbox *m, struct instance *i, unsigned flag, bool set)
 {
     i->may[flag] |= set ? MAY_BE_SET : MAY_BE_UNSET;
+    /* An EXPUNGE of all that is \\Deleted, begun before and not over, may find it. */
+    if (flag == FLAG_DELETED && set && (m->expunging > 0 || sim_now_ns(m->ledger->world) < m->expunged_ns))
+        ledger_doom_begin(i, true);
 }
 
 void ledger_flag_acknowledged(struct ledger *l, struct instance *i, unsigned flag, bool set)

@@ -59,8 +59,10 @@ struct ledger_mailbox {
     uint32_t uidvalidity, uidnext;
     uint64_t highest;
     uint64_t uidnext_ns, highest_ns; /* When these were shown. */
-    uint64_t expunge_all_ns;         /* When somebody last began to expunge all that is \Deleted. */
-    struct instance *instances;      /* By UID. */
+    uint64_t expunge_all_ns;         /* When somebody last began to expunge all that is \Deleted, ... */
+    unsigned expunging;              /* ... how many are at it, */
+    uint64_t expunged_ns;       /* and when the last one of unknown outcome can have an effect no more. */
+    struct instance *instances; /* By UID. */
     size_t count, capacity;
     struct placing placings[LEDGER_IDS];
 };
@@ -91,7 +93,7 @@ struct instance *ledger_show(struct ledger_mailbox *m, uint32_t uid, uint32_t id
 /* ---- Flags --------------------------------------------------------------------------------------------- */
 
 bool ledger_owns(unsigned client, uint32_t uid, unsigned flag);
-void ledger_flag_begin(struct instance *i, unsigned flag, bool set);
+void ledger_flag_begin(struct ledger_mailbox *m, struct instance *i, unsigned flag, bool set);
 void ledger_flag_acknowledged(struct ledger *l, struct instance *i, unsigned flag, bool set);
 /* `flags` were shown in answer to a question that was asked at `asked_ns`. */
 void ledger_flags_shown(struct ledger_mailbox *m, struct instance *i, unsigned flags, uint64_t asked_ns);

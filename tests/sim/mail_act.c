@@ -180,7 +180,7 @@ static unsigned own_flag(unsigned client, uint32_t uid)
 static void flags_begin(struct imap *c, const struct pick *p, unsigned flag, bool set)
 {
     for (unsigned k = 0; k < p->count; k++)
-        ledger_flag_begin(ledger_find(c->selected, p->uids[k]), flag, set);
+        ledger_flag_begin(c->selected, ledger_find(c->selected, p->uids[k]), flag, set);
 }
 
 static void flags_end(struct imap *c, const struct pick *p, unsigned flag, bool set)
@@ -621,7 +621,11 @@ static int act_expunge_all(struct imap *c, bool by_close)
 
     uids = deleted_begin(c, &count);
     begin(&o, by_close ? MAIL_CLOSE : MAIL_EXPUNGE, c);
+    m->expunging++;
     rc = end(&o, c, imap_command(c, by_close ? "CLOSE" : "EXPUNGE"));
+    m->expunging--;
+    if (rc < 0)
+        m->expunged_ns = sim_now_ns(c->world) + MAIL_SETTLE_MS * SIM_MS;
     if (rc == IMAP_NO)
         deleted_refused(m, uids, count);
     heap_free(shard_self()->heap, uids);
