@@ -14,7 +14,7 @@ build:
 
 asan:
 	@deploy/setup.sh build
-	@[ -f build-asan/build.ninja ] || meson setup build-asan -Db_sanitize=address,undefined
+	@[ -f build-asan/build.ninja ] || meson setup build-asan -Db_sanitize=address,undefined -Doptimization=1
 	@ninja -C build-asan
 
 test:
