@@ -8,6 +8,31 @@ static const uint16_t windows_1252_high[32] = {
     0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0x009d, 0x017e, 0x0178,
 };
 
+/* ISO-8859-15: Latin 1 with the euro sign, and the letters that French and Finnish miss in it. */
+static uint16_t latin9(unsigned char c)
+{
+    switch (c) {
+    case 0xa4:
+        return 0x20ac;
+    case 0xa6:
+        return 0x0160;
+    case 0xa8:
+        return 0x0161;
+    case 0xb4:
+        return 0x017d;
+    case 0xb8:
+        return 0x017e;
+    case 0xbc:
+        return 0x0152;
+    case 0xbd:
+        return 0x0153;
+    case 0xbe:
+        return 0x0178;
+    default:
+        return c;
+    }
+}
+
 enum charset charset_find(struct slice name)
 {
     static const struct {
@@ -18,9 +43,11 @@ enum charset charset_find(struct slice name)
         {{"utf-8", 5}, CHARSET_UTF8},
         {{"iso-8859-1", 10}, CHARSET_LATIN1},
         {{"windows-1252", 12}, CHARSET_WINDOWS_1252},
+        {{"iso-8859-15", 11}, CHARSET_LATIN9},
         {{"ascii", 5}, CHARSET_UTF8},
         {{"utf8", 4}, CHARSET_UTF8},
         {{"latin1", 6}, CHARSET_LATIN1},
+        {{"latin-9", 7}, CHARSET_LATIN9},
         {{"cp1252", 6}, CHARSET_WINDOWS_1252},
         {{"", 0}, CHARSET_UTF8},
     };
@@ -48,7 +75,7 @@ size_t charset_to_utf8(enum charset charset, struct slice in, char *out)
         if (charset == CHARSET_WINDOWS_1252 && c >= 0x80 && c <= 0x9f)
             at += utf8_encode(windows_1252_high[c - 0x80], at);
         else
-            at += utf8_encode(c, at);
+            at += utf8_encode(charset == CHARSET_LATIN9 ? latin9(c) : c, at);
     }
     return (size_t)(at - out);
 }

@@ -1,5 +1,5 @@
 /* core/mail/charset.h -- text of the common character sets into UTF-8, for searching (RFC 2047, RFC 3501
- * 6.4.4). UTF-8, US-ASCII, ISO-8859-1 and windows-1252 are known here; others come from a converter that a
+ * 6.4.4). UTF-8, US-ASCII, ISO-8859-1, ISO-8859-15 and windows-1252 are known here; others come from a converter that a
  * role opens.
  * Owner:  nobody; pure functions. */
 #pragma once
@@ -9,6 +9,7 @@ enum charset {
     CHARSET_UNKNOWN,
     CHARSET_UTF8, /* And US-ASCII, which it contains: 8-bit text that claims to be ASCII is mostly UTF-8. */
     CHARSET_LATIN1,
+    CHARSET_LATIN9,
     CHARSET_WINDOWS_1252,
 };
 

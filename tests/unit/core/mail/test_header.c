@@ -87,6 +87,9 @@ static void test_charsets(void **state)
     assert_slice(slice_of(out, charset_to_utf8(CHARSET_LATIN1, SLICE("a\xe4\xff"), out)), "a\u00e4\u00ff");
     assert_slice(slice_of(out, charset_to_utf8(CHARSET_WINDOWS_1252, SLICE("\x80\x9f\xe4"), out)),
                  "\u20ac\u0178\u00e4");
+    assert_int_equal(charset_find(SLICE("ISO-8859-15")), CHARSET_LATIN9);
+    assert_slice(slice_of(out, charset_to_utf8(CHARSET_LATIN9, SLICE("\xa4\xbd\xe9"), out)),
+                 "\u20ac\u0153\u00e9");
     assert_slice(slice_of(out, charset_to_utf8(CHARSET_UTF8, SLICE("\u00e4"), out)), "\u00e4");
 }
 
