@@ -97,9 +97,45 @@ static int role_all_start(struct shard *s)
     return rc;
 }
 
+struct absence {
+    enum shard_slot slot;
+    bool holds;
+};
+
+static void ask_absent(void *arg)
+{
+    struct absence *a = arg;
+
+    a->holds = shard_self()->slot[a->slot] == NULL;
+}
+
+static void wait_all_absent(struct shard *s, enum shard_slot slot)
+{
+    for (unsigned i = 0; i < s->node->shard_count; i++) {
+        for (;;) {
+            struct absence a = {.slot = slot};
+
+            shard_call(s->node->shards[i], ask_absent, &a);
+            if (a.holds)
+                break;
+            (void)fiber_sleep_ms(SERVE_POLL_MS);
+        }
+    }
+}
+
+/* Whoever asks ends on every shard before anybody who serves ends on one: else a change that goes on would be answered NO,
+ * and frames would go home to a shard that has forgotten them. */
 static void role_all_stop(struct shard *s)
 {
-    role_all_stop_from(s, ARRAY_COUNT(roles_all));
+    size_t count = ARRAY_COUNT(roles_all);
+
+    roles_all[--count]->stop(s); /* The proxy. */
+    wait_all_absent(s, SLOT_PROXY);
+    while (count > 0)
+        roles_all[--count]->stop(s);
+    wait_all_absent(s, SLOT_DIRECTOR);
+    wait_all_absent(s, SLOT_BACKEND);
+    role_all_stop_from(s, 0);
 }
 
 const struct node_ops role_all_ops = {role_all_start, role_all_stop};
