@@ -20,6 +20,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Read by jemalloc: thousands of worlds, each with its arenas, and the address space of all of them would be kept. */
+extern const char *malloc_conf;
+const char *malloc_conf = "retain:false";
+
 struct settings {
     uint64_t seed, seed_count;
     const char *scenario;
