@@ -228,6 +228,10 @@ void lmtp_ready(struct lmtp_session *l)
 {
     if (l->state == LMTP_AT_CLOSING)
         return;
+    if (l->proxy->stopping && !l->in_mail) {
+        lmtp_bye(l, LMTP_REPLY_SHUTTING_DOWN);
+        return;
+    }
     l->state = LMTP_AT_COMMAND;
     timer_set(&l->timer, IDLE_MS);
     conn_resume(&l->conn);

@@ -72,6 +72,10 @@ void session_ready(struct session *s)
 {
     if (s->state == SESSION_CLOSING)
         return;
+    if (s->proxy->stopping) { /* A client that pipelines would keep the process for the whole of its grace. */
+        session_bye(s, "[UNAVAILABLE] Server shutting down");
+        return;
+    }
     s->state = SESSION_COMMAND;
     if (s->user_size > 0)
         session_deadline(s, s->proxy->limits.session_idle_ms);
