@@ -150,11 +150,9 @@ namespace inbox {{
   separator = /
   mailbox Drafts {{
     special_use = \\Drafts
-    auto = create
   }}
   mailbox Trash {{
     special_use = \\Trash
-    auto = create
   }}
 }}
 protocol lmtp {{
