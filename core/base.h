@@ -51,7 +51,8 @@ bool slice_starts_nocase(struct slice s, struct slice prefix);
 static inline struct slice slice_from(struct slice s, size_t offset)
 {
     ASSERT(offset <= s.size);
-    return (struct slice){s.data + offset, s.size - offset};
+    /* NULL + 0 is undefined in C. */
+    return (struct slice){offset > 0 ? s.data + offset : s.data, s.size - offset};
 }
 
 static inline struct slice slice_first(struct slice s, size_t size)
