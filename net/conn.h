@@ -92,6 +92,10 @@ size_t conn_queued(const struct conn *c);
  * peer is slowed down by his window; his going away is noticed when something is written. */
 void conn_pause(struct conn *c);
 void conn_resume(struct conn *c);
+static inline bool conn_paused(const struct conn *c)
+{
+    return c->paused;
+}
 /* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
 void conn_rest(struct conn *c);
 

@@ -45,6 +45,7 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
 #define LINK_LAST 1 /* The sender's direction ends with this frame. END implies it. */
 #define LINK_HOLD                                                                                            \
     2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
+#define LINK_RUNS 4 /* No text: what roles/words/expunge_run.h says. */
 
 struct
     link_header { /* What a frame says of itself; LINK_HEADER_SIZE bytes of every frame are reserved for it. */
@@ -139,6 +140,8 @@ void link_writer_init(struct link_writer *w, struct link_stream *s);
 void link_writer_flush(struct link_writer *w);
 /* Flushes before a change of flags, so that HOLD begins at the right byte. */
 void link_writer_hold(struct link_writer *w);
+/* Sends a frame of its own, in order, with `flags` beside those of the writer. Takes f. */
+void link_writer_frame(struct link_writer *w, struct link_frame *f, size_t size, unsigned flags);
 /* What is left goes out in the END, with the trailer. Takes the stream. */
 void link_writer_end(struct link_writer *w, struct slice trailer);
 /* Drops the window without sending (before a reset). */

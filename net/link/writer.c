@@ -48,6 +48,15 @@ void link_writer_hold(struct link_writer *w)
     w->flags |= LINK_HOLD;
 }
 
+void link_writer_frame(struct link_writer *w, struct link_frame *f, size_t size, unsigned flags)
+{
+    link_writer_flush(w);
+    if (w->stream == NULL)
+        link_frame_release(f);
+    else
+        link_send(w->stream, f, size, w->flags | flags);
+}
+
 void link_writer_end(struct link_writer *w, struct slice trailer)
 {
     struct link_frame *f = w->frame;

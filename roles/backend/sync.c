@@ -4,6 +4,7 @@
  * numbers need no correction. Then comes what is new, and then the flags that others changed, by the new
  * numbers. */
 #include "roles/backend/snapshot.h"
+#include "roles/words/expunge_run.h"
 #include <errno.h>
 
 uint64_t snapshot_highest_modseq(const struct command *c)
@@ -15,13 +16,35 @@ uint64_t snapshot_highest_modseq(const struct command *c)
     return MIN(c->mailbox->highest, MIN(t->appends, MIN(t->expunges, t->flag_changes)));
 }
 
-static void write_gone(struct command *c)
+/* As many runs as `room` takes, of the expunges before the `*left`th. Returns their size. */
+static size_t write_runs(struct command *c, uint32_t *left, char *out, size_t room)
 {
+    struct expunge_run run = {0};
+    size_t size = 0;
     uint32_t seq;
 
-    for (uint32_t i = view_gone_count(&c->view); i > 0; i--) {
-        (void)view_gone_at(&c->view, i - 1, &seq);
-        imap_write_number(command_writer(c), seq, "EXPUNGE");
+    for (; *left > 0; (*left)--) {
+        (void)view_gone_at(&c->view, *left - 1, &seq);
+        if (!expunge_run_add(&run, seq)) {
+            if (size + EXPUNGE_RUN_SIZE > room)
+                break;
+            run = (struct expunge_run){seq, 1};
+            size += EXPUNGE_RUN_SIZE;
+        }
+        expunge_run_encode(&run, out + size - EXPUNGE_RUN_SIZE);
+    }
+    return size;
+}
+
+static void write_gone(struct command *c)
+{
+    uint32_t left = view_gone_count(&c->view);
+
+    while (left > 0) {
+        size_t room = MIN(left * (size_t)EXPUNGE_RUN_SIZE, LINK_PAYLOAD_MAX);
+        struct link_frame *f = link_frame_new(room);
+
+        link_writer_frame(&c->out, f, write_runs(c, &left, f->payload, room), LINK_RUNS);
     }
 }
 

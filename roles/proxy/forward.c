@@ -1,58 +1,17 @@
 /* roles/proxy/forward.c -- commands that a backend executes: the request goes out as a link stream with the
- * session's token; the answer's bytes go to the client as they are, the new token stays here.
- *
- * What renumbers the client's view (HOLD) is kept until the END that carries its token: if the backend dies
- * between, the client has seen neither. */
-#include "core/log.h"
+ * session's token; the answer's bytes go to the client as they are (answer.c), the new token stays here. */
 #include "core/metrics.h"
 #include "roles/proxy/session.h"
 
-#define COPY_MAX                                                                                             \
-    1024 /* Answers up to this size are copied: they leave in one piece with what surrounds them. */
 #define UNAVAILABLE "[UNAVAILABLE] Temporary failure, try again later"
 
 /* ---- The answer
  * -------------------------------------------------------------------------------------------- */
 
-static void frame_sent(void *arg)
-{
-    link_frame_release(arg);
-}
-
-static void frame_write(struct session *s, struct link_frame *f)
-{
-    struct slice data = link_frame_data(f);
-
-    s->answered = s->answered || data.size > 0;
-    if (data.size <= COPY_MAX) {
-        conn_write(&s->conn, data);
-        link_frame_release(f);
-    } else {
-        conn_write_loan(&s->conn, data, frame_sent, f);
-    }
-}
-
-static void held_write(struct session *s)
-{
-    for (struct list *it; (it = list_pop_front(&s->held)) != NULL;)
-        frame_write(s, CONTAINER_OF(it, struct link_frame, link));
-}
-
-static void held_drop(struct session *s)
-{
-    for (struct list *it; (it = list_pop_front(&s->held)) != NULL;)
-        link_frame_release(CONTAINER_OF(it, struct link_frame, link));
-}
-
-/* The request has ended without an answer. */
-static void run_failed(struct session *s)
+void session_run_failed(struct session *s)
 {
     s->stream = NULL;
-    held_drop(s);
-    if (s->state == SESSION_IDLE) { /* Nothing was shown; the subscription will say when to ask again. */
-        session_bye(s, UNAVAILABLE);
-        return;
-    }
+    session_answer_drop(s);
     s->proxy->shard->metrics->commands_unavailable++;
     if (s->state == SESSION_ASK)
         imap_framer_literal_refuse(&s->framer);
@@ -60,46 +19,12 @@ static void run_failed(struct session *s)
         session_close(s);
         return;
     }
-    if (s->state ==
-        SESSION_LITERAL) { /* The client is still sending: a NO would end a command that goes on. */
+    if (s->state == SESSION_IDLE || s->state == SESSION_LITERAL) { /* Where no NO can stand. */
         session_bye(s, UNAVAILABLE);
         return;
     }
     session_reply(s, "NO", UNAVAILABLE);
     session_ready(s);
-}
-
-static void run_end(struct session *s, struct link_frame *f)
-{
-    struct imap_reply reply;
-
-    s->stream = NULL;
-    if (!imap_reply_decode(link_frame_head(f), &reply)) {
-        log_event(LOG_ERROR, "backend's answer not understood", "sid=%llx hint=versions_differ",
-                  (unsigned long long)s->id);
-        link_frame_release(f);
-        run_failed(s);
-        return;
-    }
-    s->token = reply.token;
-    s->proxy->shard->metrics->commands++;
-    if (s->state ==
-        SESSION_LITERAL) { /* Refused half-way: the client hears of it when it has sent the rest. */
-        list_push_back(&s->held, &f->link);
-        conn_resume(&s->conn);
-        return;
-    }
-    held_write(s);
-    frame_write(s, f);
-    if ((reply.flags & IMAP_REPLY_BYE) != 0) {
-        session_close(s);
-    } else if (s->state == SESSION_IDLE) {
-        session_idle_synced(s);
-    } else {
-        if (s->state == SESSION_ASK) /* Refused before its literal: NO [TRYCREATE] and the like. */
-            imap_framer_literal_refuse(&s->framer);
-        session_ready(s);
-    }
 }
 
 static void append_asked(struct session *s)
@@ -116,15 +41,11 @@ static void on_frame(struct link_stream *stream, struct link_frame *f)
 {
     struct session *s = stream->owner;
 
-    if (f->header.type == LINK_END) {
-        run_end(s, f);
-    } else if (s->state == SESSION_ASK && f->header.size == 0) {
+    if (f->header.type == LINK_DATA && s->state == SESSION_ASK && f->header.size == 0) {
         link_frame_release(f);
         append_asked(s);
-    } else if ((f->header.flags & LINK_HOLD) != 0) {
-        list_push_back(&s->held, &f->link);
     } else {
-        frame_write(s, f);
+        session_answer_add(s, f);
     }
 }
 
@@ -138,7 +59,7 @@ static void on_credit(struct link_stream *stream)
 
 static void on_lost(struct link_stream *stream)
 {
-    run_failed(stream->owner);
+    session_run_failed(stream->owner);
 }
 
 static const struct link_stream_ops run_ops = {on_frame, on_credit, on_lost};
@@ -187,14 +108,14 @@ void session_forward(struct session *s, const struct imap_frame *frame, bool mor
     session_busy(s, streamed ? SESSION_ASK : SESSION_RUN);
     s->stream = request_open(s, LINK_IMAP, frame->text, !streamed, more_follows);
     if (s->stream == NULL)
-        run_failed(s);
+        session_run_failed(s);
 }
 
 void session_sync(struct session *s)
 {
     s->stream = request_open(s, LINK_SYNC, slice_of(NULL, 0), true, false);
     if (s->stream == NULL)
-        run_failed(s);
+        session_run_failed(s);
 }
 
 /* ---- APPEND's literals
@@ -212,8 +133,8 @@ static void append_drain(struct session *s, const struct imap_frame *frame)
         return;
     if (frame->kind == IMAP_FRAME_LITERAL)
         imap_framer_literal_refuse(&s->framer);
-    held_write(s);
-    session_ready(s);
+    session_busy(s, SESSION_RUN);
+    session_answer_show(s);
 }
 
 void session_append_more(struct session *s, const struct imap_frame *frame)
@@ -237,7 +158,7 @@ void session_abandon(struct session *s)
     struct link_stream *stream = s->stream;
 
     s->stream = NULL;
-    held_drop(s);
+    session_answer_drop(s);
     if (stream != NULL)
         link_stream_reset(stream);
 }

@@ -9,7 +9,7 @@ static void on_at(struct subscriber *subscriber, uint64_t modseq)
     if (modseq == s->known || s->token.mailbox_id == 0)
         return;
     s->known = modseq;
-    if (s->stream != NULL)
+    if (session_asks(s))
         s->idle_again = true; /* One request a session; ask again when it has come back. */
     else if (modseq > s->token.expunges)
         session_sync(s);
@@ -40,7 +40,7 @@ void session_idle_line(struct session *s, struct slice line)
 {
     if (!slice_eq_nocase(line, SLICE("DONE"))) {
         session_idle_end(s);
-        if (s->stream == NULL) {
+        if (!session_asks(s)) {
             session_bad(s, "Expected DONE");
             session_ready(s);
         } else {
@@ -48,7 +48,7 @@ void session_idle_line(struct session *s, struct slice line)
         }
         return;
     }
-    if (s->stream == NULL) {
+    if (!session_asks(s)) {
         idle_done(s);
         return;
     }
@@ -70,7 +70,8 @@ void session_idle_synced(struct session *s)
 
 void session_idle_keep_alive(struct session *s)
 {
-    session_write(s, "* OK Still here\r\n");
+    if (!session_asks(s)) /* Else it might come to stand within a line. */
+        session_write(s, "* OK Still here\r\n");
     session_deadline(s, s->proxy->limits.idle_keep_alive_ms);
 }
 

@@ -82,11 +82,27 @@ void session_ready(struct session *s)
     conn_resume(&s->conn);
 }
 
+/* A client that does not read his answers is not read from. */
+static bool output_full(const struct session *s)
+{
+    return conn_queued(&s->conn) >= SESSION_OUTPUT_MAX;
+}
+
+static void on_sent(struct conn *c)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+
+    session_answer_show(s);
+    if (conn_paused(c) && session_reads(s) && !output_full(s))
+        conn_resume(c);
+}
+
 /* A long answer or a long literal is no silence, as long as bytes move. */
 static bool session_moved(struct session *s)
 {
     uint64_t moved = s->conn.bytes_in + s->conn.bytes_out;
-    bool busy = s->state == SESSION_RUN || s->state == SESSION_LITERAL || s->state == SESSION_ASK;
+    bool busy = s->state == SESSION_RUN || s->state == SESSION_LITERAL || s->state == SESSION_ASK ||
+                (s->state == SESSION_IDLE && session_asks(s));
 
     if (!busy || moved == s->moved)
         return false;
@@ -182,8 +198,7 @@ static void on_frame_event(struct session *s, const struct imap_frame *frame, bo
         break;
     case IMAP_FRAME_BAD:
         take_tag(s, frame);
-        if (s->stream != NULL) /* In the middle of an APPEND: nothing of it was committed. */
-            session_abandon(s);
+        session_abandon(s); /* In the middle of an APPEND: nothing of it was committed. */
         session_bad(s, frame->too_big ? "[TOOBIG] Command too large" : frame->reason);
         if (s->state == SESSION_LITERAL)
             session_ready(s);
@@ -223,6 +238,10 @@ static size_t on_data(struct conn *c, struct slice in)
         struct slice rest = slice_from(in, taken);
         struct imap_frame frame;
 
+        if (output_full(s)) {
+            conn_pause(c);
+            break;
+        }
         if (s->state == SESSION_SASL || s->state == SESSION_IDLE) {
             taken += on_plain_line(s, rest, &more);
             continue;
@@ -320,6 +339,7 @@ static void on_secured(struct conn *c)
 
 static const struct conn_ops session_conn_ops = {
     .data = on_data,
+    .sent = on_sent,
     .secured = on_secured,
     .ended = on_ended,
     .closed = on_closed,
@@ -337,7 +357,7 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
     s->proxy = p;
     s->id = ++p->next_id;
     s->nonce = random_u64();
-    list_init(&s->held);
+    list_init(&s->answer);
     list_init(&s->subscriber.link);
     timer_init(&s->timer, on_timer);
     imap_framer_init(&s->framer, &imap_framer_prelogin);

@@ -53,7 +53,9 @@ struct session {
     char tag[IMAP_TAG_SIZE_MAX];
     struct sasl *sasl;          /* SASL: the exchange. */
     struct link_stream *stream; /* The request in flight, at the director or the backend. */
-    struct list held;           /* Frames that renumber, kept for the END with their token. */
+    struct list answer;         /* Frames of the answer that are still to be written: see answer.c. */
+    uint32_t answer_done;       /* Of the expunge run that is being written out: lines written, */
+    uint16_t answer_at;         /* and where in its frame it is. */
     /* Since login: */
     struct shard *backend;
     struct token token;
@@ -77,6 +79,14 @@ static inline struct slice session_tag(const struct session *s)
 {
     return slice_of(s->tag, s->tag_size);
 }
+
+/* Is a request under way, or its answer? */
+static inline bool session_asks(const struct session *s)
+{
+    return s->stream != NULL || !list_empty(&s->answer);
+}
+
+#define SESSION_OUTPUT_MAX (64 * 1024) /* Waits in the connection: then neither answers nor input go on. */
 
 /* ---- session.c: life, input, deadlines ----------------------------------------------------------------- */
 
@@ -120,6 +130,17 @@ bool session_append_credit(const struct session *s);
 void session_abandon(struct session *s);
 /* Asks for what is new (IDLE). */
 void session_sync(struct session *s);
+/* The request has ended without an answer. */
+void session_run_failed(struct session *s);
+
+/* ---- answer.c: what the backend says
+ * ------------------------------------------------------------------- */
+
+/* Takes f, DATA or END of s->stream. */
+void session_answer_add(struct session *s, struct link_frame *f);
+/* Writes what may leave by now. */
+void session_answer_show(struct session *s);
+void session_answer_drop(struct session *s);
 
 /* ---- idle.c
  * -------------------------------------------------------------------------------------------------- */

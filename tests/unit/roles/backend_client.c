@@ -3,6 +3,7 @@
 #include "core/node.h"
 #include "roles/role.h"
 #include "roles/settings.h"
+#include "roles/words/expunge_run.h"
 #include "storage/store.h"
 #include <ftw.h>
 #include <stdlib.h>
@@ -151,6 +152,18 @@ static void client_gather(struct client *c, struct slice data)
     c->text[c->size] = '\0';
 }
 
+static void client_gather_runs(struct client *c, struct slice runs)
+{
+    struct expunge_run run = {0};
+    char line[32];
+
+    for (; runs.size > 0; runs = slice_from(runs, EXPUNGE_RUN_SIZE)) {
+        CHECK(expunge_run_decode(runs, &run));
+        for (uint32_t i = 0; i < run.count; i++)
+            client_gather(c, slice_of(line, (size_t)sprintf(line, "* %u EXPUNGE\r\n", run.last - i)));
+    }
+}
+
 static void on_frame(struct link_stream *s, struct link_frame *f)
 {
     struct client *c = s->owner;
@@ -160,7 +173,9 @@ static void on_frame(struct link_stream *s, struct link_frame *f)
         c->asked = true;
     if (f->header.flags & LINK_HOLD)
         c->held = true;
-    if (f->header.size > 0)
+    if ((f->header.flags & LINK_RUNS) != 0)
+        client_gather_runs(c, link_frame_data(f));
+    else if (f->header.size > 0)
         client_gather(c, link_frame_data(f));
     if (f->header.type == LINK_END) {
         c->ended = true;

@@ -1,4 +1,5 @@
 /* The words of the link: what is encoded is decoded again, and nothing else is. */
+#include "roles/words/expunge_run.h"
 #include "roles/words/request.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -183,12 +184,39 @@ static void test_deliver(void **state)
     ASSERT_WHOLE_ONLY(deliver_reply_decode, head, size, struct deliver_reply);
 }
 
+static void test_expunge_run(void **state)
+{
+    struct expunge_run run = {0}, got;
+    char out[EXPUNGE_RUN_SIZE];
+
+    (void)state;
+    assert_false(expunge_run_add(&run, 9)); /* There is none yet. */
+    run = (struct expunge_run){9, 1};
+    assert_true(expunge_run_add(&run, 8));
+    assert_false(expunge_run_add(&run, 8));
+    assert_false(expunge_run_add(&run, 9));
+    assert_false(expunge_run_add(&run, 6));
+    assert_true(expunge_run_add(&run, 7));
+    expunge_run_encode(&run, out);
+    assert_true(expunge_run_decode(slice_of(out, sizeof out), &got));
+    assert_int_equal(got.last, 9);
+    assert_int_equal(got.count, 3);
+    assert_false(expunge_run_decode(slice_of(out, sizeof out - 1), &got));
+    expunge_run_encode(&(struct expunge_run){9, 0}, out);
+    assert_false(expunge_run_decode(slice_of(out, sizeof out), &got));
+    expunge_run_encode(&(struct expunge_run){9, 10}, out); /* Down to 0. */
+    assert_false(expunge_run_decode(slice_of(out, sizeof out), &got));
+    expunge_run_encode(&(struct expunge_run){9, 9}, out);
+    assert_true(expunge_run_decode(slice_of(out, sizeof out), &got));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_token),     cmocka_unit_test(test_login),
-        cmocka_unit_test(test_imap),      cmocka_unit_test(test_user_too_long),
-        cmocka_unit_test(test_subscribe), cmocka_unit_test(test_deliver),
+        cmocka_unit_test(test_token),       cmocka_unit_test(test_login),
+        cmocka_unit_test(test_imap),        cmocka_unit_test(test_user_too_long),
+        cmocka_unit_test(test_subscribe),   cmocka_unit_test(test_deliver),
+        cmocka_unit_test(test_expunge_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
