@@ -369,7 +369,7 @@ struct body_reader {
     uint32_t block_count;
     char *window; /* Verified blocks; in `head`, or an allocation of its own. */
     uint32_t window_offset, window_size;
-    bool whole, verified; /* The window is in `head` and has all bytes; they match. */
+    bool whole; /* The window is in `head` and has all bytes. */
 };
 
 static struct record_location reader_record(const struct body_reader *r)
@@ -379,6 +379,23 @@ static struct record_location reader_record(const struct body_reader *r)
 
     return (struct record_location){l->stream, l->segment, l->offset,
                                     RECORD_HEADER_SIZE + l->meta_size + rest};
+}
+
+/* A reader who meets rot behind what he has handed on can only break off. So the next is told at once. */
+static void damaged_note(struct store *store, const struct body_location *l)
+{
+    store->damaged[store->damaged_count++ % STORE_DAMAGED_MAX] = *l;
+}
+
+static bool damaged_known(const struct store *store, const struct body_location *l)
+{
+    for (unsigned i = 0; i < MIN(store->damaged_count, STORE_DAMAGED_MAX); i++) {
+        const struct body_location *d = &store->damaged[i];
+
+        if (d->stream == l->stream && d->segment == l->segment && d->offset == l->offset)
+            return true;
+    }
+    return false;
 }
 
 static int reader_rot(struct body_reader *r, const char *what)
@@ -462,6 +479,8 @@ static int reader_load(struct body_reader *r, bool ahead)
     if (whole) {
         r->window = r->head + RECORD_HEADER_SIZE + l->meta_size;
         r->window_size = l->size;
+        if (!blocks_match(r, r->window, 0, r->window_size))
+            return reader_rot(r, "body block");
     }
     return 0;
 }
@@ -469,9 +488,12 @@ static int reader_load(struct body_reader *r, bool ahead)
 static int reader_open(struct store *store, const struct body_location *location, bool ahead,
                        struct body_reader **reader_out)
 {
-    struct body_reader *r = heap_try_alloc(store->heap, sizeof *r);
+    struct body_reader *r;
     int rc;
 
+    if (ahead && damaged_known(store, location))
+        return -EBADMSG;
+    r = heap_try_alloc(store->heap, sizeof *r);
     if (r == NULL)
         return -ENOMEM;
     *r = (struct body_reader){.store = store, .location = *location, .file = FILE_NONE};
@@ -527,8 +549,10 @@ static int reader_fill(struct body_reader *r, uint32_t offset)
     got = file_read(is_object ? r->file : r->segment->file, r->window, size, base + from);
     if (got < 0)
         return (int)got;
-    if ((uint32_t)got < size || !blocks_match(r, r->window, from, size))
+    if ((uint32_t)got < size || !blocks_match(r, r->window, from, size)) {
+        damaged_note(r->store, &r->location);
         return is_object ? reader_rot_of_object(r, "body block") : reader_rot(r, "body block");
+    }
     r->window_offset = from;
     r->window_size = size;
     return 0;
@@ -538,11 +562,6 @@ ssize_t body_read(struct body_reader *r, void *data, size_t size, uint64_t offse
 {
     size_t done = 0;
 
-    if (r->whole && !r->verified) {
-        if (!blocks_match(r, r->window, 0, r->window_size))
-            return reader_rot(r, "body block");
-        r->verified = true;
-    }
     if (offset >= r->location.size)
         return 0;
     size = MIN(size, r->location.size - offset);

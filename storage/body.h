@@ -45,7 +45,7 @@ void body_free(struct body *b);
 struct body_reader;
 
 /* Reads the record's head and structure (of a small message the bytes too, in the same read), and verifies
- * what it read. -EBADMSG, -EIO, -ENOMEM. */
+ * what it read. -EBADMSG: also when another reader has met damage in these bytes; -EIO, -ENOMEM. */
 MUST_CHECK int body_open(struct store *store, const struct body_location *location,
                          struct body_reader **reader_out);
 /* The same for who looks at the structure alone: reads no bytes of the body ahead. body_read() works all the same. */

@@ -7,6 +7,7 @@
 #include "core/map.h"
 #include "core/metrics.h"
 #include "core/shard.h"
+#include "storage/body.h"
 #include "storage/pack.h"
 #include "storage/store.h"
 #include "storage/stream.h"
@@ -14,6 +15,7 @@
 
 #define STORE_KEY_SIZE    32
 #define STORE_SECRET_SIZE 192
+#define STORE_DAMAGED_MAX 64
 #define SEGMENT_FILE_MAX  32 /* Segments kept open for reading. */
 
 struct account;
@@ -68,6 +70,10 @@ struct store {
     bool checkpointing;
     struct stream_end *ends; /* Where the streams ended at the start. */
     unsigned end_count;
+
+    struct body_location
+        damaged[STORE_DAMAGED_MAX]; /* Whose bytes were read and did not match: the last ones. */
+    unsigned damaged_count;
 
     bool full; /* The reserve was given back: no new mail. */
     bool reserve_held;

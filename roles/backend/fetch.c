@@ -206,7 +206,7 @@ static int fetch_message(struct command *c, struct fetch_work *w)
     int rc = 0;
 
     if (fetch_needs_source(&c->parsed.fetch))
-        rc = fetch_source_open(c, &w->message, &source);
+        rc = fetch_source_open(c, &w->message, c->parsed.fetch.section_count > 0, &source);
     if (rc < 0)
         return message_unreadable(c, w, rc);
     if (!c->half) {

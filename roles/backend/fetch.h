@@ -27,8 +27,9 @@ struct fetch_source { /* A message that is open for reading. */
 
 /* section.c */
 
-/* 0, or -errno: the message can't be read. Suspends. */
-MUST_CHECK int fetch_source_open(struct command *c, const struct message *m, struct fetch_source *source_out);
+/* `bytes`: more than the structure will be asked for. 0, or -errno: the message can't be read. Suspends. */
+MUST_CHECK int fetch_source_open(struct command *c, const struct message *m, bool bytes,
+                                 struct fetch_source *source_out);
 void fetch_source_close(struct fetch_source *s);
 
 enum section_result {

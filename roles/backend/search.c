@@ -237,7 +237,7 @@ static int search_message(struct command *c, struct search_work *w, struct candi
 
     if (verdict != VERDICT_OPEN)
         return verdict == VERDICT_YES ? 1 : MIN(verdict, 0);
-    rc = fetch_source_open(c, &m->message, &m->source);
+    rc = fetch_source_open(c, &m->message, true, &m->source);
     if (rc == 0) {
         fiber_set_class(RUN_BULK);
         m->open = true;

@@ -3,10 +3,11 @@
 #include "roles/backend/header_fields.h"
 #include <errno.h>
 
-int fetch_source_open(struct command *c, const struct message *m, struct fetch_source *source_out)
+int fetch_source_open(struct command *c, const struct message *m, bool bytes, struct fetch_source *source_out)
 {
+    struct store *store = c->backend->store;
     struct fetch_source s;
-    int rc = body_open(c->backend->store, &m->body, &s.reader);
+    int rc = bytes ? body_open(store, &m->body, &s.reader) : body_open_head(store, &m->body, &s.reader);
 
     if (rc < 0)
         return rc;
