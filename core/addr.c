@@ -43,7 +43,10 @@ char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX])
 {
     char ip[INET6_ADDRSTRLEN];
 
-    if ((a->family != AF_INET && a->family != AF_INET6) || inet_ntop(a->family, a->ip, ip, sizeof ip) == NULL)
+    if (a->family == AF_UNIX)
+        snprintf(buffer, NET_ADDR_TEXT_MAX, "unix");
+    else if ((a->family != AF_INET && a->family != AF_INET6) ||
+             inet_ntop(a->family, a->ip, ip, sizeof ip) == NULL)
         snprintf(buffer, NET_ADDR_TEXT_MAX, "none");
     else
         snprintf(buffer, NET_ADDR_TEXT_MAX, a->family == AF_INET6 ? "[%s]:%u" : "%s:%u", ip,

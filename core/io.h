@@ -18,7 +18,7 @@ struct shard;
 struct net_addr {
     uint8_t ip[16]; /* IPv4 in the first four bytes. */
     uint16_t port;  /* Host order. */
-    uint8_t family; /* AF_INET or AF_INET6; 0: none. */
+    uint8_t family; /* AF_INET or AF_INET6; AF_UNIX: without address or port; 0: none. */
 };
 
 /* "127.0.0.1:143", "[::1]:143", "*:143". False: not an address. */
@@ -60,6 +60,11 @@ static inline bool sock_valid(struct sock s)
 
 /* Binds and listens with SO_REUSEPORT: each shard opens its own. At start; may block shortly. */
 MUST_CHECK int io_listen(const struct net_addr *addr, struct sock *listener_out);
+/* The same for a Unix socket that only this process's user may connect to (mode 0600). The path is absolute, or
+ * relative to the node's `data` directory; a socket file that nobody listens on any more is replaced.
+ * -EADDRINUSE: somebody does. Peers of its connections have the family AF_UNIX and no address. -EAFNOSUPPORT:
+ * the simulator has none. */
+MUST_CHECK int io_listen_unix(const char *path, struct sock *listener_out);
 /* The port that the kernel chose for port 0. */
 MUST_CHECK int io_listen_port(struct sock listener, uint16_t *port_out);
 

@@ -648,6 +648,11 @@ int io_listen(const struct net_addr *addr, struct sock *listener_out)
     return 0;
 }
 
+int io_listen_unix(const char *path, struct sock *listener_out)
+{
+    return -EAFNOSUPPORT;
+}
+
 int io_listen_port(struct sock listener, uint16_t *port_out)
 {
     struct sim_socket *s = socket_of(sim_private(), listener);

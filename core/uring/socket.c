@@ -5,7 +5,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define LISTEN_BACKLOG  65535 /* The kernel lowers it to net.core.somaxconn. */
@@ -49,6 +52,8 @@ static void from_sockaddr(const char space[32], struct net_addr *a)
     memcpy(&v4, space, sizeof v4);
     memcpy(&v6, space, sizeof v6);
     a->family = (uint8_t)v4.sin_family;
+    if (a->family == AF_UNIX)
+        return;
     a->port = ntohs(v4.sin_port); /* In the same place for both. */
     if (a->family == AF_INET6)
         memcpy(a->ip, &v6.sin6_addr, 16);
@@ -164,6 +169,70 @@ int node_check_listen(const struct net_addr *addr)
     if (fd < 0)
         return fd;
     close(fd);
+    return 0;
+}
+
+/* A relative path goes through the directory's descriptor, so that a long `data` does not matter: a socket's
+ * path has 107 bytes. */
+static bool unix_address(struct shard_private *p, const char *path, struct sockaddr_un *addr)
+{
+    size_t room = sizeof addr->sun_path;
+    int size;
+
+    *addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (path[0] == '/' || p->process->data_fd == AT_FDCWD)
+        size = snprintf(addr->sun_path, room, "%s", path);
+    else
+        size = snprintf(addr->sun_path, room, "/proc/self/fd/%d/%s", p->process->data_fd, path);
+    return size > 0 && (size_t)size < room;
+}
+
+/* A file that a process left behind, which nobody answers at. */
+static bool unix_is_stale(const struct sockaddr_un *addr)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool stale = fd >= 0 && connect(fd, (const struct sockaddr *)(const void *)addr, sizeof *addr) < 0 &&
+                 errno == ECONNREFUSED;
+
+    if (fd >= 0)
+        close(fd);
+    return stale;
+}
+
+static int unix_bind(int fd, const struct sockaddr_un *addr)
+{
+    const struct sockaddr *generic = (const struct sockaddr *)(const void *)addr;
+
+    if (fchmod(fd, 0600) < 0) /* Of the file that bind() makes: it is never open to others. */
+        return -errno;
+    if (bind(fd, generic, sizeof *addr) == 0)
+        return 0;
+    if (errno != EADDRINUSE)
+        return -errno;
+    if (!unix_is_stale(addr))
+        return -EADDRINUSE;
+    (void)unlink(addr->sun_path);
+    return bind(fd, generic, sizeof *addr) < 0 ? -errno : 0;
+}
+
+int io_listen_unix(const char *path, struct sock *listener_out)
+{
+    struct sockaddr_un addr;
+    int fd, rc;
+
+    if (!unix_address(door_self(), path, &addr))
+        return -ENAMETOOLONG;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    rc = unix_bind(fd, &addr);
+    if (rc == 0 && listen(fd, LISTEN_BACKLOG) < 0)
+        rc = -errno;
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    *listener_out = (struct sock){(uint32_t)fd, RING_LISTENER, 0};
     return 0;
 }
 
