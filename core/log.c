@@ -46,6 +46,16 @@ void log_set_level(enum log_level level)
     log_level = (int)level;
 }
 
+enum log_level log_get_level(void)
+{
+    return (enum log_level)log_level;
+}
+
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
 bool log_level_parse(struct slice text, enum log_level *level_out)
 {
     for (size_t i = 0; i < ARRAY_COUNT(level_names); i++) {

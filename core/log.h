@@ -8,6 +8,8 @@
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 void log_set_level(enum log_level level);
+enum log_level log_get_level(void);
+const char *log_level_name(enum log_level level);
 bool log_level_parse(struct slice text, enum log_level *level_out);
 void log_set_json(bool json);
 bool log_enabled(enum log_level level);

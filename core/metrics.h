@@ -1,5 +1,7 @@
-/* core/metrics.h -- counters and histograms of one shard: plain words of memory, no locks; a reader sums over
- * the shards. Add a metric by adding a line to the table. */
+/* core/metrics.h -- counters, gauges and histograms of one shard: plain words of memory, no locks; a reader sums
+ * over the shards. Add a metric by adding a line to a table.
+ * Times are differences of time_ns(), which is read once a turn of the loop: what begins and ends in one turn
+ * took no time. */
 #pragma once
 #include "core/base.h"
 
@@ -8,7 +10,6 @@
     X(loop_stalls, "Turns that took longer than 10 ms")                                                      \
     X(fiber_starts, "Fibers started")                                                                        \
     X(fiber_refused, "Fibers not started because the pool was empty")                                        \
-    X(fiber_stack_high_water, "Deepest fiber stack seen, bytes")                                             \
     X(accepts, "Connections accepted")                                                                       \
     X(accepts_shed, "Connections refused over a limit or the memory budget")                                 \
     X(bytes_in, "Bytes received from clients")                                                               \
@@ -27,6 +28,12 @@
     X(commit_batches, "Batches flushed to a commit stream")                                                  \
     X(commit_records, "Records in those batches")                                                            \
     X(commit_bytes, "Bytes in those batches")                                                                \
+    X(commit_failures, "Batches that the disk did not take")                                                 \
+    X(link_opens, "Streams opened between roles")                                                            \
+    X(link_starved, "Times that a stream had used up its credit")                                            \
+    X(proxy_headers, "PROXY headers accepted")                                                               \
+    X(proxy_headers_bad, "Connections ended over a PROXY header that was missing or malformed")              \
+    X(kicked, "Sessions ended by the operator")                                                              \
     X(checksum_errors, "Records or bodies whose checksum did not match")                                     \
     X(helper_calls, "Calls given to helper threads")                                                         \
     X(log_dropped, "Log lines dropped because the ring was full")
@@ -34,22 +41,97 @@
 #define METRIC_GAUGES(X)                                                                                     \
     X(sessions, "Sessions logged in")                                                                        \
     X(connections, "Connections open")                                                                       \
-    X(fibers, "Fibers in flight")                                                                            \
     X(accounts, "Accounts in memory")                                                                        \
-    X(heap_bytes, "Bytes of the shard's heap in use")
+    X(link_streams, "Ends of streams between roles")                                                         \
+    X(link_bytes, "Bytes sent on them that the receiver has not released")
 
-struct metrics {
+/* Told for each shard: a mean over the shards would hide the one that is full. */
+#define METRIC_SHARD_GAUGES(X)                                                                               \
+    X(fibers, "Fibers in flight")                                                                            \
+    X(fiber_stack_high_water, "Deepest fiber stack seen, bytes")                                             \
+    X(heap_bytes, "Bytes of the shard's heap in use")                                                        \
+    X(heap_budget_bytes, "Bytes that the shard's heap may use; 0: no limit")
+
+/* What a connection of a client waits for. */
+#define METRIC_SESSION_STATES(X)                                                                             \
+    X(PROXY_HEADER, "proxy_header")                                                                          \
+    X(HANDSHAKE, "handshake")                                                                                \
+    X(LOGIN, "login")                                                                                        \
+    X(COMMAND, "command")                                                                                    \
+    X(RUNNING, "running")                                                                                    \
+    X(LITERAL, "literal")                                                                                    \
+    X(IDLE, "idle")                                                                                          \
+    X(CLOSING, "closing")
+
+/* Commands that cost about the same. OTHER is 0: what no table names. */
+#define METRIC_COMMANDS(X)                                                                                   \
+    X(OTHER, "other")                                                                                        \
+    X(LOGIN, "login")                                                                                        \
+    X(SELECT, "select")                                                                                      \
+    X(FETCH, "fetch")                                                                                        \
+    X(STORE, "store")                                                                                        \
+    X(SEARCH, "search")                                                                                      \
+    X(COPY, "copy")                                                                                          \
+    X(APPEND, "append")                                                                                      \
+    X(DELIVER, "deliver")                                                                                    \
+    X(NOOP, "noop")                                                                                          \
+    X(SYNC, "sync")
+
+enum metric_session_state {
+#define X(name, label) METRIC_SESSION_##name,
+    METRIC_SESSION_STATES(X)
+#undef X
+        METRIC_SESSION_STATE_COUNT
+};
+
+enum metric_command {
+#define X(name, label) METRIC_COMMAND_##name,
+    METRIC_COMMANDS(X)
+#undef X
+        METRIC_COMMAND_COUNT
+};
+
+/* Bucket i counts values from 2^(i-1) + 1 to 2^i, the first 0 and 1, the last all that are larger. Times are
+ * in microseconds: up to 67 s. */
+#define METRIC_BUCKETS 28
+
+struct metric_histogram {
+    uint64_t sum;
+    uint64_t buckets[METRIC_BUCKETS];
+};
+
+static inline void metric_observe(struct metric_histogram *h, uint64_t value)
+{
+    unsigned i = value <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(value - 1);
+
+    h->sum += value;
+    h->buckets[MIN(i, METRIC_BUCKETS - 1)]++;
+}
+
+/* Both from time_ns(). */
+static inline void metric_elapsed(struct metric_histogram *h, uint64_t since_ns, uint64_t now_ns)
+{
+    metric_observe(h, (now_ns - since_ns) / 1000);
+}
+
+struct metrics { /* Words alone. */
 #define X(name, help) uint64_t name;
     METRIC_COUNTERS(X)
     METRIC_GAUGES(X)
+    METRIC_SHARD_GAUGES(X)
 #undef X
+    uint64_t session_states[METRIC_SESSION_STATE_COUNT];
+    struct metric_histogram command_time[METRIC_COMMAND_COUNT]; /* As the proxy's clients see it. */
+    struct metric_histogram backend_time[METRIC_COMMAND_COUNT]; /* Of it, what the backend took. */
+    struct metric_histogram login_check_time;                   /* Of it, what the director took. */
+    struct metric_histogram commit_batch_records, commit_batch_bytes, commit_flush_time;
 };
 
 struct node;
 struct writer;
 
 /* Over all shards, which go on counting meanwhile: each word is right, together they are of about the same
- * time. */
+ * time. A high-water mark is the highest. */
 void metrics_sum(const struct node *node, struct metrics *sum_out);
-/* Prometheus' text format, `trireme_NAME[_total]`. */
+/* Prometheus' text format 0.0.4: `trireme_NAME`, counters with `_total`, times in seconds. */
 void metrics_write(const struct node *node, struct writer *w);

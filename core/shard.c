@@ -48,6 +48,7 @@ struct shard *shard_create(struct node *node, unsigned index, uint64_t budget)
     s->index = index;
     s->heap = heap;
     s->metrics = metrics;
+    s->metrics->heap_budget_bytes = budget;
     s->scheduler = c;
     return s;
 }

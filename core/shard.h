@@ -25,6 +25,8 @@ enum shard_slot { /* What roles and the store hang on a shard. */
                   SLOT_BACKEND,
                   SLOT_LINK,
                   SLOT_OTHER,
+                  SLOT_CONTROL,
+                  SLOT_ADMIN,
                   SLOT_COUNT
 };
 
