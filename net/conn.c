@@ -192,9 +192,11 @@ static void bytes_arrived(struct conn *c, struct slice in)
     c->bytes_in += in.size;
     shard_self()->metrics->bytes_in += in.size;
     c->quiet = false;
-    if (!conn_reads(c) || c->phase == PHASE_TLS_WAIT)
+    if (!conn_reads(c) || (c->phase == PHASE_TLS_WAIT && !c->tls_behind))
         return;
-    if (c->phase == PHASE_TLS)
+    if (c->phase == PHASE_TLS_WAIT)
+        input_keep(c, in);
+    else if (c->phase == PHASE_TLS)
         tls_arrived(c, in);
     else
         input_arrived(c, in);
@@ -543,6 +545,12 @@ void conn_start_tls(struct conn *c, struct tls_context *context, struct slice al
     tls_begin(c, tls_accept(context, alpn));
 }
 
+void conn_start_tls_behind(struct conn *c, struct tls_context *context, struct slice alpn)
+{
+    c->tls_behind = true;
+    conn_start_tls(c, context, alpn);
+}
+
 void conn_start_tls_client(struct conn *c, struct tls_context *context, struct slice name, struct slice alpn,
                            struct slice ticket)
 {
@@ -551,14 +559,21 @@ void conn_start_tls_client(struct conn *c, struct tls_context *context, struct s
 
 static void tls_wait_over(struct conn *c)
 {
+    struct slice early;
+
     if (c->phase != PHASE_TLS_WAIT || c->tls == NULL || c->aborting)
         return;
-    input_drop(c); /* What came behind STARTTLS. */
+    if (!c->tls_behind)
+        input_drop(c); /* What came behind STARTTLS. */
     read_cancel(c);
     if (c->read_op.in_flight || !output_drained(c))
         return;
     c->phase = PHASE_TLS;
-    tls_arrived(c, slice_of(NULL, 0)); /* A client begins; for a server it changes nothing. */
+    early = slice_of(c->input, c->input_size);
+    c->input = NULL;
+    input_drop(c);
+    tls_arrived(c, early); /* Without any a client begins; for a server it changes nothing. */
+    heap_free(heap(), (void *)(uintptr_t)early.data);
 }
 
 /* ---- Ending -------------------------------------------------------------------------------------------- */

@@ -59,6 +59,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool ended, ended_told; /* No more input. */
     bool broken;            /* No more output. */
     bool closing, aborting, shut;
+    bool tls_behind;      /* What is kept is the beginning of the peer's TLS. */
     bool working, posted; /* In a callback of this connection; `work` is under way. */
     bool sent;            /* ops->sent() is due. */
     int32_t ended_why;
@@ -105,6 +106,9 @@ void conn_rest(struct conn *c);
  * came before that reply left is thrown away; data() brings plaintext of the handshake's other side only.
  * Then secured(), or ended(-EPROTO). */
 void conn_start_tls(struct conn *c, struct tls_context *context, struct slice alpn);
+/* The same from within data() of a connection that begins with a preface (a PROXY header): what data() leaves
+ * is not thrown away, it is the handshake's beginning. */
+void conn_start_tls_behind(struct conn *c, struct tls_context *context, struct slice alpn);
 /* The same as a client. `name` and `ticket`: see tls_connect(). */
 void conn_start_tls_client(struct conn *c, struct tls_context *context, struct slice name, struct slice alpn,
                            struct slice ticket);

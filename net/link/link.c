@@ -1,5 +1,6 @@
 #include "net/link/link.h"
 #include "core/log.h"
+#include "core/metrics.h"
 
 /* One end of the pair (this shard, peer). Streams opened here and streams served here have separate tables,
  * since each side numbers what it opens. */
@@ -105,6 +106,8 @@ static void stream_finish(struct link_stream *s)
 
     ASSERT(!s->dead && table[s->id] == s);
     table[s->id] = NULL;
+    shard_self()->metrics->link_streams--;
+    shard_self()->metrics->link_bytes -= s->window_used;
     s->dead = true;
     if (s->frames_held == 0)
         slab_give(&link_state()->streams, s);
@@ -163,6 +166,7 @@ static void stream_credit(struct link_stream *s, uint32_t credit)
 {
     ASSERT(s->window_used >= credit);
     s->window_used -= credit;
+    shard_self()->metrics->link_bytes -= credit;
     if (s->starved && s->window_used <= LINK_WINDOW / 2) {
         s->starved = false;
         if (s->ops != NULL)
@@ -231,6 +235,8 @@ struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slic
     s->opener = true;
     s->sent_last = last;
     l->opened[id] = s;
+    shard_self()->metrics->link_opens++;
+    shard_self()->metrics->link_streams++;
     f = link_frame_new(head.size + data.size);
     if (head.size > 0)
         memcpy(f->payload, head.data, head.size);
@@ -252,6 +258,8 @@ void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigne
     ASSERT(!s->dead && !s->sent_last && size <= f->capacity);
     s->window_used += (uint32_t)size;
     s->starved = s->window_used >= LINK_WINDOW;
+    shard_self()->metrics->link_bytes += size;
+    shard_self()->metrics->link_starved += s->starved;
     s->sent_last = (flags & LINK_LAST) != 0;
     frame_post(s, f, LINK_DATA, size, flags);
 }
@@ -303,6 +311,7 @@ static void serve_open(struct link_state *state, struct link *l, struct link_fra
     s->serial = ++state->serial;
     s->got_last = (f->header.flags & LINK_LAST) != 0;
     l->served[s->id] = s;
+    shard_self()->metrics->link_streams++;
     f->stream = s;
     s->frames_held++;
     serve(s, f);

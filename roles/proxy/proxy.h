@@ -3,8 +3,8 @@
 #include "core/heap.h"
 #include "core/list.h"
 #include "core/shard.h"
+#include "net/listener.h"
 #include "net/tls.h"
-#include "roles/proxy/listener.h"
 #include "roles/proxy/subscription.h"
 
 struct proxy_limits { /* limits.* of the configuration. */

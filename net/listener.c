@@ -1,7 +1,6 @@
-#include "roles/proxy/listener.h"
+#include "net/listener.h"
 #include "core/fiber.h"
 #include "core/log.h"
-#include "core/metrics.h"
 #include <errno.h>
 
 #define RETRY_MS 200 /* Out of slots: sessions end meanwhile, and the backlog waits in the kernel. */
@@ -30,7 +29,6 @@ static void accept_done(struct io_op *op)
     io_accept(l->sock, &a->accept);
     if (op->res < 0)
         return;
-    shard_self()->metrics->accepts++;
     l->accepted(l, sock, &peer);
 }
 
@@ -46,6 +44,16 @@ static void on_retry(struct timer *t)
     }
 }
 
+static void accepts_begin(struct listener *l)
+{
+    timer_init(&l->retry, on_retry);
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        l->accepts[i].listener = l;
+        l->accepts[i].accept.op.done = accept_done;
+        io_accept(l->sock, &l->accepts[i].accept);
+    }
+}
+
 int listener_start(struct listener *l, const struct net_addr *addr)
 {
     int rc = io_listen(addr, &l->sock);
@@ -53,13 +61,17 @@ int listener_start(struct listener *l, const struct net_addr *addr)
     if (rc < 0)
         return rc;
     l->addr = *addr;
-    timer_init(&l->retry, on_retry);
-    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
-        l->accepts[i].listener = l;
-        l->accepts[i].accept.op.done = accept_done;
-        io_accept(l->sock, &l->accepts[i].accept);
-    }
+    accepts_begin(l);
     return 0;
+}
+
+int listener_start_unix(struct listener *l, const char *path)
+{
+    int rc = io_listen_unix(path, &l->sock);
+
+    if (rc == 0)
+        accepts_begin(l);
+    return rc;
 }
 
 void listener_stop(struct listener *l)

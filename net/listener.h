@@ -1,4 +1,4 @@
-/* roles/proxy/listener.h -- a listening socket of one shard, with a few accepts in flight: each is one shot,
+/* net/listener.h -- a listening socket of one shard, with a few accepts in flight: each is one shot,
  * since only so the kernel tells the peer's address (a multishot accept has one place for all of them). */
 #pragma once
 #include "core/io.h"
@@ -29,6 +29,8 @@ struct listener {
 
 /* 0, or -errno (address in use...). */
 MUST_CHECK int listener_start(struct listener *l, const struct net_addr *addr);
+/* On a Unix socket: io_listen_unix(). */
+MUST_CHECK int listener_start_unix(struct listener *l, const char *path);
 /* No more accepted(). */
 void listener_stop(struct listener *l);
 /* After listener_stop(), once all accepts have completed: closes the socket. Fiber; suspends. */
