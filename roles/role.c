@@ -4,6 +4,9 @@
 #include "core/log.h"
 #include "core/shard_call.h"
 #include "net/link/link.h"
+#include "roles/backend/control.h"
+#include "roles/director/control.h"
+#include "roles/proxy/control.h"
 #include "roles/words/place.h"
 #include "storage/store.h"
 #include <errno.h>
@@ -25,6 +28,9 @@ static unsigned place_shard(unsigned partition)
 }
 
 static const struct place place_store = {place_partition, place_shard};
+
+static const struct control control_all = {proxy_control_sessions, director_control_user,
+                                           backend_control_account};
 
 static int store_start(struct shard *s)
 {
@@ -75,6 +81,7 @@ static void role_all_stop_from(struct shard *s, size_t count)
     if (store_self() != NULL)
         store_close(store_self());
     link_stop();
+    s->slot[SLOT_CONTROL] = NULL;
 }
 
 static int role_all_start(struct shard *s)
@@ -94,6 +101,8 @@ static int role_all_start(struct shard *s)
             return rc;
         }
     }
+    if (rc == 0)
+        s->slot[SLOT_CONTROL] = (void *)(uintptr_t)&control_all;
     return rc;
 }
 

@@ -23,6 +23,11 @@ const struct config_key settings_keys[] = {
     {"imaps.listen", CONFIG_LIST, NULL, "ADDR:PORT of IMAP over TLS"},
     {"lmtp.listen", CONFIG_LIST, NULL, "ADDR:PORT of LMTP"},
     {"lmtp.from", CONFIG_LIST, "127.0.0.0/8,::1/128", "networks that may deliver"},
+    {"proxy_protocol.from", CONFIG_LIST, NULL, "networks whose connections begin with a PROXY header"},
+    {"admin.listen", CONFIG_LIST, NULL,
+     "ADDR:PORT of HTTP for metrics and health; it asks for no password: not for the world"},
+    {"admin.socket", CONFIG_STRING, NULL,
+     "Unix socket of trireme ctl; an absolute path, or below data; default: ctl.sock"},
 
     {"tls.cert", CONFIG_STRING, NULL, "PEM file: the certificate and its chain"},
     {"tls.key", CONFIG_STRING, NULL, "PEM file: its private key"},
@@ -56,14 +61,11 @@ const struct config_key settings_keys[] = {
     {"pop3.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3"},
     {"pop3s.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3 over TLS"},
     {"link.listen", CONFIG_UNSUPPORTED, NULL, "where other nodes' links arrive"},
-    {"admin.listen", CONFIG_UNSUPPORTED, NULL, "HTTP for metrics, health and the admin API"},
-    {"admin.socket", CONFIG_UNSUPPORTED, NULL, "Unix socket of the operator's command"},
     {"directors", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the directors' links"},
     {"backends", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the backends' links"},
     {"cluster.cert", CONFIG_UNSUPPORTED, NULL, "this node's certificate"},
     {"cluster.key", CONFIG_UNSUPPORTED, NULL, "its private key"},
     {"cluster.ca", CONFIG_UNSUPPORTED, NULL, "the cluster's authority"},
-    {"proxy_protocol.from", CONFIG_UNSUPPORTED, NULL, "networks whose connections begin with a PROXY header"},
     {"xclient.from", CONFIG_UNSUPPORTED, NULL, "networks that may forward client data"},
     {"objects", CONFIG_UNSUPPORTED, NULL, "message store"},
     {"index", CONFIG_UNSUPPORTED, NULL, "index store"},
@@ -163,13 +165,39 @@ static bool role_check(const struct config *c, struct config_error *error)
     return true;
 }
 
+static bool networks_check(const struct config *c, const char *key, struct config_error *error)
+{
+    for (size_t i = 0; i < config_list_count(c, key); i++) {
+        const char *text = config_list_item(c, key, i);
+        struct net_prefix prefix;
+
+        if (!net_prefix_parse(slice_str(text), &prefix))
+            return config_wrong(c, key, error, "'%.80s' is not a network such as 10.0.0.0/8", text);
+    }
+    return true;
+}
+
+static bool admin_check(const struct config *c, struct config_error *error)
+{
+    const char *path = config_string(c, "admin.socket");
+
+    for (size_t i = 0; i < config_list_count(c, "admin.listen"); i++) {
+        const char *text = config_list_item(c, "admin.listen", i);
+        struct net_addr addr;
+
+        if (!net_addr_parse(slice_str(text), &addr))
+            return config_wrong(c, "admin.listen", error, "'%.80s' is not ADDR:PORT", text);
+    }
+    return path == NULL || path[0] != '\0' || config_wrong(c, "admin.socket", error, "is empty");
+}
+
 bool settings_check(const struct config *c, struct config_error *error)
 {
     bool loopback;
     uint64_t bytes;
 
     if (!role_check(c, error) || !listeners_check(c, &loopback, error) || !tls_check(c, error) ||
-        !auth_check(c, loopback, error))
+        !auth_check(c, loopback, error) || !admin_check(c, error))
         return false;
     if (config_string(c, "group") != NULL && config_string(c, "user") == NULL)
         return config_wrong(c, "group", error, "needs user, too");
@@ -178,12 +206,5 @@ bool settings_check(const struct config *c, struct config_error *error)
         return config_wrong(c, "memory", error, "is neither auto nor a size such as 8GiB");
     if (config_string(c, "data")[0] != '/')
         return config_wrong(c, "data", error, "is not an absolute path");
-    for (size_t i = 0; i < config_list_count(c, "lmtp.from"); i++) {
-        struct net_prefix prefix;
-
-        if (!net_prefix_parse(slice_str(config_list_item(c, "lmtp.from", i)), &prefix))
-            return config_wrong(c, "lmtp.from", error, "'%.80s' is not a network such as 10.0.0.0/8",
-                                config_list_item(c, "lmtp.from", i));
-    }
-    return true;
+    return networks_check(c, "lmtp.from", error) && networks_check(c, "proxy_protocol.from", error);
 }

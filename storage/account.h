@@ -87,6 +87,8 @@ enum account_open_flag {
  */
 MUST_CHECK int account_open(struct store *store, struct slice user, unsigned flags,
                             struct account **account_out);
+/* Is it in memory? Does not suspend. */
+bool account_loaded(struct store *store, struct slice user);
 void account_close(struct account *a); /* NULL is fine. Does not suspend. */
 struct slice account_user(const struct account *a);
 

@@ -267,6 +267,13 @@ static struct account *account_find(struct store *store, const struct id128 *id)
     return NULL;
 }
 
+bool account_loaded(struct store *store, struct slice user)
+{
+    struct id128 id = store_account_id(store, user);
+
+    return account_find(store, &id) != NULL;
+}
+
 static void account_forget(struct account *a)
 {
     if (list_linked(&a->private->unused_link)) {

@@ -23,7 +23,7 @@
 
 struct batch {
     struct list commits;
-    unsigned directory_count;
+    unsigned directory_count, record_count;
     uint32_t size, head_size; /* The whole; header and directory. */
     struct batch_header header;
     char *at; /* In the scratch. */
@@ -174,7 +174,7 @@ static void batch_gather(struct stream *st, struct batch *b)
     unsigned vector_count = 4;
 
     list_init(&b->commits);
-    b->directory_count = 0;
+    b->directory_count = b->record_count = 0;
     while (!list_empty(&st->queue)) {
         struct commit *c = CONTAINER_OF(st->queue.next, struct commit, link);
 
@@ -187,6 +187,7 @@ static void batch_gather(struct stream *st, struct batch *b)
         data_size += c->size;
         vector_count += c->vector_count;
         b->directory_count += c->directory_count;
+        b->record_count += c->record_count;
     }
     b->head_size = BATCH_HEADER_SIZE + b->directory_count * DIRECTORY_ENTRY_SIZE;
     b->size = batch_size_of(data_size, b->directory_count);
@@ -434,6 +435,7 @@ static int stream_zero_ahead(struct stream *st, uint32_t batch_size)
 static int batch_flush(struct stream *st, struct batch *b)
 {
     struct metrics *metrics = st->store->shard->metrics;
+    uint64_t began_ns;
     int rc;
 
     if (st->failed)
@@ -445,10 +447,12 @@ static int batch_flush(struct stream *st, struct batch *b)
     }
     batch_place(st, b);
     batch_build(st, b);
+    began_ns = time_ns();
     rc = stream_zero_ahead(st, b->size);
     if (rc == 0)
         rc = file_write_flush(st->file, st->vector, b->vector_count, st->offset);
     if (rc < 0) {
+        metrics->commit_failures++;
         log_event(LOG_ERROR, "store: flush failed, segment abandoned",
                   "stream=%u segment=%u offset=%u error=%d", st->number, st->segment, st->offset, -rc);
         return stream_abandon(st);
@@ -458,6 +462,9 @@ static int batch_flush(struct stream *st, struct batch *b)
     st->witness_due = true;
     metrics->commit_batches++;
     metrics->commit_bytes += b->size;
+    metric_observe(&metrics->commit_batch_records, b->record_count);
+    metric_observe(&metrics->commit_batch_bytes, b->size);
+    metric_elapsed(&metrics->commit_flush_time, began_ns, time_ns());
     st->store->checkpoint_bytes += b->size;
     return 0;
 }

@@ -1,8 +1,10 @@
 #include "roles/backend/command.h"
+#include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include "net/imap/framer.h"
 #include "roles/backend/snapshot.h"
+#include "roles/words/timing.h"
 #include <errno.h>
 
 static command_fn *const handlers[IMAP_COMMAND_COUNT] = {
@@ -63,6 +65,13 @@ static void command_free(struct command *c)
     backend_record_gone(b);
 }
 
+static void command_timed(const struct command *c)
+{
+    enum metric_command class = c->sync_only ? METRIC_COMMAND_SYNC : imap_command_metric(c->parsed.command);
+
+    metric_elapsed(&shard_self()->metrics->backend_time[class], c->began_ns, time_ns());
+}
+
 /* The answer is written: it goes out with the session's new token. */
 static void command_end(struct command *c)
 {
@@ -73,6 +82,7 @@ static void command_end(struct command *c)
         link_stream_reset(c->stream);
     } else if (c->stream != NULL) {
         link_writer_end(&c->out, slice_of(trailer, imap_reply_encode(&reply, trailer)));
+        command_timed(c);
     }
     c->stream = NULL;
     c->out.stream = NULL;
@@ -241,6 +251,7 @@ static void command_on_frame(struct link_stream *s, struct link_frame *f)
     struct command *c = s->owner;
 
     c->got_last = s->got_last;
+    c->began_ns = time_ns();
     if (c->state == COMMAND_RECEIVING) {
         command_on_text(c, f);
         return;
@@ -307,6 +318,7 @@ void command_serve(struct link_stream *s, struct link_frame *open)
     c->text = link_frame_data(open);
     c->sync_only = open->header.kind == LINK_SYNC;
     c->got_last = s->got_last;
+    c->began_ns = time_ns();
     s->ops = &command_ops;
     s->owner = c;
     list_init(&c->frames);

@@ -55,6 +55,7 @@ struct command {
     struct view view;        /* Of the mailbox, by the token. */
 
     struct imap_keywords keywords; /* Of the mailbox, copied: see command_keywords(). */
+    uint64_t began_ns;             /* When all of its text was there. */
     uint64_t modseq_shown;         /* Largest that was written so far. */
     void *work;                    /* The handler's cursor, in the arena; NULL: the first call. */
     void (*work_fini)(struct command *c);

@@ -1,6 +1,7 @@
 #include "roles/backend/deliver.h"
 #include "core/io.h"
 #include "core/log.h"
+#include "core/metrics.h"
 #include "storage/change.h"
 #include <errno.h>
 
@@ -54,6 +55,7 @@ static void delivery_answer(struct delivery *d, int rc)
         log_event(LOG_WARN, "not delivered", "user=%s code=%u error=%d", log_quote(d->request.user),
                   reply.code, -rc);
     }
+    metric_elapsed(&shard_self()->metrics->backend_time[METRIC_COMMAND_DELIVER], d->began_ns, time_ns());
     if (d->stream != NULL)
         link_end(d->stream, NULL, 0, slice_of(trailer, deliver_reply_encode(&reply, trailer)));
     d->stream = NULL;
@@ -224,6 +226,7 @@ static void delivery_on_frame(struct link_stream *s, struct link_frame *f)
     struct delivery *d = s->owner;
 
     d->got_last = s->got_last;
+    d->began_ns = time_ns();
     list_push_back(&d->frames, &f->link);
     if (d->waiting)
         delivery_go(d);
@@ -261,6 +264,7 @@ void deliver_serve(struct link_stream *s, struct link_frame *open)
     d->stream = s;
     d->open = open;
     d->got_last = s->got_last;
+    d->began_ns = time_ns();
     list_init(&d->frames);
     s->ops = &delivery_ops;
     s->owner = d;

@@ -3,9 +3,11 @@
  *
  * A question is a record while it waits for a fiber, and a fiber while the password is verified. */
 #include "core/fiber.h"
+#include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include "net/link/link.h"
+#include "roles/director/control.h"
 #include "roles/director/passdb.h"
 #include "roles/role.h"
 #include "roles/words/place.h"
@@ -25,6 +27,7 @@ struct question {
     struct link_frame *open;    /* Holds the bytes of the request, the password among them. */
     struct login_request request;
     struct fiber_waiter waiter;
+    uint64_t began_ns;
     bool waiting; /* For a fiber. */
 };
 
@@ -94,6 +97,7 @@ static void question_run(void *arg)
         metrics->logins_failed += rc == -EACCES || rc == -EPERM;
         if (rc == -EACCES || rc == -EPERM)
             reply.delay_ms = passdb_failure_delay_ms(passdb);
+        metric_elapsed(&metrics->login_check_time, q->began_ns, time_ns());
     }
     question_answer(q, &reply);
 }
@@ -154,10 +158,24 @@ static void director_serve(struct link_stream *s, struct link_frame *open)
         link_stream_reset(s);
         return;
     }
-    *q = (struct question){.director = d, .stream = s, .open = open, .request = request};
+    *q = (struct question){
+        .director = d, .stream = s, .open = open, .request = request, .began_ns = time_ns()};
     s->ops = &question_ops;
     s->owner = q;
     question_start(q);
+}
+
+void director_control_user(struct control_user *user)
+{
+    struct director *d = shard_self()->slot[SLOT_DIRECTOR];
+    struct passdb_result result;
+
+    user->rc = d != NULL ? passdb_exists(d->passdb, user->name, &result) : -EAGAIN;
+    if (user->rc < 0)
+        return;
+    user->disabled = result.disabled;
+    user->size = result.user.size;
+    memcpy(user->canonical, result.user.bytes, result.user.size);
 }
 
 static int director_start(struct shard *s)

@@ -125,8 +125,10 @@ void session_answer_show(struct session *s)
 void session_answer_add(struct session *s, struct link_frame *f)
 {
     list_push_back(&s->answer, &f->link);
-    if (f->header.type == LINK_END)
+    if (f->header.type == LINK_END) {
         s->stream = NULL;
+        session_timed(s);
+    }
     if (s->stream == NULL && s->state == SESSION_LITERAL)
         conn_resume(&s->conn);
     session_answer_show(s);

@@ -2,6 +2,7 @@
  * session's token; the answer's bytes go to the client as they are (answer.c), the new token stays here. */
 #include "core/metrics.h"
 #include "roles/proxy/session.h"
+#include "roles/words/timing.h"
 
 #define UNAVAILABLE "[UNAVAILABLE] Temporary failure, try again later"
 
@@ -32,7 +33,7 @@ static void append_asked(struct session *s)
     imap_framer_literal_take(&s->framer);
     if (s->literal_sync)
         session_write(s, "+ OK\r\n");
-    s->state = SESSION_LITERAL;
+    session_enter(s, SESSION_LITERAL);
     session_deadline(s, s->proxy->limits.session_idle_ms);
     conn_resume(&s->conn);
 }
@@ -104,6 +105,7 @@ void session_forward(struct session *s, const struct imap_frame *frame, bool mor
 {
     bool streamed = frame->kind == IMAP_FRAME_LITERAL;
 
+    session_time(s, imap_command_metric(frame->command));
     s->literal_sync = frame->literal_sync;
     session_busy(s, streamed ? SESSION_ASK : SESSION_RUN);
     s->stream = request_open(s, LINK_IMAP, frame->text, !streamed, more_follows);
@@ -113,6 +115,7 @@ void session_forward(struct session *s, const struct imap_frame *frame, bool mor
 
 void session_sync(struct session *s)
 {
+    session_time(s, METRIC_COMMAND_SYNC);
     s->stream = request_open(s, LINK_SYNC, slice_of(NULL, 0), true, false);
     if (s->stream == NULL)
         session_run_failed(s);
@@ -149,6 +152,7 @@ void session_append_more(struct session *s, const struct imap_frame *frame)
         s->literal_sync = frame->literal_sync;
         session_busy(s, SESSION_ASK);
     } else if (frame->kind == IMAP_FRAME_END) {
+        session_time(s, METRIC_COMMAND_APPEND); /* The client's own time to send it does not count. */
         session_busy(s, SESSION_RUN);
     }
 }

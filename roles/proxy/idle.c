@@ -24,7 +24,7 @@ static void idle_done(struct session *s)
 
 void session_idle_begin(struct session *s)
 {
-    s->state = SESSION_IDLE;
+    session_enter(s, SESSION_IDLE);
     s->idle_done = s->idle_again = false;
     s->known = 0;
     s->subscriber.at = on_at;

@@ -247,6 +247,7 @@ static void body_ended(struct lmtp_session *l)
         reply(l, LMTP_REPLY_CHUNK_OK);
     } else {
         l->state = LMTP_AT_REPLIES;
+        l->began_ns = time_ns();
         conn_pause(&l->conn);
         timer_set(&l->timer, REPLIES_MS);
         transaction_finish(l);
@@ -276,12 +277,47 @@ static bool on_body(struct lmtp_session *l, struct slice *in)
     return false;
 }
 
+/* The client is known: here his own bytes begin. */
+static void lmtp_begin(struct lmtp_session *l)
+{
+    l->state = LMTP_AT_COMMAND;
+    if (!proxy_lmtp_allowed(l->proxy, &l->conn.peer)) {
+        l->proxy->shard->metrics->accepts_shed++;
+        lmtp_bye(l, LMTP_REPLY_BUSY);
+        return;
+    }
+    timer_set(&l->timer, IDLE_MS);
+    greet(l);
+}
+
+static size_t on_proxy_header(struct lmtp_session *l, struct slice in)
+{
+    size_t size = 0;
+
+    switch (proxy_take_header(l->proxy, &l->conn, in, &size)) {
+    case PROXY_HEADER_MORE:
+        break;
+    case PROXY_HEADER_BAD:
+        lmtp_close(l, "bad_proxy_header");
+        break;
+    case PROXY_HEADER_WHOLE:
+        lmtp_begin(l);
+        break;
+    }
+    return size;
+}
+
 static size_t on_data(struct conn *c, struct slice in)
 {
     struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
     struct slice rest = in;
     bool more = true;
 
+    if (l->state == LMTP_AT_PROXY_HEADER) {
+        rest = slice_from(rest, on_proxy_header(l, rest));
+        if (l->state != LMTP_AT_COMMAND)
+            return in.size - rest.size;
+    }
     timer_set(&l->timer, IDLE_MS);
     while (more && (l->state == LMTP_AT_COMMAND || l->state == LMTP_AT_BODY)) {
         struct lmtp_command command;
@@ -304,18 +340,20 @@ static void on_timer(struct timer *t)
 {
     struct lmtp_session *l = CONTAINER_OF(t, struct lmtp_session, timer);
 
-    if (l->state == LMTP_AT_REPLIES)
+    if (l->state == LMTP_AT_REPLIES) {
         transaction_timeout(l);
-    else
+    } else if (l->state == LMTP_AT_PROXY_HEADER) {
+        l->proxy->shard->metrics->proxy_headers_bad++;
+        lmtp_close(l, "no_proxy_header");
+    } else {
         lmtp_bye(l, LMTP_REPLY_TIMEOUT);
+    }
 }
 
 static void on_secured(struct conn *c)
 {
     struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
 
-    l->proxy->shard->metrics->tls_handshakes++;
-    l->proxy->shard->metrics->tls_resumed += tls_resumed(c->tls);
     lmtp_parser_init(&l->parser);
     lmtp_ready(l);
 }
@@ -335,8 +373,6 @@ static void on_closed(struct conn *c)
     struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
     struct proxy *p = l->proxy;
 
-    p->shard->metrics->bytes_in += c->bytes_in;
-    p->shard->metrics->bytes_out += c->bytes_out;
     p->shard->metrics->connections--;
     p->connections--;
     heap_free(p->heap, l->recipients);
@@ -371,12 +407,12 @@ void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer)
     p->connections++;
     p->shard->metrics->connections++;
     conn_init(&l->conn, sock, peer, INPUT_MAX, &lmtp_conn_ops);
-    l->state = LMTP_AT_COMMAND;
-    if (!proxy_admits(p) || !proxy_lmtp_allowed(p, peer)) {
+    if (!proxy_admits(p)) {
         p->shard->metrics->accepts_shed++;
         lmtp_bye(l, LMTP_REPLY_BUSY);
-        return;
+    } else if (proxy_header_due(p, peer)) {
+        timer_set(&l->timer, (uint32_t)MIN(p->limits.login_timeout_ms, UINT32_MAX));
+    } else {
+        lmtp_begin(l);
     }
-    timer_set(&l->timer, IDLE_MS);
-    greet(l);
 }

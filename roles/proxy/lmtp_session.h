@@ -1,6 +1,7 @@
 /* roles/proxy/lmtp_session.h -- LMTP at the proxy (RFC 2033): one stream a recipient to his backend, replies
  * in the order of RCPT. A record; each state is named for what it waits for.
  *
+ *   PROXY_HEADER -> COMMAND
  *   HANDSHAKE -> COMMAND --RCPT--> LOOKUP --director answered--> COMMAND
  *                  |--DATA, BDAT--> BODY --end, or chunk--> COMMAND
  *                                     +--end of the message--> REPLIES --all recipients answered--> COMMAND
@@ -16,6 +17,7 @@
 #include "roles/proxy/proxy.h"
 
 enum lmtp_state {
+    LMTP_AT_PROXY_HEADER,
     LMTP_AT_HANDSHAKE,
     LMTP_AT_COMMAND,
     LMTP_AT_LOOKUP,
@@ -59,6 +61,7 @@ struct lmtp_session {
     struct lmtp_recipient *recipients; /* limits.recipients of them, allocated at the first RCPT. */
     uint32_t recipient_count, pending;
     uint64_t received; /* Bytes of the message. */
+    uint64_t began_ns; /* REPLIES: when the message was complete. */
     struct link_stream *lookup;
     uint64_t id, messages;
 };

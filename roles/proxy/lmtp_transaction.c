@@ -178,6 +178,7 @@ static void replies_write(struct lmtp_session *l)
         metrics->deliveries += !l->too_large && r->code == 250;
         metrics->deliveries_deferred += !l->too_large && r->code / 100 == 4;
     }
+    metric_elapsed(&metrics->command_time[METRIC_COMMAND_DELIVER], l->began_ns, time_ns());
     l->messages++;
     transaction_reset(l);
     lmtp_ready(l);

@@ -89,6 +89,7 @@ static void on_login_frame(struct link_stream *stream, struct link_frame *f)
 
     if (f->header.type == LINK_END) {
         s->stream = NULL;
+        session_timed(s);
         if (!login_reply_decode(link_frame_head(f), &reply))
             login_fail(s, LOGIN_UNAVAILABLE, 0);
         else if (reply.result == LOGIN_OK)
@@ -132,6 +133,7 @@ static void login_ask(struct session *s, struct slice user, struct slice passwor
     size_t size;
 
     session_busy(s, SESSION_LOGIN);
+    session_time(s, METRIC_COMMAND_LOGIN);
     if (user.size == 0 || user.size > USER_SIZE_MAX || password.size == 0 ||
         password.size > PASSWORD_SIZE_MAX) {
         login_fail(s, LOGIN_REFUSED, 0);
@@ -161,7 +163,7 @@ static void sasl_step(struct session *s, enum sasl_result result, struct slice c
 {
     switch (result) {
     case SASL_CHALLENGE:
-        s->state = SESSION_SASL;
+        session_enter(s, SESSION_SASL);
         session_write(s, "+ ");
         conn_write(&s->conn, challenge);
         session_write(s, "\r\n");
@@ -170,15 +172,15 @@ static void sasl_step(struct session *s, enum sasl_result result, struct slice c
         login_ask(s, s->sasl->user, s->sasl->password);
         break;
     case SASL_CANCELLED:
-        s->state = SESSION_COMMAND;
+        session_enter(s, SESSION_COMMAND);
         session_bad(s, "Authentication cancelled");
         break;
     case SASL_MALFORMED:
-        s->state = SESSION_COMMAND;
+        session_enter(s, SESSION_COMMAND);
         session_bad(s, "Malformed SASL response");
         break;
     case SASL_REFUSED:
-        s->state = SESSION_COMMAND;
+        session_enter(s, SESSION_COMMAND);
         session_reply(s, "NO", "[AUTHORIZATIONFAILED] Not allowed to act for another user");
         break;
     }
@@ -227,7 +229,7 @@ static void starttls(struct session *s)
         return;
     }
     session_reply(s, "OK", "Begin TLS negotiation now");
-    s->state = SESSION_HANDSHAKE;
+    session_enter(s, SESSION_HANDSHAKE);
     conn_start_tls(&s->conn, s->proxy->tls, SLICE("imap"));
 }
 

@@ -3,6 +3,7 @@
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/log.h"
+#include "core/metrics.h"
 #include "core/net_prefix.h"
 #include "roles/proxy/lmtp_session.h"
 #include "roles/proxy/session.h"
@@ -23,18 +24,45 @@ struct shard *proxy_backend(const struct proxy *p, uint16_t partition)
     return p->shard->node->shards[place_self()->shard(partition % PARTITION_COUNT)];
 }
 
-bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer)
+static bool network_listed(const struct config *config, const char *key, size_t count,
+                           const struct net_addr *peer)
 {
-    const struct config *config = p->shard->node->config;
-
-    for (size_t i = 0; i < config_list_count(config, "lmtp.from"); i++) {
+    for (size_t i = 0; i < count; i++) {
         struct net_prefix prefix;
 
-        if (net_prefix_parse(slice_str(config_list_item(config, "lmtp.from", i)), &prefix) &&
+        if (net_prefix_parse(slice_str(config_list_item(config, key, i)), &prefix) &&
             net_prefix_contains(&prefix, peer))
             return true;
     }
     return false;
+}
+
+bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer)
+{
+    const struct config *config = p->shard->node->config;
+
+    return network_listed(config, "lmtp.from", config_list_count(config, "lmtp.from"), peer);
+}
+
+bool proxy_header_due(const struct proxy *p, const struct net_addr *peer)
+{
+    const struct config *config = p->shard->node->config;
+
+    return network_listed(config, "proxy_protocol.from", config_list_count(config, "proxy_protocol.from"),
+                          peer);
+}
+
+enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, struct slice in,
+                                           size_t *taken_out)
+{
+    struct proxy_header header;
+    enum proxy_header_result result = proxy_header_parse(in, &header, taken_out);
+
+    p->shard->metrics->proxy_headers += result == PROXY_HEADER_WHOLE;
+    p->shard->metrics->proxy_headers_bad += result == PROXY_HEADER_BAD;
+    if (result == PROXY_HEADER_WHOLE && header.source.family != 0)
+        c->peer = header.source;
+    return result;
 }
 
 /* ---- Listeners
@@ -42,11 +70,13 @@ bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer)
 
 static void imap_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
 {
+    shard_self()->metrics->accepts++;
     session_accept(l->owner, sock, peer, l->flag);
 }
 
 static void lmtp_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
 {
+    shard_self()->metrics->accepts++;
     lmtp_accept(l->owner, sock, peer);
 }
 

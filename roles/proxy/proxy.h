@@ -3,7 +3,9 @@
 #include "core/heap.h"
 #include "core/list.h"
 #include "core/shard.h"
+#include "net/conn.h"
 #include "net/listener.h"
+#include "net/proxy_protocol.h"
 #include "net/tls.h"
 #include "roles/proxy/subscription.h"
 
@@ -27,6 +29,7 @@ struct proxy {
     unsigned listener_count;
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
+    struct list *walk; /* Of the operator, over session_list: where it goes on. NULL: there is none. */
     struct subscriptions subscriptions;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;
@@ -36,6 +39,11 @@ struct proxy {
 
 /* False: over a limit, or over the memory budget; the caller says so to the client and closes. */
 bool proxy_admits(const struct proxy *p);
+/* Must a connection from there begin with a PROXY header (proxy_protocol.from)? */
+bool proxy_header_due(const struct proxy *p, const struct net_addr *peer);
+/* Takes it from the beginning of the connection: from WHOLE on c->peer is the client. Counts. */
+enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, struct slice in,
+                                           size_t *taken_out);
 /* The shard of this process whose backend owns the partition. */
 struct shard *proxy_backend(const struct proxy *p, uint16_t partition);
 /* Networks of lmtp.from; none configured: loopback only. */

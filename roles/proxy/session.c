@@ -1,4 +1,5 @@
 #include "roles/proxy/session.h"
+#include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include <errno.h>
@@ -62,9 +63,56 @@ void session_bad(struct session *s, const char *text)
 
 /* ---- States -------------------------------------------------------------------------------------------- */
 
+static enum metric_session_state session_counts_as(const struct session *s)
+{
+    switch ((enum session_state)s->state) {
+    case SESSION_PROXY_HEADER:
+        return METRIC_SESSION_PROXY_HEADER;
+    case SESSION_HANDSHAKE:
+        return METRIC_SESSION_HANDSHAKE;
+    case SESSION_COMMAND:
+        return s->user_size > 0 ? METRIC_SESSION_COMMAND : METRIC_SESSION_LOGIN;
+    case SESSION_SASL:
+    case SESSION_LOGIN:
+    case SESSION_DELAY:
+        return METRIC_SESSION_LOGIN;
+    case SESSION_RUN:
+    case SESSION_ASK:
+        return METRIC_SESSION_RUNNING;
+    case SESSION_LITERAL:
+        return METRIC_SESSION_LITERAL;
+    case SESSION_IDLE:
+        return METRIC_SESSION_IDLE;
+    case SESSION_CLOSING:
+        break;
+    }
+    return METRIC_SESSION_CLOSING;
+}
+
+void session_enter(struct session *s, enum session_state state)
+{
+    uint64_t *states = s->proxy->shard->metrics->session_states;
+
+    s->state = (uint8_t)state;
+    states[s->counted]--;
+    s->counted = (uint8_t)session_counts_as(s);
+    states[s->counted]++;
+}
+
+void session_time(struct session *s, unsigned command)
+{
+    s->timed = (uint8_t)command;
+    s->began_ns = time_ns();
+}
+
+void session_timed(const struct session *s)
+{
+    metric_elapsed(&s->proxy->shard->metrics->command_time[s->timed], s->began_ns, time_ns());
+}
+
 void session_busy(struct session *s, enum session_state state)
 {
-    s->state = (uint8_t)state;
+    session_enter(s, state);
     conn_pause(&s->conn);
 }
 
@@ -76,7 +124,7 @@ void session_ready(struct session *s)
         session_bye(s, "[UNAVAILABLE] Server shutting down");
         return;
     }
-    s->state = SESSION_COMMAND;
+    session_enter(s, SESSION_COMMAND);
     if (s->user_size > 0)
         session_deadline(s, s->proxy->limits.session_idle_ms);
     conn_resume(&s->conn);
@@ -126,6 +174,10 @@ static void on_timer(struct timer *t)
         session_idle_keep_alive(s);
         break;
     case SESSION_CLOSING:
+        break;
+    case SESSION_PROXY_HEADER:
+        s->proxy->shard->metrics->proxy_headers_bad++;
+        session_close(s);
         break;
     case SESSION_HANDSHAKE:
         session_close(s);
@@ -228,12 +280,19 @@ static size_t on_plain_line(struct session *s, struct slice in, bool *more_out)
     return frame.consumed;
 }
 
+static size_t on_proxy_header(struct session *s, struct slice in);
+
 static size_t on_data(struct conn *c, struct slice in)
 {
     struct session *s = CONTAINER_OF(c, struct session, conn);
     size_t taken = 0;
     bool more = false;
 
+    if (s->state == SESSION_PROXY_HEADER) {
+        taken = on_proxy_header(s, in);
+        if (s->state == SESSION_PROXY_HEADER)
+            return taken;
+    }
     while (!more && session_reads(s)) {
         struct slice rest = slice_from(in, taken);
         struct imap_frame frame;
@@ -260,6 +319,18 @@ static size_t on_data(struct conn *c, struct slice in)
 
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
+/* Where the client's own bytes begin: TLS, or a greeting. */
+static void session_begin(struct session *s)
+{
+    if (s->tls_first) {
+        session_enter(s, SESSION_HANDSHAKE);
+        conn_start_tls_behind(&s->conn, s->proxy->tls, SLICE("imap"));
+    } else {
+        session_greet(s);
+        session_enter(s, SESSION_COMMAND);
+    }
+}
+
 static void log_end(const struct session *s, const char *why)
 {
     char peer[NET_ADDR_TEXT_MAX];
@@ -280,14 +351,50 @@ static void session_let_go(struct session *s)
     session_sasl_end(s);
 }
 
-void session_close(struct session *s)
+static void session_close_for(struct session *s, const char *why)
 {
     if (s->state == SESSION_CLOSING)
         return;
     session_let_go(s);
-    s->state = SESSION_CLOSING;
-    log_end(s, "closed");
+    session_enter(s, SESSION_CLOSING);
+    log_end(s, why);
     conn_close(&s->conn);
+}
+
+void session_close(struct session *s)
+{
+    session_close_for(s, "closed");
+}
+
+void session_kick(struct session *s)
+{
+    bool silent =
+        s->state == SESSION_PROXY_HEADER || s->state == SESSION_HANDSHAKE ||
+        (s->state == SESSION_RUN && s->answered); /* A BYE could stand in the middle of a literal. */
+
+    if (s->state == SESSION_CLOSING)
+        return;
+    s->proxy->shard->metrics->kicked++;
+    if (!silent)
+        session_write(s, "* BYE Disconnected by the operator\r\n");
+    session_close_for(s, "kicked");
+}
+
+static size_t on_proxy_header(struct session *s, struct slice in)
+{
+    size_t size = 0;
+
+    switch (proxy_take_header(s->proxy, &s->conn, in, &size)) {
+    case PROXY_HEADER_MORE:
+        break;
+    case PROXY_HEADER_BAD:
+        session_close_for(s, "bad_proxy_header");
+        break;
+    case PROXY_HEADER_WHOLE:
+        session_begin(s);
+        break;
+    }
+    return size;
 }
 
 static void on_ended(struct conn *c, int why)
@@ -302,11 +409,10 @@ static void on_ended(struct conn *c, int why)
         return;
     }
     if (why == -EPROTO && c->tls != NULL) {
-        shard_self()->metrics->tls_failed++;
         text = tls_error(c->tls);
     }
     session_let_go(s);
-    s->state = SESSION_CLOSING;
+    session_enter(s, SESSION_CLOSING);
     log_end(s, text);
     conn_close(c); /* A TLS alert may still be waiting to leave. */
 }
@@ -316,11 +422,12 @@ static void on_closed(struct conn *c)
     struct session *s = CONTAINER_OF(c, struct session, conn);
     struct proxy *p = s->proxy;
 
-    p->shard->metrics->bytes_in += c->bytes_in;
-    p->shard->metrics->bytes_out += c->bytes_out;
+    p->shard->metrics->session_states[s->counted]--;
     p->shard->metrics->connections--;
     p->shard->metrics->sessions -= s->user_size > 0;
     p->connections--;
+    if (p->walk == &s->link)
+        p->walk = s->link.next;
     list_remove(&s->link);
     slab_give(&p->sessions, s);
 }
@@ -330,8 +437,6 @@ static void on_secured(struct conn *c)
     struct session *s = CONTAINER_OF(c, struct session, conn);
     bool implicit = s->commands == 0;
 
-    s->proxy->shard->metrics->tls_handshakes++;
-    s->proxy->shard->metrics->tls_resumed += tls_resumed(c->tls);
     if (implicit) /* Implicit TLS: the greeting is still due. */
         session_greet(s);
     session_ready(s);
@@ -355,6 +460,9 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
         return;
     }
     s->proxy = p;
+    s->tls_first = tls;
+    s->counted = METRIC_SESSION_LOGIN;
+    p->shard->metrics->session_states[s->counted]++;
     s->id = ++p->next_id;
     s->nonce = random_u64();
     list_init(&s->answer);
@@ -371,11 +479,8 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
         return;
     }
     session_deadline(s, p->limits.login_timeout_ms);
-    if (tls) {
-        s->state = SESSION_HANDSHAKE;
-        conn_start_tls(&s->conn, p->tls, SLICE("imap"));
-    } else {
-        session_greet(s);
-        s->state = SESSION_COMMAND;
-    }
+    if (proxy_header_due(p, peer))
+        session_enter(s, SESSION_PROXY_HEADER);
+    else
+        session_begin(s);
 }

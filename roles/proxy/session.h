@@ -1,6 +1,7 @@
 /* roles/proxy/session.h -- an IMAP session at the proxy: all there is of it, before and after login. A
  * record, no fiber; each state is named for what it waits for.
  *
+ *   PROXY_HEADER --who the client is--> HANDSHAKE, or COMMAND
  *   HANDSHAKE --TLS is up--> COMMAND <-------------------- tagged reply written -----------------------+
  *                             | |--AUTHENTICATE--> SASL --credentials--> LOGIN --wrong--> DELAY ------>+
  *                             | |--LOGIN----------------credentials------^ |--right------------------->+
@@ -23,6 +24,7 @@
 #include "roles/words/request.h"
 
 enum session_state {
+    SESSION_PROXY_HEADER,
     SESSION_HANDSHAKE,
     SESSION_COMMAND,
     SESSION_SASL,
@@ -44,7 +46,11 @@ struct session {
     struct imap_framer framer;
     struct timer timer; /* Deadline of the state; in IDLE the next keep-alive. */
     uint8_t state;
+    uint8_t counted;   /* enum metric_session_state */
+    uint8_t timed;     /* enum metric_command: of the command in flight, */
+    uint64_t began_ns; /* which began then. */
     uint8_t bad_count;
+    bool tls_first;    /* PROXY_HEADER: TLS follows. */
     bool literal_sync; /* ASK: '+' is due when the backend asks. */
     bool answered;     /* RUN: bytes of the answer have gone to the client. */
     bool idle_done;    /* IDLE: DONE came while a difference was being fetched. */
@@ -92,6 +98,13 @@ static inline bool session_asks(const struct session *s)
 
 /* Takes the socket. */
 void session_accept(struct proxy *p, struct sock sock, const struct net_addr *peer, bool tls);
+/* Moves to a state, and counts that. */
+void session_enter(struct session *s, enum session_state state);
+/* The clock of the command in flight: session_timed() when it is answered. `command`: enum metric_command. */
+void session_time(struct session *s, unsigned command);
+void session_timed(const struct session *s);
+/* The operator ends it. */
+void session_kick(struct session *s);
 /* Moves to a state that takes input, and goes on with what the client has pipelined. */
 void session_ready(struct session *s);
 /* Moves to a state in which nothing is read. */

@@ -1,0 +1,70 @@
+#include "roles/proxy/control.h"
+#include "roles/proxy/proxy.h"
+#include "roles/proxy/session.h"
+
+static const char *const state_names[] = {
+    [SESSION_PROXY_HEADER] = "proxy_header",
+    [SESSION_HANDSHAKE] = "handshake",
+    [SESSION_COMMAND] = "command",
+    [SESSION_SASL] = "sasl",
+    [SESSION_LOGIN] = "login",
+    [SESSION_DELAY] = "delay",
+    [SESSION_RUN] = "run",
+    [SESSION_ASK] = "ask",
+    [SESSION_LITERAL] = "literal",
+    [SESSION_IDLE] = "idle",
+    [SESSION_CLOSING] = "closing",
+};
+
+static bool session_matches(const struct session *s, const struct control_page *page)
+{
+    if (s->state == SESSION_CLOSING)
+        return false;
+    if (page->network.family != 0)
+        return net_prefix_contains(&page->network, &s->conn.peer);
+    if (page->mask.size == 0)
+        return true;
+    return s->user_size > 0 && control_mask_matches(page->mask, session_user(s));
+}
+
+static void session_show(const struct session *s, struct control_session *row)
+{
+    *row = (struct control_session){
+        .id = s->id,
+        .peer = s->conn.peer,
+        .state = state_names[s->state],
+        .commands = s->commands,
+        .bytes_in = s->conn.bytes_in,
+        .bytes_out = s->conn.bytes_out,
+        .shard = s->proxy->shard->index,
+        .tls = s->conn.tls != NULL,
+        .selected = s->token.mailbox_id != 0,
+        .user_size = s->user_size,
+    };
+    memcpy(row->user, s->user, s->user_size);
+}
+
+void proxy_control_sessions(struct control_page *page)
+{
+    struct proxy *p = shard_self()->slot[SLOT_PROXY];
+    struct list *it;
+    unsigned visits = 0;
+
+    page->count = 0;
+    page->more = false;
+    if (p == NULL)
+        return;
+    it = page->go_on && p->walk != NULL ? p->walk : p->session_list.next;
+    while (it != &p->session_list && page->count < CONTROL_ROWS && visits++ < CONTROL_VISITS) {
+        struct session *s = CONTAINER_OF(it, struct session, link);
+
+        it = it->next;
+        if (!session_matches(s, page))
+            continue;
+        session_show(s, &page->rows[page->count++]);
+        if (page->kick)
+            session_kick(s);
+    }
+    page->more = it != &p->session_list;
+    p->walk = page->more ? it : NULL;
+}

@@ -1,0 +1,5 @@
+/* roles/proxy/control.h -- the proxy's answers to the operator: who is here, and out with them. */
+#pragma once
+#include "roles/words/control.h"
+
+void proxy_control_sessions(struct control_page *page);

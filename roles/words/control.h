@@ -1,0 +1,61 @@
+/* roles/words/control.h -- what an operator may ask of the roles of a process. Whoever starts the roles hangs the
+ * table on each shard once all of them serve there; the admin role asks through it and knows none of them.
+ * Everything here runs on the shard that is asked, from its loop, and does not suspend; what it is given belongs
+ * to the asker, on another shard. */
+#pragma once
+#include "core/net_prefix.h"
+#include "core/shard.h"
+#include "roles/words/request.h"
+
+#define CONTROL_ROWS   64   /* Of one answer. */
+#define CONTROL_VISITS 4096 /* Sessions looked at in one go: the loop has other work. */
+
+struct control_session {
+    uint64_t id;
+    struct net_addr peer;
+    const char *state; /* A literal. */
+    uint64_t commands, bytes_in, bytes_out;
+    uint32_t shard;
+    bool tls, selected;
+    uint8_t user_size; /* 0: not logged in. */
+    char user[USER_SIZE_MAX];
+};
+
+/* A walk over the sessions of a shard, a page at a time; one walk at a time. */
+struct control_page {
+    struct slice mask; /* Of users; `*` any characters, `?` one. Empty: everybody, logged in or not. */
+    struct net_prefix network; /* Of peers, if it has a family. */
+    bool kick;                 /* Whoever matches is told BYE. */
+    bool go_on;                /* From where the last page ended. */
+    bool more;                 /* Ask again. */
+    uint32_t count;
+    struct control_session rows[CONTROL_ROWS];
+};
+
+struct control_user {
+    struct slice name; /* As somebody wrote it. */
+    int rc;            /* 0: known; -ENOENT; -EAGAIN: ask later. */
+    bool disabled;
+    uint8_t size;
+    char canonical[USER_SIZE_MAX];
+};
+
+struct control_account {
+    struct slice user; /* Canonical. */
+    uint64_t modseq;   /* 0: no mail, ever. */
+    bool loaded;
+};
+
+struct control {
+    void (*sessions)(struct control_page *page);
+    void (*user)(struct control_user *user);
+    void (*account)(struct control_account *account); /* On the account's shard. */
+};
+
+/* NULL: this shard does not serve yet, or no more. */
+static inline const struct control *control_self(void)
+{
+    return shard_self()->slot[SLOT_CONTROL];
+}
+
+bool control_mask_matches(struct slice mask, struct slice user);
