@@ -6,6 +6,8 @@
 #include "core/log.h"
 #include "core/node.h"
 #include "core/notify.h"
+#include "roles/admin/admin.h"
+#include "roles/ctl.h"
 #include "roles/director/passdb.h"
 #include "roles/hash_password.h"
 #include "roles/role.h"
@@ -49,6 +51,7 @@ struct identity { /* Whom to become; uid 0: stay. */
 
 static const char usage_text[] = "usage: trireme --role=all [--config FILE] [--set KEY=VALUE]...\n"
                                  "       trireme check --config FILE [--set KEY=VALUE]...\n"
+                                 "       trireme ctl [--socket PATH | --admin ADDR] COMMAND [--json]\n"
                                  "       trireme hash-password [--scheme S]\n"
                                  "       trireme --version | --help\n";
 
@@ -295,11 +298,27 @@ static void server_ready(struct node *node, void *arg)
     (void)notify_manager("READY=1\nSTATUS=serving");
 }
 
+/* The operator is heard from the first moment to the last. Shards open the store in step, so one that cannot
+ * listen for him says so only then. */
+static int server_start(struct shard *s)
+{
+    int heard = role_admin.start(s), rc = role_all_ops.start(s);
+
+    if (rc == 0 && heard < 0) {
+        role_all_ops.stop(s);
+        rc = heard;
+    }
+    if (rc < 0)
+        role_admin.stop(s);
+    return rc;
+}
+
 static void server_stop(struct shard *s)
 {
     if (s->index == 0)
         (void)notify_manager("STOPPING=1\nSTATUS=ending");
     role_all_ops.stop(s);
+    role_admin.stop(s);
 }
 
 /* Everybody's mail is in this process: no core file, no debugger of the same user. */
@@ -362,7 +381,7 @@ static int resources_plan(const struct config *c, struct cpu_plan *cpus, uint64_
 static int node_start(const struct config *c, const struct cpu_plan *cpus, uint64_t memory,
                       struct identity *id)
 {
-    const struct node_ops ops = {role_all_ops.start, server_stop};
+    const struct node_ops ops = {server_start, server_stop};
     const struct node_options options = {
         .config = c,
         .ops = &ops,
@@ -449,7 +468,7 @@ int main(int argc, char **argv)
     if (strcmp(command, "hash-password") == 0)
         return hash_password_main(argc - 1, argv + 1);
     if (strcmp(command, "ctl") == 0)
-        return usage_wrong("ctl is not supported by this version", "");
+        return ctl_main(argc - 1, argv + 1);
     rc = options_parse(&options, argc, argv);
     if (rc == 0 && options.check && options.config_file == NULL)
         rc = usage_wrong("check needs --config FILE", "");

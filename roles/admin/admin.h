@@ -1,0 +1,67 @@
+/* roles/admin/admin.h -- HTTP for the operator, on shard 0: metrics and health on admin.listen, and on the Unix
+ * socket admin.socket the commands of `trireme ctl` too. Nobody is asked for a password: the socket's file mode
+ * is the lock, and what TCP answers changes nothing and names nobody.
+ *
+ *     admin.c      listeners and connections
+ *     endpoint.c   which path is answered by what; metrics, health
+ *     command.c    status, who, why, kick, log level, reload
+ *     reply.c      text that grows; the same fields as text or as JSON
+ *
+ * It starts before the other roles and stops after them, so that a process that recovers or drains says so.
+ *
+ *   READING --a whole request--> RUNNING (a fiber) --answered--> READING
+ *      +--deadline, malformed, end of stream--> closing <-----------+
+ *
+ * Owner:  shard 0; SLOT_ADMIN.
+ * Bounds: ADMIN_CONNECTIONS_MAX at once, one request at a time each, ADMIN_REPLY_MAX. */
+#pragma once
+#include "core/fiber.h"
+#include "net/conn.h"
+#include "net/http/http.h"
+#include "net/listener.h"
+#include "roles/admin/reply.h"
+#include "roles/role.h"
+
+#define ADMIN_CONNECTIONS_MAX 64
+#define ADMIN_LISTENERS_MAX   16
+#define ADMIN_REQUEST_MAX     (HTTP_HEAD_MAX + HTTP_BODY_MAX)
+#define ADMIN_IDLE_MS         30000
+
+struct admin {
+    struct shard *shard;
+    struct listener listeners[ADMIN_LISTENERS_MAX];
+    unsigned listener_count;
+    struct slab connections;
+    struct list connection_list;
+    struct turn walk; /* One walk over the sessions at a time. */
+    uint64_t started_ms;
+    bool stopping;
+};
+
+struct admin_connection {
+    struct conn conn; /* First. */
+    struct admin *admin;
+    struct list link;
+    struct timer timer;
+    struct fiber_queue sent; /* The fiber waits here until some of its answer has left. */
+    bool local;              /* Came by the Unix socket. */
+    bool running;            /* A fiber answers: the record stays. */
+    bool closed;             /* The connection is gone. */
+    struct http_request request;
+    char bytes[ADMIN_REQUEST_MAX]; /* What the request points into. */
+};
+
+/* Started and stopped around the other roles, by the process. */
+extern const struct role role_admin;
+
+/* Fiber. Fills in the reply to c->request. */
+void admin_answer(struct admin_connection *c, struct reply *r);
+
+/* ---- command.c: each answers the path /ctl/NAME, its argument being the body -------------------------------
+ */
+
+typedef void admin_command_fn(struct admin *a, struct slice argument, struct reply *r);
+admin_command_fn status_command, who_command, why_command, kick_command, log_level_command, reload_command;
+
+/* Do all shards serve, and is nobody stopping? Fiber; suspends. */
+bool admin_ready(struct admin *a);

@@ -1,0 +1,242 @@
+#include "core/heap.h"
+#include "core/io.h"
+#include "core/log.h"
+#include "core/metrics.h"
+#include "core/node.h"
+#include "core/shard_call.h"
+#include "roles/admin/admin.h"
+#include "roles/words/control.h"
+#include "roles/words/place.h"
+#include <errno.h>
+
+#define NOT_READY "not serving: starting or stopping"
+
+/* ---- status --------------------------------------------------------------------------------------------- */
+
+void status_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    struct heap *heap = a->shard->heap;
+    struct metrics *m = heap_alloc(heap, sizeof *m);
+    const struct node *node = a->shard->node;
+
+    metrics_sum(node, m);
+    reply_begin(r, '\n');
+    reply_slice(r, "version", SLICE(TRIREME_VERSION));
+    reply_bool(r, "ready", admin_ready(a));
+    reply_bool(r, "stopping", __atomic_load_n(&node->stopping, __ATOMIC_RELAXED));
+    reply_u64(r, "uptime_s", (time_ms() - a->started_ms) / 1000);
+    reply_u64(r, "shards", node->shard_count);
+    reply_slice(r, "log_level", slice_str(log_level_name(log_get_level())));
+    reply_u64(r, "connections", m->connections);
+    reply_u64(r, "sessions", m->sessions);
+    reply_u64(r, "sessions_idle", m->session_states[METRIC_SESSION_IDLE]);
+    reply_u64(r, "logins", m->logins);
+    reply_u64(r, "logins_failed", m->logins_failed);
+    reply_u64(r, "commands", m->commands);
+    reply_u64(r, "deliveries", m->deliveries);
+    reply_u64(r, "accounts_loaded", m->accounts);
+    reply_u64(r, "memory_used", m->heap_bytes);
+    reply_u64(r, "memory_budget", m->heap_budget_bytes);
+    reply_u64(r, "commit_failures", m->commit_failures);
+    reply_u64(r, "checksum_errors", m->checksum_errors);
+    reply_end(r);
+    heap_free(heap, m);
+}
+
+/* ---- Walks over the sessions ------------------------------------------------------------------------------ */
+
+struct walk {
+    struct control_page *page;
+    void (*each)(struct walk *w, const struct control_session *row); /* May be NULL. */
+    struct reply *reply;
+    uint64_t count;
+    bool cut; /* The answer is full. */
+};
+
+static void ask_sessions(void *arg)
+{
+    const struct control *control = control_self();
+    struct control_page *page = arg;
+
+    if (control != NULL) {
+        control->sessions(page);
+    } else {
+        page->count = 0;
+        page->more = false;
+    }
+}
+
+static void walk_shard(struct walk *w, struct shard *s)
+{
+    struct control_page *page = w->page;
+
+    page->go_on = false;
+    do {
+        shard_call(s, ask_sessions, page);
+        page->go_on = true;
+        w->count += page->count;
+        for (uint32_t i = 0; i < page->count && w->each != NULL; i++)
+            w->each(w, &page->rows[i]);
+    } while (page->more && !w->cut);
+}
+
+/* All that match `mask`: a user, a mask of users, an address or a network; empty: everybody. */
+static int walk_all(struct admin *a, struct walk *w, struct slice mask, bool kick)
+{
+    struct heap *heap = a->shard->heap;
+    struct node *node = a->shard->node;
+    int rc = turn_take(&a->walk);
+
+    if (rc < 0)
+        return rc;
+    w->page = heap_zalloc(heap, sizeof *w->page);
+    w->page->mask = mask;
+    w->page->kick = kick;
+    if (net_prefix_parse(mask, &w->page->network))
+        w->page->mask = slice_of(NULL, 0);
+    else
+        w->page->network.family = 0;
+    for (unsigned i = 0; i < node->shard_count && !w->cut; i++)
+        walk_shard(w, node->shards[i]);
+    heap_free(heap, w->page);
+    turn_give(&a->walk);
+    return 0;
+}
+
+static void session_show(struct walk *w, const struct control_session *row)
+{
+    char peer[NET_ADDR_TEXT_MAX];
+    struct reply *r = w->reply;
+
+    if (reply_text(r).size > REPLY_MAX / 2 || r->full)
+        w->cut = true;
+    if (w->cut)
+        return;
+    reply_record(r);
+    reply_hex(r, "sid", row->id);
+    reply_slice(r, "user", slice_of(row->user, row->user_size));
+    reply_slice(r, "peer", slice_str(net_addr_format(&row->peer, peer)));
+    reply_slice(r, "state", slice_str(row->state));
+    reply_bool(r, "tls", row->tls);
+    reply_bool(r, "selected", row->selected);
+    reply_u64(r, "shard", row->shard);
+    reply_u64(r, "commands", row->commands);
+    reply_u64(r, "in", row->bytes_in);
+    reply_u64(r, "out", row->bytes_out);
+    reply_record_end(r);
+}
+
+static void sessions_reply(struct admin *a, struct slice mask, bool kick, struct reply *r)
+{
+    struct walk w = {.each = session_show, .reply = r};
+    int rc;
+
+    reply_begin(r, ' ');
+    reply_array(r, "sessions");
+    rc = walk_all(a, &w, mask, kick);
+    if (rc < 0) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
+    reply_array_end(r);
+    reply_u64(r, kick ? "kicked" : "count", w.count);
+    reply_bool(r, "cut", w.cut);
+    reply_end(r);
+}
+
+void who_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    if (admin_ready(a))
+        sessions_reply(a, argument, false, r);
+    else
+        reply_error(r, 503, NOT_READY);
+}
+
+void kick_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    if (argument.size == 0) {
+        reply_error(r, 400, "kick whom? USER, MASK or IP");
+    } else if (!admin_ready(a)) {
+        reply_error(r, 503, NOT_READY);
+    } else {
+        log_event(LOG_INFO, "operator kicks", "mask=%s", log_quote(argument));
+        sessions_reply(a, argument, true, r);
+    }
+}
+
+/* ---- why ------------------------------------------------------------------------------------------------- */
+
+static void ask_account(void *arg)
+{
+    const struct control *control = control_self();
+
+    if (control != NULL)
+        control->account(arg);
+}
+
+static void why_show(struct admin *a, const struct control_user *user, struct reply *r)
+{
+    struct control_account account = {.user = slice_of(user->canonical, user->size)};
+    unsigned partition = place_self()->partition(account.user), shard = place_self()->shard(partition);
+    struct walk w = {.each = NULL};
+
+    shard_call(a->shard->node->shards[shard], ask_account, &account);
+    if (walk_all(a, &w, account.user, false) < 0) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
+    reply_begin(r, '\n');
+    reply_slice(r, "user", account.user);
+    reply_bool(r, "disabled", user->disabled);
+    reply_u64(r, "partition", partition);
+    reply_u64(r, "shard", shard);
+    reply_u64(r, "sessions", w.count);
+    reply_bool(r, "account_loaded", account.loaded);
+    reply_u64(r, "modseq", account.modseq);
+    reply_end(r);
+}
+
+void why_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    struct control_user user = {.name = argument};
+
+    if (argument.size == 0) {
+        reply_error(r, 400, "why whom? USER");
+        return;
+    }
+    if (!admin_ready(a)) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
+    control_self()->user(&user);
+    if (user.rc == -ENOENT)
+        reply_error(r, 404, "no such user");
+    else if (user.rc < 0)
+        reply_error(r, 503, "cannot tell now, try again later");
+    else
+        why_show(a, &user, r);
+}
+
+/* ---- log level, reload ----------------------------------------------------------------------------------- */
+
+void log_level_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    enum log_level level;
+
+    if (!log_level_parse(argument, &level)) {
+        reply_error(r, 400, "log level: debug, info, warn or error");
+        return;
+    }
+    log_set_level(level);
+    reply_begin(r, ' ');
+    reply_slice(r, "log_level", argument);
+    reply_end(r);
+}
+
+void reload_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    node_reload(a->shard->node);
+    reply_begin(r, ' ');
+    reply_slice(r, "reload", SLICE("asked; the log says how it went"));
+    reply_end(r);
+}

@@ -1,0 +1,83 @@
+#include "core/metrics.h"
+#include "core/shard_call.h"
+#include "roles/admin/admin.h"
+#include "roles/words/control.h"
+
+static void ask_serves(void *arg)
+{
+    *(bool *)arg = control_self() != NULL;
+}
+
+bool admin_ready(struct admin *a)
+{
+    struct node *node = a->shard->node;
+
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        bool serves = false;
+
+        shard_call(node->shards[i], ask_serves, &serves);
+        if (!serves)
+            return false;
+    }
+    return !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED);
+}
+
+static void metrics_get(struct admin *a, struct slice argument, struct reply *r)
+{
+    r->type = "text/plain; version=0.0.4; charset=utf-8";
+    writer_text(&r->writer, "# HELP trireme_build_info Of the running program\n"
+                            "# TYPE trireme_build_info gauge\n"
+                            "trireme_build_info{version=\"" TRIREME_VERSION "\"} 1\n");
+    metrics_write(a->shard->node, &r->writer);
+}
+
+/* That it answers at all is the answer: this shard's loop turns. */
+static void health_get(struct admin *a, struct slice argument, struct reply *r)
+{
+    writer_text(&r->writer, "ok\n");
+}
+
+static void ready_get(struct admin *a, struct slice argument, struct reply *r)
+{
+    if (admin_ready(a))
+        writer_text(&r->writer, "ready\n");
+    else
+        reply_error(r, 503,
+                    __atomic_load_n(&a->shard->node->stopping, __ATOMIC_RELAXED) ? "stopping" : "starting");
+}
+
+static const struct endpoint {
+    struct slice path;
+    admin_command_fn *run;
+    bool post;  /* A command; else what GET and HEAD are for. */
+    bool local; /* Names users, or changes something: by the Unix socket alone. */
+} endpoints[] = {
+    {{"/metrics", 8}, metrics_get, false, false},
+    {{"/healthz", 8}, health_get, false, false},
+    {{"/readyz", 7}, ready_get, false, false},
+    {{"/ctl/status", 11}, status_command, true, false},
+    {{"/ctl/who", 8}, who_command, true, true},
+    {{"/ctl/why", 8}, why_command, true, true},
+    {{"/ctl/kick", 9}, kick_command, true, true},
+    {{"/ctl/log-level", 14}, log_level_command, true, true},
+    {{"/ctl/reload", 11}, reload_command, true, true},
+};
+
+void admin_answer(struct admin_connection *c, struct reply *r)
+{
+    const struct http_request *q = &c->request;
+    const struct endpoint *e = NULL;
+
+    for (size_t i = 0; i < ARRAY_COUNT(endpoints); i++) {
+        if (slice_eq(q->path, endpoints[i].path))
+            e = &endpoints[i];
+    }
+    if (e == NULL)
+        reply_error(r, 404, "there is no such path");
+    else if (e->post != (q->method == HTTP_POST))
+        reply_error(r, 405, e->post ? "use POST" : "use GET");
+    else if (e->local && !c->local)
+        reply_error(r, 403, "only by the Unix socket (admin.socket)");
+    else
+        e->run(c->admin, q->body, r);
+}
