@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 trireme=${TRIREME:-build/trireme}
 demo=$(pwd)/build/demo
-imap=${DEMO_IMAP_PORT:-1143} imaps=${DEMO_IMAPS_PORT:-1993} lmtp=${DEMO_LMTP_PORT:-1024}
+imap=${DEMO_IMAP_PORT:-1143} imaps=${DEMO_IMAPS_PORT:-1993} lmtp=${DEMO_LMTP_PORT:-1024} admin=${DEMO_ADMIN_PORT:-1080}
 
 umask 077
 mkdir -p "$demo/data"
@@ -30,6 +30,7 @@ imaps: {listen: "127.0.0.1:$imaps"}
 lmtp: {listen: "127.0.0.1:$lmtp"}
 tls: {cert: $demo/cert.pem, key: $demo/key.pem}
 auth: {passwd_file: $demo/users}
+admin: {listen: "127.0.0.1:$admin"}
 EOF
 
 hints() {
@@ -48,6 +49,12 @@ python3 -c 'import smtplib; smtplib.LMTP("127.0.0.1", $lmtp).sendmail("you@examp
 
 # Read it.
 curl --silent --show-error --cacert build/demo/cert.pem --user demo:secret 'imaps://127.0.0.1:$imaps/INBOX;MAILINDEX=1'
+
+# What the server says of itself.
+$trireme ctl --config build/demo/trireme.yml status
+
+# Its metrics.
+curl --silent --show-error http://127.0.0.1:$admin/metrics
 
 EOF
 }

@@ -78,14 +78,15 @@ const struct config_key settings_keys[] = {
 };
 const size_t settings_key_count = ARRAY_COUNT(settings_keys);
 
-static const char *const listen_keys[] = {"imap.listen", "imaps.listen", "lmtp.listen"};
+#define MAIL_LISTEN_KEYS 3 /* Of these: where clients come. */
+static const char *const listen_keys[] = {"imap.listen", "imaps.listen", "lmtp.listen", "admin.listen"};
 
 static bool listeners_check(const struct config *c, bool *loopback_out, struct config_error *error)
 {
     size_t count = 0;
 
     *loopback_out = true;
-    for (size_t k = 0; k < ARRAY_COUNT(listen_keys); k++) {
+    for (size_t k = 0; k < MAIL_LISTEN_KEYS; k++) {
         for (size_t i = 0; i < config_list_count(c, listen_keys[k]); i++, count++) {
             const char *text = config_list_item(c, listen_keys[k], i);
             struct net_addr addr;
