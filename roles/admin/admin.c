@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include <errno.h>
 
+#define STOP_POLL_MS   10
 #define SEND_PIECE     (128 * 1024)
 #define QUEUED_MAX     (256 * 1024)
 #define HEAD_SIZE      512
@@ -261,6 +262,11 @@ static void admin_stop(struct shard *s)
 
     if (a == NULL)
         return;
+    /* Other shards may still drain, and who asks shall hear of it. After a failed start nobody stops them yet. */
+    while (__atomic_load_n(&s->node->stopping, __ATOMIC_RELAXED) && admin_serving(a) > 0) {
+        if (fiber_sleep_ms(STOP_POLL_MS) < 0)
+            break;
+    }
     a->stopping = true;
     for (unsigned i = 0; i < a->listener_count; i++)
         listener_stop(&a->listeners[i]);

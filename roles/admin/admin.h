@@ -65,3 +65,5 @@ admin_command_fn status_command, who_command, why_command, kick_command, log_lev
 
 /* Do all shards serve, and is nobody stopping? Fiber; suspends. */
 bool admin_ready(struct admin *a);
+/* How many shards serve, if only to drain. Fiber; suspends. */
+unsigned admin_serving(struct admin *a);

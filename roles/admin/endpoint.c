@@ -8,18 +8,25 @@ static void ask_serves(void *arg)
     *(bool *)arg = control_self() != NULL;
 }
 
-bool admin_ready(struct admin *a)
+unsigned admin_serving(struct admin *a)
 {
     struct node *node = a->shard->node;
+    unsigned count = 0;
 
     for (unsigned i = 0; i < node->shard_count; i++) {
         bool serves = false;
 
         shard_call(node->shards[i], ask_serves, &serves);
-        if (!serves)
-            return false;
+        count += serves;
     }
-    return !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED);
+    return count;
+}
+
+bool admin_ready(struct admin *a)
+{
+    const struct node *node = a->shard->node;
+
+    return admin_serving(a) == node->shard_count && !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED);
 }
 
 static void metrics_get(struct admin *a, struct slice argument, struct reply *r)
