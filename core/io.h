@@ -61,8 +61,8 @@ static inline bool sock_valid(struct sock s)
 /* Binds and listens with SO_REUSEPORT: each shard opens its own. At start; may block shortly. */
 MUST_CHECK int io_listen(const struct net_addr *addr, struct sock *listener_out);
 /* The same for a Unix socket that only this process's user may connect to (mode 0600). The path is absolute, or
- * relative to the node's `data` directory; a socket file that nobody listens on any more is replaced.
- * -EADDRINUSE: somebody does. Peers of its connections have the family AF_UNIX and no address. -EAFNOSUPPORT:
+ * relative to the node's `data` directory; a socket that nobody listens on any more is replaced.
+ * -EADDRINUSE: somebody does, or it is another kind of file. Peers of its connections have the family AF_UNIX and no address. -EAFNOSUPPORT:
  * the simulator has none. */
 MUST_CHECK int io_listen_unix(const char *path, struct sock *listener_out);
 /* The port that the kernel chose for port 0. */

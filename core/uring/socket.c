@@ -187,15 +187,21 @@ static bool unix_address(struct shard_private *p, const char *path, struct socka
     return size > 0 && (size_t)size < room;
 }
 
-/* A file that a process left behind, which nobody answers at. */
+/* A socket that a process left behind, which nobody answers at. A file of another kind refuses, too. */
 static bool unix_is_stale(const struct sockaddr_un *addr)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool stale = fd >= 0 && connect(fd, (const struct sockaddr *)(const void *)addr, sizeof *addr) < 0 &&
-                 errno == ECONNREFUSED;
+    struct stat info;
+    bool stale;
+    int fd;
 
-    if (fd >= 0)
-        close(fd);
+    if (lstat(addr->sun_path, &info) < 0 || !S_ISSOCK(info.st_mode))
+        return false;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return false;
+    stale =
+        connect(fd, (const struct sockaddr *)(const void *)addr, sizeof *addr) < 0 && errno == ECONNREFUSED;
+    close(fd);
     return stale;
 }
 
