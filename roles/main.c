@@ -284,11 +284,13 @@ static void server_reload(struct shard *s)
 static void server_ready(struct node *node, void *arg)
 {
     struct identity *id = arg;
-    int rc = identity_become(id);
+    bool heard = node->shards[0]->slot[SLOT_ADMIN] != NULL; /* Else it has said why. */
+    int rc = heard ? identity_become(id) : 0;
 
-    if (rc < 0) {
+    if (rc < 0)
         log_event(LOG_ERROR, "cannot become the user of the configuration", "user=%s error=%s",
                   log_quote(slice_str(id->user)), log_quote(slice_str(strerrordesc_np(-rc))));
+    if (!heard || rc < 0) {
         id->failed = true;
         node_stop(node);
         return;
@@ -298,17 +300,13 @@ static void server_ready(struct node *node, void *arg)
     (void)notify_manager("READY=1\nSTATUS=serving");
 }
 
-/* The operator is heard from the first moment to the last. Shards open the store in step, so one that cannot
- * listen for him says so only then. */
+/* The operator is heard from the first moment to the last. If he cannot be, server_ready() ends the server: the
+ * shards open the store in step, and stop in step, so none of them can go alone. */
 static int server_start(struct shard *s)
 {
     int heard = role_admin.start(s), rc = role_all_ops.start(s);
 
-    if (rc == 0 && heard < 0) {
-        role_all_ops.stop(s);
-        rc = heard;
-    }
-    if (rc < 0)
+    if (rc < 0 && heard == 0)
         role_admin.stop(s);
     return rc;
 }
@@ -318,6 +316,7 @@ static void server_stop(struct shard *s)
     if (s->index == 0)
         (void)notify_manager("STOPPING=1\nSTATUS=ending");
     role_all_ops.stop(s);
+    admin_drain(s);
     role_admin.stop(s);
 }
 

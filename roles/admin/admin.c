@@ -256,17 +256,22 @@ static void connections_end(struct admin *a)
     }
 }
 
+void admin_drain(struct shard *s)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    while (a != NULL && admin_serving(a) > 0) {
+        if (fiber_sleep_ms(STOP_POLL_MS) < 0)
+            break;
+    }
+}
+
 static void admin_stop(struct shard *s)
 {
     struct admin *a = s->slot[SLOT_ADMIN];
 
     if (a == NULL)
         return;
-    /* Other shards may still drain, and who asks shall hear of it. After a failed start nobody stops them yet. */
-    while (__atomic_load_n(&s->node->stopping, __ATOMIC_RELAXED) && admin_serving(a) > 0) {
-        if (fiber_sleep_ms(STOP_POLL_MS) < 0)
-            break;
-    }
     a->stopping = true;
     for (unsigned i = 0; i < a->listener_count; i++)
         listener_stop(&a->listeners[i]);

@@ -53,6 +53,8 @@ struct admin_connection {
 
 /* Started and stopped around the other roles, by the process. */
 extern const struct role role_admin;
+/* Before its stop, when all shards are being stopped: answers until the last of them serves nobody. Fiber. */
+void admin_drain(struct shard *s);
 
 /* Fiber. Fills in the reply to c->request. */
 void admin_answer(struct admin_connection *c, struct reply *r);
