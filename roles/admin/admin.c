@@ -17,6 +17,7 @@ static void connection_free(struct admin_connection *c)
 {
     timer_cancel(&c->timer);
     list_remove(&c->link);
+    c->admin->counts[c->local] -= !c->ending;
     slab_give(&c->admin->connections, c);
 }
 
@@ -30,7 +31,7 @@ static void reply_head(struct admin_connection *c, const struct reply *r, size_t
     conn_write(&c->conn, slice_of(head, writer_used(&w)));
 }
 
-/* Waits while much of it is unsent. */
+/* A fiber waits while much of it is unsent; what is answered at once is less than that. */
 static void reply_send(struct admin_connection *c, const struct reply *r, bool keep_alive)
 {
     struct slice text = reply_text(r);
@@ -43,7 +44,7 @@ static void reply_send(struct admin_connection *c, const struct reply *r, bool k
 
         conn_write(&c->conn, slice_first(text, size));
         text = slice_from(text, size);
-        while (!c->closed && conn_queued(&c->conn) > QUEUED_MAX)
+        while (fiber_self() != NULL && !c->closed && conn_queued(&c->conn) > QUEUED_MAX)
             (void)fiber_queue_wait(&c->sent, 0);
     }
 }
@@ -122,9 +123,13 @@ static size_t on_data(struct conn *conn, struct slice in)
     }
     request_keep(c, &request, slice_first(in, size));
     timer_set(&c->timer, ADMIN_IDLE_MS);
+    list_remove(&c->link);
+    list_push_back(&c->admin->connection_list, &c->link);
     c->running = true;
     conn_pause(conn);
-    if (fiber_start("admin", RUN_INTERACTIVE, request_run, c) == NULL) {
+    if (conn_queued(conn) == 0 && admin_answers_at_once(&c->request)) {
+        request_run(c);
+    } else if (fiber_start("admin", RUN_INTERACTIVE, request_run, c) == NULL) {
         c->running = false;
         refuse(c, 503);
     }
@@ -169,17 +174,36 @@ static void on_timer(struct timer *t)
     conn_abort(&CONTAINER_OF(t, struct admin_connection, timer)->conn);
 }
 
+static void make_room(struct admin *a, bool local)
+{
+    list_each(it, &a->connection_list)
+    {
+        struct admin_connection *c = CONTAINER_OF(it, struct admin_connection, link);
+
+        if (c->local != local || c->ending)
+            continue;
+        c->ending = true;
+        a->counts[local]--;
+        conn_abort(&c->conn);
+        return;
+    }
+}
+
 static void on_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
 {
     struct admin *a = l->owner;
-    struct admin_connection *c = slab_take(&a->connections);
+    struct admin_connection *c;
 
+    if (a->counts[l->flag] == (l->flag ? ADMIN_LOCAL_MAX : ADMIN_TCP_MAX))
+        make_room(a, l->flag);
+    c = slab_take(&a->connections);
     if (c == NULL) {
         io_close(sock);
         return;
     }
     c->admin = a;
     c->local = l->flag;
+    a->counts[c->local]++;
     fiber_queue_init(&c->sent);
     timer_init(&c->timer, on_timer);
     list_push_back(&a->connection_list, &c->link);
@@ -297,7 +321,8 @@ static int admin_start(struct shard *s)
     a = heap_zalloc(s->heap, sizeof *a);
     a->shard = s;
     a->started_ms = time_ms();
-    slab_init(&a->connections, s->heap, sizeof(struct admin_connection), ADMIN_CONNECTIONS_MAX);
+    slab_init(&a->connections, s->heap, sizeof(struct admin_connection),
+              ADMIN_TCP_MAX + ADMIN_LOCAL_MAX + ADMIN_ENDING_MAX);
     list_init(&a->connection_list);
     turn_init(&a->walk);
     s->slot[SLOT_ADMIN] = a;

@@ -13,7 +13,8 @@
  *      +--deadline, malformed, end of stream--> closing <-----------+
  *
  * Owner:  shard 0; SLOT_ADMIN.
- * Bounds: ADMIN_CONNECTIONS_MAX at once, one request at a time each, ADMIN_REPLY_MAX. */
+ * Bounds: ADMIN_TCP_MAX and ADMIN_LOCAL_MAX connections, one request at a time each, REPLY_MAX. When all places
+ *         are taken, whoever has asked nothing for longest makes room: a probe is heard though others sit there. */
 #pragma once
 #include "core/fiber.h"
 #include "net/conn.h"
@@ -22,18 +23,21 @@
 #include "roles/admin/reply.h"
 #include "roles/role.h"
 
-#define ADMIN_CONNECTIONS_MAX 64
-#define ADMIN_LISTENERS_MAX   16
-#define ADMIN_REQUEST_MAX     (HTTP_HEAD_MAX + HTTP_BODY_MAX)
-#define ADMIN_IDLE_MS         30000
+#define ADMIN_TCP_MAX       48
+#define ADMIN_LOCAL_MAX     16 /* By the Unix socket. */
+#define ADMIN_ENDING_MAX    64 /* Made room, and are not gone yet. */
+#define ADMIN_LISTENERS_MAX 16
+#define ADMIN_REQUEST_MAX   (HTTP_HEAD_MAX + HTTP_BODY_MAX)
+#define ADMIN_IDLE_MS       30000
 
 struct admin {
     struct shard *shard;
     struct listener listeners[ADMIN_LISTENERS_MAX];
     unsigned listener_count;
     struct slab connections;
-    struct list connection_list;
-    struct turn walk; /* One walk over the sessions at a time. */
+    struct list connection_list; /* Who asked last is last. */
+    unsigned counts[2];          /* By TCP, by the Unix socket; those that made room are not counted. */
+    struct turn walk;            /* One walk over the sessions at a time. */
     uint64_t started_ms;
     bool stopping;
 };
@@ -46,6 +50,7 @@ struct admin_connection {
     struct fiber_queue sent; /* The fiber waits here until some of its answer has left. */
     bool local;              /* Came by the Unix socket. */
     bool running;            /* A fiber answers: the record stays. */
+    bool ending;             /* Made room for another. */
     bool closed;             /* The connection is gone. */
     struct http_request request;
     char bytes[ADMIN_REQUEST_MAX]; /* What the request points into. */
@@ -56,7 +61,9 @@ extern const struct role role_admin;
 /* Before its stop, when all shards are being stopped: answers until the last of them serves nobody. Fiber. */
 void admin_drain(struct shard *s);
 
-/* Fiber. Fills in the reply to c->request. */
+/* Needs no other shard and no fiber: an overloaded server is alive, too, and shows its metrics. */
+bool admin_answers_at_once(const struct http_request *q);
+/* Fills in the reply to c->request. Fiber, unless it answers at once. */
 void admin_answer(struct admin_connection *c, struct reply *r);
 
 /* ---- command.c: each answers the path /ctl/NAME, its argument being the body -------------------------------

@@ -58,27 +58,40 @@ static const struct endpoint {
     admin_command_fn *run;
     bool post;  /* A command; else what GET and HEAD are for. */
     bool local; /* Names users, or changes something: by the Unix socket alone. */
+    bool at_once;
 } endpoints[] = {
-    {{"/metrics", 8}, metrics_get, false, false},
-    {{"/healthz", 8}, health_get, false, false},
-    {{"/readyz", 7}, ready_get, false, false},
-    {{"/ctl/status", 11}, status_command, true, false},
-    {{"/ctl/who", 8}, who_command, true, true},
-    {{"/ctl/why", 8}, why_command, true, true},
-    {{"/ctl/kick", 9}, kick_command, true, true},
-    {{"/ctl/log-level", 14}, log_level_command, true, true},
-    {{"/ctl/reload", 11}, reload_command, true, true},
+    {{"/metrics", 8}, metrics_get, false, false, true},
+    {{"/healthz", 8}, health_get, false, false, true},
+    {{"/readyz", 7}, ready_get, false, false, false},
+    {{"/ctl/status", 11}, status_command, true, false, false},
+    {{"/ctl/who", 8}, who_command, true, true, false},
+    {{"/ctl/why", 8}, why_command, true, true, false},
+    {{"/ctl/kick", 9}, kick_command, true, true, false},
+    {{"/ctl/log-level", 14}, log_level_command, true, true, false},
+    {{"/ctl/reload", 11}, reload_command, true, true, false},
 };
+
+static const struct endpoint *endpoint_find(struct slice path)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(endpoints); i++) {
+        if (slice_eq(path, endpoints[i].path))
+            return &endpoints[i];
+    }
+    return NULL;
+}
+
+bool admin_answers_at_once(const struct http_request *q)
+{
+    const struct endpoint *e = endpoint_find(q->path);
+
+    return e == NULL || e->at_once;
+}
 
 void admin_answer(struct admin_connection *c, struct reply *r)
 {
     const struct http_request *q = &c->request;
-    const struct endpoint *e = NULL;
+    const struct endpoint *e = endpoint_find(q->path);
 
-    for (size_t i = 0; i < ARRAY_COUNT(endpoints); i++) {
-        if (slice_eq(q->path, endpoints[i].path))
-            e = &endpoints[i];
-    }
     if (e == NULL)
         reply_error(r, 404, "there is no such path");
     else if (e->post != (q->method == HTTP_POST))
