@@ -50,7 +50,7 @@ struct walk {
     void (*each)(struct walk *w, const struct control_session *row); /* May be NULL. */
     struct reply *reply;
     uint64_t count;
-    bool cut; /* The answer is full. */
+    bool cut; /* The answer is full: whoever comes now is counted, and kicked, but not shown. */
 };
 
 static void ask_sessions(void *arg)
@@ -77,28 +77,20 @@ static void walk_shard(struct walk *w, struct shard *s)
         w->count += page->count;
         for (uint32_t i = 0; i < page->count && w->each != NULL; i++)
             w->each(w, &page->rows[i]);
-    } while (page->more && !w->cut);
+    } while (page->more);
 }
 
-/* All that match `mask`: a user, a mask of users, an address or a network; empty: everybody. */
-static int walk_all(struct admin *a, struct walk *w, struct slice mask, bool kick)
+/* Over all that match `page`. */
+static int walk_all(struct admin *a, struct walk *w, struct control_page *page)
 {
-    struct heap *heap = a->shard->heap;
     struct node *node = a->shard->node;
     int rc = turn_take(&a->walk);
 
     if (rc < 0)
         return rc;
-    w->page = heap_zalloc(heap, sizeof *w->page);
-    w->page->mask = mask;
-    w->page->kick = kick;
-    if (net_prefix_parse(mask, &w->page->network))
-        w->page->mask = slice_of(NULL, 0);
-    else
-        w->page->network.family = 0;
-    for (unsigned i = 0; i < node->shard_count && !w->cut; i++)
+    w->page = page;
+    for (unsigned i = 0; i < node->shard_count; i++)
         walk_shard(w, node->shards[i]);
-    heap_free(heap, w->page);
     turn_give(&a->walk);
     return 0;
 }
@@ -126,14 +118,21 @@ static void session_show(struct walk *w, const struct control_session *row)
     reply_record_end(r);
 }
 
+/* `mask`: a user, a mask of users, an address or a network; empty: everybody. */
 static void sessions_reply(struct admin *a, struct slice mask, bool kick, struct reply *r)
 {
+    struct heap *heap = a->shard->heap;
+    struct control_page *page = heap_zalloc(heap, sizeof *page);
     struct walk w = {.each = session_show, .reply = r};
     int rc;
 
+    page->kick = kick;
+    if (!net_prefix_parse(mask, &page->network))
+        page->mask = mask;
     reply_begin(r, ' ');
     reply_array(r, "sessions");
-    rc = walk_all(a, &w, mask, kick);
+    rc = walk_all(a, &w, page);
+    heap_free(heap, page);
     if (rc < 0) {
         reply_error(r, 503, NOT_READY);
         return;
@@ -178,10 +177,17 @@ static void why_show(struct admin *a, const struct control_user *user, struct re
 {
     struct control_account account = {.user = slice_of(user->canonical, user->size)};
     unsigned partition = place_self()->partition(account.user), shard = place_self()->shard(partition);
+    struct heap *heap = a->shard->heap;
+    struct control_page *page = heap_zalloc(heap, sizeof *page);
     struct walk w = {.each = NULL};
+    int rc;
 
+    page->mask = account.user;
+    page->exact = true;
     shard_call(a->shard->node->shards[shard], ask_account, &account);
-    if (walk_all(a, &w, account.user, false) < 0) {
+    rc = walk_all(a, &w, page);
+    heap_free(heap, page);
+    if (rc < 0) {
         reply_error(r, 503, NOT_READY);
         return;
     }
@@ -227,6 +233,7 @@ void log_level_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 400, "log level: debug, info, warn or error");
         return;
     }
+    log_event(LOG_INFO, "operator sets the log level", "level=%s", log_level_name(level));
     log_set_level(level);
     reply_begin(r, ' ');
     reply_slice(r, "log_level", argument);
@@ -235,6 +242,10 @@ void log_level_command(struct admin *a, struct slice argument, struct reply *r)
 
 void reload_command(struct admin *a, struct slice argument, struct reply *r)
 {
+    if (!admin_ready(a)) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
     node_reload(a->shard->node);
     reply_begin(r, ' ');
     reply_slice(r, "reload", SLICE("asked; the log says how it went"));

@@ -24,6 +24,8 @@ static bool session_matches(const struct session *s, const struct control_page *
         return net_prefix_contains(&page->network, &s->conn.peer);
     if (page->mask.size == 0)
         return true;
+    if (page->exact)
+        return slice_eq(page->mask, session_user(s));
     return s->user_size > 0 && control_mask_matches(page->mask, session_user(s));
 }
 

@@ -46,9 +46,8 @@ struct session {
     struct imap_framer framer;
     struct timer timer; /* Deadline of the state; in IDLE the next keep-alive. */
     uint8_t state;
-    uint8_t counted;   /* enum metric_session_state */
-    uint8_t timed;     /* enum metric_command: of the command in flight, */
-    uint64_t began_ns; /* which began then. */
+    uint8_t counted; /* enum metric_session_state */
+    uint8_t timed;   /* enum metric_command: of the command in flight. */
     uint8_t bad_count;
     bool tls_first;    /* PROXY_HEADER: TLS follows. */
     bool literal_sync; /* ASK: '+' is due when the backend asks. */
@@ -67,8 +66,9 @@ struct session {
     struct token token;
     uint64_t nonce, operation; /* Operation ids of this session. */
     uint64_t commands;
-    uint64_t moved; /* Bytes in and out at the last look of the deadline. */
-    uint64_t known; /* Position of the account that the client has been shown. */
+    uint64_t began_ns; /* The command in flight. */
+    uint64_t moved;    /* Bytes in and out at the last look of the deadline. */
+    uint64_t known;    /* Position of the account that the client has been shown. */
     struct subscriber subscriber;
     struct login_reply login; /* Kept over DELAY. */
     uint64_t id;              /* sid= of the log. */

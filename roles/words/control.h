@@ -25,6 +25,7 @@ struct control_session {
 struct control_page {
     struct slice mask; /* Of users; `*` any characters, `?` one. Empty: everybody, logged in or not. */
     struct net_prefix network; /* Of peers, if it has a family. */
+    bool exact;                /* `mask` is one user's canonical name. */
     bool kick;                 /* Whoever matches is told BYE. */
     bool go_on;                /* From where the last page ended. */
     bool more;                 /* Ask again. */
