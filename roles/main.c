@@ -377,6 +377,34 @@ static int resources_plan(const struct config *c, struct cpu_plan *cpus, uint64_
     return 0;
 }
 
+static bool file_check(const struct config *c, const char *key, const char *path)
+{
+    struct config_error error;
+
+    if (path == NULL || access(path, R_OK) == 0)
+        return true;
+    (void)config_wrong(c, key, &error, "cannot read %.200s: %s", path, strerror(errno));
+    (void)config_bad(error.text);
+    return false;
+}
+
+/* What the configuration names must be there at the start; later it may be missing for a while. */
+static bool files_check(const struct config *c)
+{
+    static const char *const keys[] = {"tls.cert", "tls.key", "auth.passwd_file"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
+        if (!file_check(c, keys[i], config_string(c, keys[i])))
+            return false;
+    }
+    for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
+        if (!file_check(c, "tls.sni", config_record_field(c, "tls.sni", i, "cert")) ||
+            !file_check(c, "tls.sni", config_record_field(c, "tls.sni", i, "key")))
+            return false;
+    }
+    return true;
+}
+
 static int node_start(const struct config *c, const struct cpu_plan *cpus, uint64_t memory,
                       struct identity *id)
 {
@@ -402,6 +430,8 @@ static int node_start(const struct config *c, const struct cpu_plan *cpus, uint6
     log_stop();
     if (rc < 0 && error[0] != '\0')
         fprintf(stderr, "trireme: %s\n", error);
+    if (rc == -EKEYREJECTED) /* Certificates: the log says which. */
+        return EX_CONFIG;
     return rc < 0 || id->failed ? EX_OSERR : 0;
 }
 
@@ -416,7 +446,7 @@ static int server_run(const struct config *c, struct identity *id)
         fprintf(stderr, "trireme: %s\n", error);
         return EX_UNAVAILABLE;
     }
-    rc = data_make(config_string(c, "data"));
+    rc = files_check(c) ? data_make(config_string(c, "data")) : EX_CONFIG;
     if (rc == 0)
         rc = resources_plan(c, &cpus, &memory);
     if (rc != 0)

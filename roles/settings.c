@@ -5,7 +5,9 @@
 #define KIB    UINT64_C(1024)
 #define MIB    (1024 * KIB)
 #define MINUTE UINT64_C(60000)
-#define HOUR   (60 * MINUTE)
+
+#define MEMORY_MIN (64 * MIB)
+#define HOUR       (60 * MINUTE)
 
 const struct config_key settings_keys[] = {
     {"role", CONFIG_LIST, NULL, "what this process does; as --role", .choices = "proxy|director|backend|all"},
@@ -205,6 +207,9 @@ bool settings_check(const struct config *c, struct config_error *error)
     if (strcmp(config_string(c, "memory"), "auto") != 0 &&
         !config_size_parse(slice_str(config_string(c, "memory")), &bytes))
         return config_wrong(c, "memory", error, "is neither auto nor a size such as 8GiB");
+    if (strcmp(config_string(c, "memory"), "auto") != 0 && bytes < MEMORY_MIN)
+        return config_wrong(c, "memory", error, "is less than the %u MiB that a server needs",
+                            (unsigned)(MEMORY_MIN / MIB));
     if (config_string(c, "data")[0] != '/')
         return config_wrong(c, "data", error, "is not an absolute path");
     return networks_check(c, "lmtp.from", error) && networks_check(c, "proxy_protocol.from", error);

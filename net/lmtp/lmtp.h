@@ -2,7 +2,7 @@
  * not which command may come now, nor who exists.
  *
  * Extensions understood: PIPELINING (2920), ENHANCEDSTATUSCODES (2034), SIZE (1870), 8BITMIME (6152),
- * CHUNKING and BINARYMIME (3030), SMTPUTF8 (6531), STARTTLS (3207). A line ends with CRLF and with nothing
+ * CHUNKING (3030), SMTPUTF8 (6531), STARTTLS (3207). A line ends with CRLF and with nothing
  * else; a bare CR or LF or a NUL in it makes it a bad command, never two.
  *
  * Owner:  one session; parsers are small and embedded, one shard.
@@ -110,8 +110,6 @@ enum lmtp_verb {
     LMTP_BAD, /* `error` is the reply; the session counts these. */
 };
 
-enum lmtp_body_type { LMTP_BODY_7BIT, LMTP_BODY_8BITMIME, LMTP_BODY_BINARYMIME };
-
 struct lmtp_command {
     enum lmtp_verb verb;
     enum lmtp_reply_id error;
@@ -121,7 +119,6 @@ struct lmtp_command {
     bool last;             /* BDAT LAST. */
     bool smtputf8;         /* MAIL. */
     bool lost; /* LMTP_BAD: a BDAT of unknown size. Reply and close: what follows is not commands. */
-    enum lmtp_body_type body;
     char unquoted[LMTP_LOCAL_MAX]; /* path.local of a quoted one. */
 };
 

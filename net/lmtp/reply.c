@@ -51,7 +51,7 @@ void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, boo
 {
     writer_text(w, "250-");
     writer_slice(w, host);
-    writer_text(w, "\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-BINARYMIME\r\n"
+    writer_text(w, "\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
                    "250-SMTPUTF8\r\n250-CHUNKING\r\n");
     if (starttls)
         writer_text(w, "250-STARTTLS\r\n");

@@ -131,10 +131,9 @@ static void on_rcpt(struct lmtp_session *l, const struct lmtp_command *c)
         transaction_lookup(l, &c->path);
 }
 
-/* RFC 3030, 3: DATA cannot carry binary bytes. */
 static void on_data_command(struct lmtp_session *l)
 {
-    if (!l->in_mail || l->streaming || l->binary) {
+    if (!l->in_mail || l->streaming) {
         reply_error(l, LMTP_REPLY_BAD_SEQUENCE);
     } else if (l->recipient_count == 0) {
         reply_error(l, LMTP_REPLY_NO_RECIPIENTS);

@@ -48,7 +48,6 @@ struct lmtp_session {
     uint8_t state;
     bool greeted; /* LHLO was said. */
     bool in_mail, smtputf8;
-    bool binary;    /* BODY=BINARYMIME: chunks only. */
     bool streaming; /* The recipients' streams are open: a message is under way. */
     bool chunked, last_chunk;
     bool too_large;

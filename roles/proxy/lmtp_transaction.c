@@ -34,7 +34,6 @@ void transaction_begin(struct lmtp_session *l, const struct lmtp_command *mail)
 {
     l->in_mail = true;
     l->smtputf8 = mail->smtputf8;
-    l->binary = mail->body == LMTP_BODY_BINARYMIME;
     l->return_path = arena_text(&l->arena, mail->path.text);
     l->received = 0;
     l->too_large = false;

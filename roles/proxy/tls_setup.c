@@ -132,10 +132,10 @@ int tls_setup(struct proxy *p)
     rc = pairs_read(p, pairs, sni_count);
     if (rc == 0) {
         core_call(context_make, call);
-        rc = call->rc;
+        rc = call->rc < 0 ? -EKEYREJECTED : 0;
         if (rc < 0)
-            log_event(LOG_ERROR, "TLS: certificate or key refused", "error=%s",
-                      log_quote(slice_str(call->error)));
+            log_event(LOG_ERROR, "TLS: certificate or key refused",
+                      "error=%s hint=tls.cert,_tls.key,_tls.sni", log_quote(slice_str(call->error)));
     }
     arena_wipe(&p->arena);
     return rc;

@@ -22,7 +22,7 @@ static void note(struct session *s, const void *data, size_t size)
 
 static void note_command(struct session *s, const struct lmtp_command *c)
 {
-    uint64_t words[] = {c->verb, c->error, c->size, c->last, c->smtputf8, c->lost, c->body};
+    uint64_t words[] = {c->verb, c->error, c->size, c->last, c->smtputf8, c->lost};
     struct slice user, detail;
 
     note(s, words, sizeof words);
