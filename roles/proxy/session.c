@@ -368,9 +368,8 @@ void session_close(struct session *s)
 
 void session_kick(struct session *s)
 {
-    bool silent =
-        s->state == SESSION_PROXY_HEADER || s->state == SESSION_HANDSHAKE ||
-        (s->state == SESSION_RUN && s->answered); /* A BYE could stand in the middle of a literal. */
+    bool silent = s->state == SESSION_PROXY_HEADER || s->state == SESSION_HANDSHAKE ||
+                  (session_asks(s) && s->answered); /* A BYE could stand in the middle of a literal. */
 
     if (s->state == SESSION_CLOSING)
         return;
