@@ -657,15 +657,13 @@ void sim_stage_crash(struct sim_disk *d, struct sim_stage *s)
 
 /* ---- Crash --------------------------------------------------------------------------------------------- */
 
-enum keep { KEEP_NONE, KEEP_ALL, KEEP_PREFIX, KEEP_ANY, KEEP_COUNT };
-
 struct cut { /* What of one file's dirty sectors is kept. */
-    enum keep keep;
-    uint64_t stamp;   /* KEEP_PREFIX: the write that was under way ... */
+    enum sim_disk_keep keep;
+    uint64_t stamp;   /* SIM_KEEP_PREFIX: the write that was under way ... */
     uint64_t sectors; /* ... and how many sectors of it were done. */
 };
 
-static struct cut cut_choose(struct sim_disk *d, const struct sim_inode *i, enum keep keep)
+static struct cut cut_choose(struct sim_disk *d, const struct sim_inode *i, enum sim_disk_keep keep)
 {
     struct cut cut = {.keep = keep};
     uint64_t low = UINT64_MAX, high = 0;
@@ -690,19 +688,19 @@ static struct cut cut_choose(struct sim_disk *d, const struct sim_inode *i, enum
 static bool cut_keeps(struct sim_disk *d, struct cut *cut, uint64_t stamp)
 {
     switch (cut->keep) {
-    case KEEP_NONE:
+    case SIM_KEEP_NONE:
         return false;
-    case KEEP_ALL:
+    case SIM_KEEP_ALL:
         return true;
-    case KEEP_PREFIX:
+    case SIM_KEEP_PREFIX:
         if (stamp != cut->stamp)
             return stamp < cut->stamp;
         if (cut->sectors == 0)
             return false;
         cut->sectors--;
         return true;
-    case KEEP_ANY:
-    case KEEP_COUNT:
+    case SIM_KEEP_ANY:
+    case SIM_KEEP_COUNT:
         break;
     }
     return sim_random_one_in(d->random, 2);
@@ -732,9 +730,9 @@ static void tally_sector(struct tally *t, uint64_t stamp, bool kept, uint64_t en
     }
 }
 
-static void size_crash(struct sim_disk *d, struct sim_inode *i, enum keep keep, uint64_t kept_end)
+static void size_crash(struct sim_disk *d, struct sim_inode *i, enum sim_disk_keep keep, uint64_t kept_end)
 {
-    bool newest = keep == KEEP_ALL || (keep != KEEP_NONE && sim_random_one_in(d->random, 2));
+    bool newest = keep == SIM_KEEP_ALL || (keep != SIM_KEEP_NONE && sim_random_one_in(d->random, 2));
 
     if (newest)
         i->durable_size = i->size;
@@ -745,7 +743,8 @@ static void size_crash(struct sim_disk *d, struct sim_inode *i, enum keep keep, 
     (void)grow(d, i, i->size);
 }
 
-static void inode_crash(struct sim_disk *d, struct sim_inode *i, enum keep keep, struct sim_disk_loss *loss)
+static void inode_crash(struct sim_disk *d, struct sim_inode *i, enum sim_disk_keep keep,
+                        struct sim_disk_loss *loss)
 {
     struct cut cut = cut_choose(d, i, keep);
     struct tally tally = {.lost_oldest = UINT64_MAX, .last_stamp = UINT64_MAX};
@@ -790,7 +789,7 @@ static void inode_trim(struct sim_inode *i)
     }
 }
 
-static void names_crash(struct sim_disk *d, enum keep keep, struct sim_disk_loss *loss)
+static void names_crash(struct sim_disk *d, enum sim_disk_keep keep, struct sim_disk_loss *loss)
 {
     size_t count = 0, prefix;
 
@@ -799,8 +798,8 @@ static void names_crash(struct sim_disk *d, enum keep keep, struct sim_disk_loss
     list_each_safe(l, &d->renames)
     {
         struct change *c = CONTAINER_OF(l, struct change, link);
-        bool kept = keep == KEEP_ALL || (keep == KEEP_PREFIX && prefix > 0) ||
-                    (keep == KEEP_ANY && sim_random_one_in(d->random, 2));
+        bool kept = keep == SIM_KEEP_ALL || (keep == SIM_KEEP_PREFIX && prefix > 0) ||
+                    (keep == SIM_KEEP_ANY && sim_random_one_in(d->random, 2));
 
         prefix -= prefix > 0;
         if (kept)
@@ -811,11 +810,12 @@ static void names_crash(struct sim_disk *d, enum keep keep, struct sim_disk_loss
     }
 }
 
-void sim_disk_power_failure(struct sim_disk *d, struct sim_disk_loss *loss_out)
+void sim_disk_power_failure(struct sim_disk *d, enum sim_disk_keep keep, struct sim_disk_loss *loss_out)
 {
-    enum keep keep = (enum keep)sim_random_below(d->random, KEEP_COUNT);
-    bool each = sim_random_one_in(d->random, 4); /* Each file by itself. */
+    bool each = keep == SIM_KEEP_COUNT && sim_random_one_in(d->random, 4); /* Each file by itself. */
 
+    if (keep == SIM_KEEP_COUNT)
+        keep = (enum sim_disk_keep)sim_random_below(d->random, SIM_KEEP_COUNT);
     *loss_out = (struct sim_disk_loss){0};
     names_crash(d, keep, loss_out);
     d->used = 0;
@@ -824,7 +824,7 @@ void sim_disk_power_failure(struct sim_disk *d, struct sim_disk_loss *loss_out)
         struct sim_inode *i = CONTAINER_OF(l, struct sim_inode, link);
 
         if (each)
-            keep = (enum keep)sim_random_below(d->random, KEEP_COUNT);
+            keep = (enum sim_disk_keep)sim_random_below(d->random, SIM_KEEP_COUNT);
         if (!i->is_dir) {
             inode_crash(d, i, keep, loss_out);
             inode_trim(i);

@@ -32,6 +32,15 @@ struct sim_disk {
     uint64_t used, capacity;
 };
 
+/* What a power failure keeps of the sectors and names that are not durable. */
+enum sim_disk_keep {
+    SIM_KEEP_NONE,
+    SIM_KEEP_ALL,
+    SIM_KEEP_PREFIX, /* What was written before some point in time. */
+    SIM_KEEP_ANY,    /* Each by itself. */
+    SIM_KEEP_COUNT   /* One of those, by chance; now and then another for each file. */
+};
+
 /* What a power failure did, for the fault counters. */
 struct sim_disk_loss {
     uint32_t sectors_kept, sectors_lost, names_lost;
@@ -72,7 +81,7 @@ MUST_CHECK int sim_disk_list(struct sim_disk *d, const char *path, void (*each)(
                              void *arg);
 
 /* The power fails. No inode may be open, no stage pending. */
-void sim_disk_power_failure(struct sim_disk *d, struct sim_disk_loss *loss_out);
+void sim_disk_power_failure(struct sim_disk *d, enum sim_disk_keep keep, struct sim_disk_loss *loss_out);
 /* Flips a bit in a clean sector, durable for at least `min_age_ns`, of a file in `directory` or a few levels below.
  * False: there is none. */
 MUST_CHECK bool sim_disk_rot(struct sim_disk *d, const char *directory, uint64_t min_age_ns);

@@ -8,7 +8,8 @@
 #define LASTS_MAX_NS      (8 * SIM_S)
 #define CLOCK_JUMP_MAX_MS (20 * 24 * 3600 * 1000ll)
 #define LIVES_MAX         500
-#define AMBUSH_DELAY_NS   (8 * SIM_MS)
+#define AIM_DELAY_NS      (8 * SIM_MS)
+#define AIM_CALLS_MAX     10
 #define DOOM_CALLS_MAX    30
 #define DOOM_DELAY_NS     (100 * SIM_US)
 
@@ -110,10 +111,23 @@ void sim_nemesis_fini(struct sim_world *w)
 
 /* ---- Deaths ------------------------------------------------------------------------------------------- */
 
+_Static_assert(SIM_KILL == 0 && SIM_REORDERED == 4, "the first faults end a node");
+
+static bool is_death(enum sim_fault fault)
+{
+    return fault <= SIM_REORDERED;
+}
+
+/* What a power failure does to the disk. */
+static bool is_outcome(enum sim_fault fault)
+{
+    return fault >= SIM_LOST && fault <= SIM_REORDERED;
+}
+
 static void die(struct sim_node *n, enum sim_fault fault)
 {
-    if (fault == SIM_POWER) {
-        sim_node_power(n);
+    if (fault != SIM_KILL) {
+        sim_node_power_toward(n, fault);
         return;
     }
     sim_strike(n->world, SIM_KILL, 0);
@@ -129,13 +143,13 @@ static void doom_fire(struct sim_event *e)
 
 void sim_node_doom(struct sim_node *n, enum sim_fault fault, unsigned file_operations)
 {
-    ASSERT(fault == SIM_KILL || fault == SIM_POWER);
+    ASSERT(is_death(fault));
     n->doom_fault = fault;
     n->doom_calls = file_operations;
     n->doom.fire = doom_fire;
 }
 
-void sim_doom_count(struct sim_node *n)
+static void doom_count(struct sim_node *n)
 {
     if (n->doom_calls > 0 && --n->doom_calls == 0)
         sim_event_after(&n->doom, sim_random_below(&n->world->nemesis_random, DOOM_DELAY_NS));
@@ -200,9 +214,13 @@ static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n
     struct sim_random *r = &w->nemesis_random;
     int64_t by_ms;
 
+    w->nemesis.aims[fault].set = false;
     switch (fault) {
     case SIM_KILL:
     case SIM_POWER:
+    case SIM_LOST:
+    case SIM_TORN:
+    case SIM_REORDERED:
         if (connection != 0 || sim_random_one_in(r, 4))
             die(n, fault);
         else
@@ -232,41 +250,132 @@ static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n
     }
 }
 
-/* One of the kinds of operations that there are. */
-static unsigned kind_any(struct sim_world *w)
-{
-    unsigned found = 0;
-    uint64_t seen = 0;
+/* ---- Aims --------------------------------------------------------------------------------------------- */
 
-    for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
-        if ((w->nemesis.kinds_seen >> k & 1) && sim_random_one_in(&w->nemesis_random, ++seen))
+static const struct sim_operation *outstanding(const struct sim_world *w, unsigned kind)
+{
+    list_each(l, &w->operations)
+    {
+        const struct sim_operation *o = CONTAINER_OF(l, struct sim_operation, link);
+
+        if (o->kind == kind && sim_outstanding(w, o))
+            return o;
+    }
+    return NULL;
+}
+
+bool sim_aim_waits(const struct sim_world *w, enum sim_fault fault)
+{
+    const struct sim_aim *a = &w->nemesis.aims[fault];
+
+    return a->set && outstanding(w, a->kind) == NULL;
+}
+
+bool sim_aim_fills(const struct sim_node *n)
+{
+    const struct sim_aim *a = &n->world->nemesis.aims[SIM_FULL];
+
+    return a->set && a->node == n && !sim_aim_waits(n->world, SIM_FULL);
+}
+
+void sim_aim_filled(struct sim_node *n)
+{
+    n->world->nemesis.aims[SIM_FULL].set = false;
+    sim_disk_full(n, true);
+    lasting_begin(n->world, SIM_FULL, n, NULL);
+}
+
+/* These strike when a call of the disk meets them. */
+static bool is_of_calls(enum sim_fault fault)
+{
+    return fault >= SIM_READ_ERROR && fault <= SIM_FULL;
+}
+
+/* Of the kinds of operations that there are, one that the fault has met least in this world. */
+static unsigned kind_least_met(struct sim_world *w, enum sim_fault fault)
+{
+    uint32_t least = UINT32_MAX;
+    uint64_t seen = 0;
+    unsigned found = 0;
+
+    for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++) {
+        if (!(w->nemesis.kinds_seen >> k & 1) || w->met[fault][k] > least)
+            continue;
+        if (w->met[fault][k] < least)
+            seen = 0;
+        least = w->met[fault][k];
+        if (sim_random_one_in(&w->nemesis_random, ++seen))
             found = k;
+    }
     return found;
 }
 
-static void ambush_fire(struct sim_event *e)
+static void aim(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
 {
-    struct sim_world *w = CONTAINER_OF(e, struct sim_world, nemesis.ambush_strike);
+    struct sim_aim *a = &w->nemesis.aims[fault];
+    struct sim_random *r = &w->nemesis_random;
+
+    a->set = true;
+    a->kind = kind_least_met(w, fault);
+    a->node = n;
+    /* An outcome needs something that was just written. */
+    a->at_disk = is_outcome(fault) || (is_death(fault) && sim_random_one_in(r, 2));
+    a->calls = is_outcome(fault) ? 1 : (unsigned)sim_random_range(r, 1, AIM_CALLS_MAX);
+    if (is_of_calls(fault) && fault != SIM_FULL)
+        sim_disk_errors(n, fault, (unsigned)sim_random_range(r, 1, 3));
+}
+
+/* The operation may have ended since: then the next one is waited for. */
+static void aim_fire(struct sim_event *e)
+{
+    struct sim_aim *a = CONTAINER_OF(e, struct sim_aim, strike);
+    struct sim_world *w = sim_world_current();
+    const struct sim_operation *o = outstanding(w, a->kind);
     struct sim_node *n = victim(w);
 
-    if (n != NULL && w->nemesis.active)
-        strike(w, w->nemesis.ambush_fault, n, w->nemesis.ambush_connection);
+    if (a->set && o != NULL && n != NULL && w->nemesis.active)
+        strike(w, (enum sim_fault)(a - w->nemesis.aims), n, o->connection);
 }
 
 void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o)
 {
-    struct sim_nemesis *m = &w->nemesis;
+    w->nemesis.kinds_seen |= 1u << o->kind;
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++) {
+        struct sim_aim *a = &w->nemesis.aims[f];
 
-    m->kinds_seen |= 1u << o->kind;
-    if (!m->ambush || o->kind != m->ambush_kind)
-        return;
-    m->ambush = false;
-    m->ambush_connection = o->connection;
-    /* Most often soon: many operations are short. */
-    sim_event_after(
-        &m->ambush_strike,
-        sim_random_below(&w->nemesis_random, sim_random_range(&w->nemesis_random, 1, AMBUSH_DELAY_NS)));
+        if (!a->set || a->kind != o->kind || a->at_disk || is_of_calls((enum sim_fault)f) ||
+            sim_event_armed(&a->strike))
+            continue;
+        /* Most often soon: many operations are short. */
+        sim_event_after(&a->strike, sim_random_below(&w->nemesis_random,
+                                                     sim_random_range(&w->nemesis_random, 1, AIM_DELAY_NS)));
+    }
 }
+
+/* `written`: a sector is whole or not there, so what is to be torn is larger. */
+static bool aim_fits(const struct sim_aim *a, enum sim_fault fault, const struct sim_node *n, size_t written)
+{
+    if (!a->set || !a->at_disk || sim_event_armed(&a->strike))
+        return false;
+    if (is_outcome(fault) && written <= (fault == SIM_LOST ? 0 : SIM_SECTOR_SIZE))
+        return false;
+    return outstanding(n->world, a->kind) != NULL;
+}
+
+void sim_nemesis_file(struct sim_node *n, size_t written)
+{
+    doom_count(n);
+    for (unsigned f = 0; is_death((enum sim_fault)f); f++) {
+        struct sim_aim *a = &n->world->nemesis.aims[f];
+
+        if (aim_fits(a, (enum sim_fault)f, n, written) && --a->calls == 0) {
+            a->calls = 1;
+            sim_event_after(&a->strike, sim_random_below(&n->world->nemesis_random, DOOM_DELAY_NS));
+        }
+    }
+}
+
+/* ---- By chance ---------------------------------------------------------------------------------------- */
 
 static void strike_any(struct sim_world *w)
 {
@@ -278,13 +387,12 @@ static void strike_any(struct sim_world *w)
     do
         fault = (unsigned)sim_random_below(r, SIM_FAULT_COUNT);
     while (!(m->options.faults & (1u << fault)));
-    if (!m->ambush && !sim_event_armed(&m->ambush_strike) && !sim_random_one_in(r, 3)) {
-        m->ambush = true;
-        m->ambush_kind = kind_any(w);
-        m->ambush_fault = (enum sim_fault)fault;
-    } else if (n != NULL) {
+    if (n == NULL)
+        return;
+    if (m->kinds_seen != 0 && (is_outcome((enum sim_fault)fault) || !sim_random_one_in(r, 3)))
+        aim(w, (enum sim_fault)fault, n);
+    else
         strike(w, (enum sim_fault)fault, n, 0);
-    }
 }
 
 static void restart_dead(struct sim_world *w)
@@ -303,6 +411,8 @@ static void restart_dead(struct sim_world *w)
 
 static void end_all(struct sim_world *w)
 {
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+        w->nemesis.aims[f].set = false;
     for (unsigned k = 0; k < w->node_count; k++) {
         for (unsigned f = SIM_READ_ERROR; f <= SIM_FLUSH_ERROR; f++)
             sim_disk_errors(w->nodes[k], (enum sim_fault)f, 0);
@@ -339,12 +449,15 @@ void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *op
     struct sim_nemesis *m = &w->nemesis;
 
     m->options = *options;
-    m->options.faults &= ((1u << SIM_FAULT_COUNT) - 1) & ~outcomes & ~m->forbidden;
+    m->options.faults &= ((1u << SIM_FAULT_COUNT) - 1) & ~m->forbidden;
+    if (!(m->options.faults & 1u << SIM_POWER))
+        m->options.faults &= ~outcomes;
     m->active = true;
     if (m->options.faults == 0)
         m->options.until_ns = w->now_ns;
     m->strike.fire = nemesis_fire;
-    m->ambush_strike.fire = ambush_fire;
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+        m->aims[f].strike.fire = aim_fire;
     sim_event_after(&m->strike, CHECK_NS);
 }
 

@@ -59,20 +59,30 @@ static bool error_strikes(struct sim_node *n, enum sim_fault fault)
 {
     unsigned *armed = &n->errors_armed[fault - SIM_READ_ERROR];
 
-    if (*armed == 0)
+    if (*armed == 0 || sim_aim_waits(n->world, fault))
         return false;
     --*armed;
+    n->world->nemesis.aims[fault].set = false;
     n->disk_faults++;
     sim_strike(n->world, fault, 0);
     return true;
 }
 
+/* Before a file grows. */
+static void room_draw(struct sim_node *n)
+{
+    if (!n->disk_is_full)
+        n->disk.capacity = sim_aim_fills(n) ? n->disk.used : UINT64_MAX;
+}
+
 static int check_full(struct sim_node *n, int rc)
 {
-    if (rc == -ENOSPC) {
-        n->disk_faults++;
-        sim_strike(n->world, SIM_FULL, 0);
-    }
+    if (rc != -ENOSPC)
+        return rc;
+    n->disk_faults++;
+    sim_strike(n->world, SIM_FULL, 0);
+    if (!n->disk_is_full)
+        sim_aim_filled(n);
     return rc;
 }
 
@@ -124,7 +134,7 @@ static int write_apply(struct call *c)
     }
     if (sim_random_one_in(&n->world->random, 16))
         sim_disk_writeback(&n->disk, c->file->inode);
-    return check_full(n, rc);
+    return rc;
 }
 
 static void flush_begin(struct call *c)
@@ -187,8 +197,9 @@ static int call_apply(struct call *c)
         return (int)sim_disk_read(c->file->inode, c->data, c->size, c->offset);
     case WRITE:
     case WRITE_FLUSH:
+        room_draw(n);
         if (!error_strikes(n, SIM_WRITE_ERROR))
-            return write_apply(c);
+            return check_full(n, write_apply(c));
         rc = sim_random_one_in(&n->world->random, 2) ? write_apply(c)
                                                      : 0; /* Nothing is known about the range. */
         return rc < 0 ? rc : -EIO;
@@ -200,6 +211,7 @@ static int call_apply(struct call *c)
     case TRUNCATE:
         return sim_disk_truncate(&n->disk, c->file->inode, c->offset);
     case ALLOCATE:
+        room_draw(n);
         return check_full(n, sim_disk_allocate(&n->disk, c->file->inode, c->offset, c->size));
     default:
         return names_apply(c);
@@ -219,7 +231,8 @@ static void call_fire(struct sim_event *e)
     bool flushes = c->kind == WRITE_FLUSH || (c->kind == WRITE && (c->file->flags & (O_SYNC | O_DSYNC)));
 
     c->result = call_apply(c);
-    sim_doom_count(c->p->node);
+    sim_nemesis_file(c->p->node,
+                     c->result == 0 && (c->kind == WRITE || c->kind == WRITE_FLUSH) ? c->size : 0);
     if (flushes && c->result == 0) {
         flush_begin(c);
         return;

@@ -1060,6 +1060,18 @@ static bool connection_lives(const struct connection *c)
     return c->ends[0].node != c->ends[1].node && !c->ends[0].gone && !c->ends[1].gone && !c->black_hole;
 }
 
+bool sim_net_lives(const struct sim_world *w, uint64_t connection)
+{
+    list_each(l, &w->connections)
+    {
+        const struct connection *c = CONTAINER_OF(l, struct connection, link);
+
+        if (c->number == connection)
+            return connection_lives(c);
+    }
+    return false;
+}
+
 static struct connection *connection_find(struct sim_world *w, uint64_t number)
 {
     struct connection *found = NULL;

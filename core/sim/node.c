@@ -391,24 +391,41 @@ void sim_node_kill(struct sim_node *n)
         node_end(n, false);
 }
 
-void sim_node_power(struct sim_node *n)
+static enum sim_disk_keep keep_toward(struct sim_node *n, enum sim_fault outcome)
 {
+    if (outcome == SIM_REORDERED)
+        return SIM_KEEP_ANY;
+    if (outcome == SIM_TORN)
+        return sim_random_one_in(&n->world->random, 2) ? SIM_KEEP_PREFIX : SIM_KEEP_ANY;
+    if (outcome == SIM_LOST)
+        return sim_random_one_in(&n->world->random, 2) ? SIM_KEEP_NONE : SIM_KEEP_PREFIX;
+    return SIM_KEEP_COUNT;
+}
+
+void sim_node_power_toward(struct sim_node *n, enum sim_fault outcome)
+{
+    uint32_t kinds = sim_outstanding_kinds(n->world); /* Their connections die with the host. */
     struct sim_disk_loss loss;
 
     if (n->up)
         node_end(n, true);
     n->powered = false;
-    sim_disk_power_failure(&n->disk, &loss);
+    sim_disk_power_failure(&n->disk, keep_toward(n, outcome), &loss);
     sim_trace(TRACE_NODE, n->id, 0, 4, loss.sectors_kept, loss.sectors_lost);
-    sim_strike(n->world, SIM_POWER, 0);
+    sim_strike_kinds(n->world, SIM_POWER, kinds);
     sim_tell(n->world, "sectors kept %u, lost %u, names lost %u", loss.sectors_kept, loss.sectors_lost,
              loss.names_lost);
     if (loss.sectors_lost > 0 || loss.names_lost > 0)
-        sim_strike(n->world, SIM_LOST, 0);
+        sim_strike_kinds(n->world, SIM_LOST, kinds);
     if (loss.torn)
-        sim_strike(n->world, SIM_TORN, 0);
+        sim_strike_kinds(n->world, SIM_TORN, kinds);
     if (loss.reordered)
-        sim_strike(n->world, SIM_REORDERED, 0);
+        sim_strike_kinds(n->world, SIM_REORDERED, kinds);
+}
+
+void sim_node_power(struct sim_node *n)
+{
+    sim_node_power_toward(n, SIM_POWER);
 }
 
 void sim_node_stop(struct sim_node *n)

@@ -56,7 +56,9 @@ enum sim_fault {
 };
 
 /* Sums, over as many worlds as the owner likes. A fault meets an operation when it strikes while one of that
- * kind is in flight, or lasts while one begins. */
+ * kind is outstanding (begun and not answered, on a connection that is whole), or lasts while one begins. It
+ * strikes when it really happens: an error when a call gets it, a torn write when a power failure has kept a part
+ * of one; what a power failure did to the disk meets what was outstanding just before. */
 struct sim_counters {
     uint64_t struck[SIM_FAULT_COUNT];
     uint64_t operations[SIM_OPERATIONS_MAX];
@@ -166,7 +168,8 @@ struct sim_nemesis_options {
     uint64_t restart_ns; /* A node that is down stays so for up to this long. */
 };
 
-/* One a world. Strikes nodes that are no clients, restarts what it or a failed start brought down. */
+/* One a world. Strikes nodes that are no clients, restarts what it or a failed start brought down. Two strikes of
+ * three are aimed: they wait for an operation of the kind that their fault has met least in this world. */
 void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *options);
 /* Never by chance, in this world. Before sim_nemesis_start(). */
 void sim_forbid(struct sim_world *w, uint32_t faults);

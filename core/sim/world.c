@@ -191,24 +191,49 @@ const char *sim_fault_name(enum sim_fault fault)
     return fault_names[fault];
 }
 
-/* Once for each kind that is in flight. */
-void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection)
+bool sim_outstanding(const struct sim_world *w, const struct sim_operation *o)
+{
+    return o->connection == 0 || sim_net_lives(w, o->connection);
+}
+
+static uint32_t outstanding_kinds(const struct sim_world *w, uint64_t connection)
 {
     uint32_t kinds = 0;
 
-    sim_trace(TRACE_FAULT, 0, 0, fault, connection, 0);
-    sim_tell(w, "%s", sim_fault_name(fault));
-    w->counters->struck[fault]++;
-    w->struck_ns = w->now_ns;
     list_each(l, &w->operations)
     {
         const struct sim_operation *o = CONTAINER_OF(l, struct sim_operation, link);
 
-        if (connection == 0 || connection == o->connection)
+        if ((connection == 0 || connection == o->connection) && sim_outstanding(w, o))
             kinds |= 1u << o->kind;
     }
+    return kinds;
+}
+
+uint32_t sim_outstanding_kinds(const struct sim_world *w)
+{
+    return outstanding_kinds(w, 0);
+}
+
+static void strike(struct sim_world *w, enum sim_fault fault, uint64_t connection, uint32_t kinds)
+{
+    sim_trace(TRACE_FAULT, 0, 0, fault, connection, 0);
+    sim_tell(w, "%s", sim_fault_name(fault));
+    w->counters->struck[fault]++;
+    w->struck_ns = w->now_ns;
     for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
-        w->counters->met[fault][k] += kinds >> k & 1;
+        w->met[fault][k] += kinds >> k & 1;
+}
+
+/* Once for each kind that is outstanding. */
+void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection)
+{
+    strike(w, fault, connection, outstanding_kinds(w, connection));
+}
+
+void sim_strike_kinds(struct sim_world *w, enum sim_fault fault, uint32_t kinds)
+{
+    strike(w, fault, 0, kinds);
 }
 
 void sim_lasting_begin(struct sim_world *w, enum sim_fault fault)
@@ -236,8 +261,10 @@ void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock soc
     o->connection = sock_valid(sock) ? sim_net_connection(sim_private(), sock) : 0;
     list_push_back(&w->operations, &o->link);
     w->counters->operations[kind]++;
+    if (!sim_outstanding(w, o))
+        return;
     for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        w->counters->met[f][kind] += w->lasting >> f & 1;
+        w->met[f][kind] += w->lasting >> f & 1;
     sim_nemesis_see(w, o);
 }
 
@@ -326,6 +353,9 @@ uint64_t sim_range(struct sim_world *w, uint64_t low, uint64_t high)
 void sim_world_free(struct sim_world *w)
 {
     w->counters->simulated_ns += w->now_ns;
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+        for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
+            w->counters->met[f][k] += w->met[f][k];
     for (unsigned k = 0; k < w->node_count; k++)
         sim_node_free(w->nodes[k]);
     sim_net_fini(w);

@@ -29,6 +29,15 @@ struct sim_link { /* One direction between two nodes. */
     bool cut;
 };
 
+/* A fault that waits until an operation of one kind is outstanding, so that rare ones are met, too. */
+struct sim_aim {
+    bool set, at_disk;
+    unsigned kind;
+    unsigned calls; /* at_disk: strikes after so many calls of the disk, else some time after it began. */
+    struct sim_node *node; /* Whose disk fails. */
+    struct sim_event strike;
+};
+
 struct sim_nemesis {
     struct sim_nemesis_options options;
     struct sim_event strike;
@@ -36,12 +45,7 @@ struct sim_nemesis {
     uint32_t forbidden;
     uint32_t kinds_seen; /* Operations that have begun, in this world. */
     bool active;
-    /* A strike that waits for an operation of one kind to begin, so that rare ones are met, too. */
-    bool ambush;
-    unsigned ambush_kind;
-    enum sim_fault ambush_fault;
-    uint64_t ambush_connection;
-    struct sim_event ambush_strike;
+    struct sim_aim aims[SIM_FAULT_COUNT];
 };
 
 struct sim_world {
@@ -56,7 +60,8 @@ struct sim_world {
     uint64_t next_connection;
     uint16_t next_port;
     struct sim_counters *counters;
-    uint32_t lasting; /* Mask of faults that last; each has a count. */
+    uint32_t met[SIM_FAULT_COUNT][SIM_OPERATIONS_MAX]; /* In this world. */
+    uint32_t lasting;                                  /* Mask of faults that last; each has a count. */
     uint32_t lasting_count[SIM_FAULT_COUNT];
     struct sim_node *helper_node; /* Whose helper thread runs now. */
     uint64_t struck_ns;           /* The last strike, or the end of what lasted. */
@@ -100,6 +105,11 @@ void sim_tell(struct sim_world *w, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* A fault strikes: `connection` 0: everybody; otherwise the operations on that connection. */
 void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection);
+/* The same, of what was outstanding before: a mask of sim_outstanding_kinds(). */
+void sim_strike_kinds(struct sim_world *w, enum sim_fault fault, uint32_t kinds);
+/* It has begun, and the connection that it came by is whole: both ends know it, and no fault has broken it. */
+bool sim_outstanding(const struct sim_world *w, const struct sim_operation *o);
+uint32_t sim_outstanding_kinds(const struct sim_world *w);
 void sim_lasting_begin(struct sim_world *w, enum sim_fault fault);
 void sim_lasting_end(struct sim_world *w, enum sim_fault fault);
 
@@ -183,19 +193,29 @@ static inline struct shard_private *sim_private(void)
 /* Makes the shard take a turn, soon. */
 void sim_shard_wake(struct shard_private *p);
 void sim_shard_done(struct shard_private *p, struct sim_done *d);
-/* A file operation was done: the hour that was chosen for the node's death may be now. */
-void sim_doom_count(struct sim_node *n);
+/* A file operation was done, and wrote so many bytes: the hour of the node's death may be now. */
+void sim_nemesis_file(struct sim_node *n, size_t written);
+/* The power fails, most likely so that the disk shows `outcome`: SIM_POWER (any), SIM_LOST, SIM_TORN,
+ * SIM_REORDERED. */
+void sim_node_power_toward(struct sim_node *n, enum sim_fault outcome);
 void sim_node_free(struct sim_node *n);
 void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns);
 
 /* core/sim/fault.c */
 void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o); /* It begins. */
+/* The fault waits for an operation, and none of its kind is outstanding. */
+bool sim_aim_waits(const struct sim_world *w, enum sim_fault fault);
+/* The node's disk is aimed to be full, just now. */
+bool sim_aim_fills(const struct sim_node *n);
+/* It has struck: it is full, for a while. */
+void sim_aim_filled(struct sim_node *n);
 void sim_nemesis_fini(struct sim_world *w);
 
 /* core/sim/net.c */
 /* A connection between two nodes, both ends alive: this one if it is, else any. False: there is none. */
 bool sim_reset(struct sim_world *w, uint64_t connection);
 bool sim_half_open(struct sim_world *w, uint64_t connection);
+bool sim_net_lives(const struct sim_world *w, uint64_t connection);
 void sim_net_shard_init(struct shard_private *p);
 /* The process is gone. `silent`: the host too, so nobody is told. */
 void sim_net_shard_fini(struct shard_private *p, bool silent);

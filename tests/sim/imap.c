@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define TIMEOUT_MS 40000
+#define TIMEOUT_MS 15000
 
 #define VIOLATION(c, format, ...)                                                                            \
     sim_violation((c)->world, "u%u %s: " format, (c)->account,                                               \
@@ -468,6 +468,8 @@ static int response_next(struct imap *c, int *result)
         VIOLATION(c, "a command was answered %.*s", (int)MIN(s.size, 200), s.data);
         return -EPROTO;
     }
+    if (take(&s, "["))
+        snprintf(c->code, sizeof c->code, "%.*s", (int)slice_find(s, ']'), s.data);
     return 1;
 }
 
@@ -583,13 +585,23 @@ static int learn(struct imap *c, size_t first, bool by_uid)
     return imap_command(c, "FETCH %zu:%zu %s", first + 1, c->count, items);
 }
 
-int imap_learn(struct imap *c)
+static size_t first_unknown(const struct imap *c)
 {
     size_t first = 0;
 
     while (first < c->count && c->view[first].uid != 0 && c->view[first].id != 0)
         first++;
-    return first == c->count ? IMAP_OK : learn(c, first, false);
+    return first;
+}
+
+bool imap_ignorant(const struct imap *c)
+{
+    return first_unknown(c) < c->count;
+}
+
+int imap_learn(struct imap *c)
+{
+    return imap_ignorant(c) ? learn(c, first_unknown(c), false) : IMAP_OK;
 }
 
 static int check_fresh(struct imap *c, uint64_t asked_ns)

@@ -45,7 +45,8 @@ struct imap {
     bool no_expunge; /* A command is in progress that forbids EXPUNGE. */
     bool selecting;  /* SELECT is in progress: numbers of before are void. */
     uint64_t asked_ns;
-    char code[IMAP_CODE_MAX]; /* APPENDUID or COPYUID of the last command; "" none. */
+    char code[IMAP_CODE_MAX]; /* APPENDUID, COPYUID, or why it was refused, of the last command; "" none. */
+    bool unsettled;           /* A change ended without an answer. */
     uint32_t *found;          /* SEARCH. */
     size_t found_count, found_capacity;
     uint32_t uidvalidity, uidnext; /* SELECT, STATUS. */
@@ -80,6 +81,8 @@ MUST_CHECK int imap_untagged(struct imap *c, uint32_t timeout_ms);
 MUST_CHECK int imap_select(struct imap *c, struct ledger_mailbox *m);
 /* Asks for UID, flags and number of the messages that the view does not know yet. */
 MUST_CHECK int imap_learn(struct imap *c);
+/* There is something to be learnt. */
+bool imap_ignorant(const struct imap *c);
 /* NULL: the view does not have it. */
 struct view_message *imap_view_find(struct imap *c, uint32_t uid);
 

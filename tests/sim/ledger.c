@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 const char *const ledger_flag_names[FLAG_COUNT] = {"\\Deleted", "\\Flagged", "\\Answered", "\\Seen",
-                                                   "$c0",       "$c1",       "$c2"};
+                                                   "$c0",       "$c1",       "$c2",        "$c3"};
 
 static const char *const mailbox_names[LEDGER_MAILBOXES] = {"INBOX", "Work", "Other"};
 
@@ -14,6 +14,8 @@ struct ledger *ledger_new(struct sim_world *w)
     l->world = w;
     l->next_id = 1;
     for (unsigned a = 0; a < LEDGER_ACCOUNTS; a++) {
+        for (unsigned k = 0; k < LEDGER_CLIENTS; k++)
+            l->folders[a][k].may = MAY_BE_UNSET;
         for (unsigned k = 0; k < LEDGER_MAILBOXES; k++) {
             struct ledger_mailbox *m = &l->mailboxes[a][k];
 

@@ -13,7 +13,7 @@
 
 #define LEDGER_ACCOUNTS  3
 #define LEDGER_MAILBOXES 3
-#define LEDGER_CLIENTS   3 /* An account. */
+#define LEDGER_CLIENTS   4 /* An account. */
 #define LEDGER_IDS       8192
 
 enum ledger_flag {
@@ -67,12 +67,21 @@ struct ledger_mailbox {
     struct placing placings[LEDGER_IDS];
 };
 
+enum ledger_other { OTHER_NO, OTHER_YES, OTHER_MAYBE };
+
+struct ledger_folder {       /* A mailbox that one client creates and deletes. */
+    unsigned may;            /* MAY_BE_SET: it is there. */
+    uint32_t uidvalidity;    /* That was shown last, ... */
+    enum ledger_other other; /* ... and whether it has become another mailbox since. */
+};
+
 struct ledger {
     struct sim_world *world;
     struct sim_node *server;
     uint32_t next_id;
     bool rot; /* Bits were flipped: things may be unavailable, and never wrong. */
     struct ledger_mailbox mailboxes[LEDGER_ACCOUNTS][LEDGER_MAILBOXES];
+    struct ledger_folder folders[LEDGER_ACCOUNTS][LEDGER_CLIENTS];
     uint64_t acknowledged, refused, unknown;
 };
 

@@ -6,8 +6,10 @@
 #include <stdio.h>
 
 #define PICKS_MAX      5
-#define IDLE_MAX_MS    12000
-#define TELL_WITHIN_NS (5 * SIM_S) /* New mail is told to an idling client, on a quiet network. */
+#define IDLE_MIN_MS    300
+#define IDLE_MOST_MS   1500 /* Two of three times. */
+#define IDLE_MAX_MS    10000
+#define TELL_WITHIN_NS (3 * SIM_S) /* New mail is told to an idling client, on a quiet network. */
 #define MAILBOX_KEEP   25          /* Above so many messages expunging is what clients do most. */
 
 #define VIOLATION(c, format, ...)                                                                            \
@@ -59,14 +61,17 @@ static struct ledger_mailbox *other_mailbox(struct imap *c)
     return m;
 }
 
-static void begin(struct sim_operation *o, enum mail_operation kind, struct imap *c)
+void mail_begin(struct sim_operation *o, enum mail_operation kind, struct imap *c)
 {
     c->disk_faults = sim_node_disk_faults(c->ledger->server);
     sim_operation_begin(o, kind, c->talk.sock);
 }
 
-static int end(struct sim_operation *o, struct imap *c, int rc)
+int mail_end(struct sim_operation *o, struct imap *c, int rc)
 {
+    const uint32_t changes_nothing = 1u << MAIL_LOGIN | 1u << MAIL_SELECT | 1u << MAIL_SEARCH |
+                                     1u << MAIL_STATUS | 1u << MAIL_NOOP | 1u << MAIL_IDLE;
+
     sim_operation_end(o);
     if (rc == IMAP_OK)
         c->ledger->acknowledged++;
@@ -74,6 +79,8 @@ static int end(struct sim_operation *o, struct imap *c, int rc)
         c->ledger->refused++;
     else
         c->ledger->unknown++;
+    if (rc < 0 && !(changes_nothing >> o->kind & 1))
+        c->unsettled = true;
     return rc;
 }
 
@@ -99,7 +106,7 @@ static void check_answered(struct imap *c, const uint32_t *uids, size_t count)
     }
 }
 
-static int act_fetch_flags(struct imap *c)
+static int act_fetch_flags(struct mail *mail, struct imap *c, unsigned client)
 {
     struct sim_operation o;
     size_t first, last;
@@ -115,8 +122,8 @@ static int act_fetch_flags(struct imap *c)
         uids[k - first] = c->view[k].uid;
     ask(c, first, last);
     c->no_expunge = true;
-    begin(&o, MAIL_FETCH, c);
-    rc = end(&o, c, imap_command(c, "FETCH %zu:%zu (UID FLAGS MODSEQ)", first + 1, last + 1));
+    mail_begin(&o, MAIL_FETCH, c);
+    rc = mail_end(&o, c, imap_command(c, "FETCH %zu:%zu (UID FLAGS MODSEQ)", first + 1, last + 1));
     if (rc == IMAP_OK)
         check_answered(c, uids, last - first + 1);
     heap_free(shard_self()->heap, uids);
@@ -142,7 +149,7 @@ static void body_fetched(struct imap *c, const struct imap_fetched *f)
                   f->body.size);
 }
 
-static int act_fetch_body(struct imap *c, unsigned client)
+static int act_fetch_body(struct mail *mail, struct imap *c, unsigned client)
 {
     bool peek = random_u64() % 3 != 0;
     struct sim_operation o;
@@ -154,8 +161,9 @@ static int act_fetch_body(struct imap *c, unsigned client)
         return IMAP_OK;
     imap_view_find(c, p.uids[0])->answered = false;
     c->fetched = body_fetched;
-    begin(&o, MAIL_FETCH, c);
-    rc = end(&o, c, imap_command(c, "UID FETCH %s (RFC822.SIZE %s[])", p.set, peek ? "BODY.PEEK" : "BODY"));
+    mail_begin(&o, MAIL_FETCH, c);
+    rc = mail_end(&o, c,
+                  imap_command(c, "UID FETCH %s (RFC822.SIZE %s[])", p.set, peek ? "BODY.PEEK" : "BODY"));
     c->fetched = NULL;
     if (rc != IMAP_OK)
         return rc;
@@ -219,7 +227,7 @@ static int store(struct imap *c, const struct pick *p, unsigned flag, bool set, 
 
     flags_remember(c, p, flag, &before);
     flags_begin(c, p, flag, set);
-    begin(&o, MAIL_STORE, c);
+    mail_begin(&o, MAIL_STORE, c);
     if (by_sequence) {
         c->no_expunge = true;
         rc =
@@ -229,7 +237,7 @@ static int store(struct imap *c, const struct pick *p, unsigned flag, bool set, 
         rc = imap_command(c, "UID STORE %s %cFLAGS%s (%s)", p->set, set ? '+' : '-', silent,
                           ledger_flag_names[flag]);
     }
-    rc = end(&o, c, rc);
+    rc = mail_end(&o, c, rc);
     if (rc == IMAP_OK)
         flags_end(c, p, flag, set);
     else if (rc == IMAP_NO)
@@ -237,7 +245,7 @@ static int store(struct imap *c, const struct pick *p, unsigned flag, bool set, 
     return rc;
 }
 
-static int act_store(struct imap *c, unsigned client)
+static int act_store(struct mail *mail, struct imap *c, unsigned client)
 {
     bool by_sequence = random_u64() % 4 == 0;
     unsigned flag;
@@ -287,7 +295,7 @@ static void check_search(struct imap *c, unsigned flag, size_t count_before, uin
     }
 }
 
-static int act_search_keyword(struct imap *c, unsigned client)
+static int act_search_keyword(struct mail *mail, struct imap *c, unsigned client)
 {
     size_t count_before = c->count;
     uint64_t asked_ns = sim_now_ns(c->world);
@@ -295,8 +303,8 @@ static int act_search_keyword(struct imap *c, unsigned client)
     struct sim_operation o;
     int rc;
 
-    begin(&o, MAIL_SEARCH, c);
-    rc = end(&o, c, imap_command(c, "UID SEARCH KEYWORD %s", ledger_flag_names[flag]));
+    mail_begin(&o, MAIL_SEARCH, c);
+    rc = mail_end(&o, c, imap_command(c, "UID SEARCH KEYWORD %s", ledger_flag_names[flag]));
     /* An EXPUNGE moves later ones down, into the first `count_before`: none of them is newer than the search.
      */
     if (rc == IMAP_OK && c->count <= count_before)
@@ -304,7 +312,7 @@ static int act_search_keyword(struct imap *c, unsigned client)
     return rc;
 }
 
-static int act_search_header(struct imap *c, unsigned client)
+static int act_search_header(struct mail *mail, struct imap *c, unsigned client)
 {
     struct sim_operation o;
     struct pick p;
@@ -315,8 +323,8 @@ static int act_search_header(struct imap *c, unsigned client)
         return IMAP_OK;
     id = imap_view_find(c, p.uids[0])->id;
     c->no_expunge = true;
-    begin(&o, MAIL_SEARCH, c);
-    rc = end(&o, c, imap_command(c, "SEARCH HEADER %s \"%u\"", MESSAGE_FIELD, id));
+    mail_begin(&o, MAIL_SEARCH, c);
+    rc = mail_end(&o, c, imap_command(c, "SEARCH HEADER %s \"%u\"", MESSAGE_FIELD, id));
     if (rc != IMAP_OK)
         return rc;
     for (size_t k = 0; k < c->found_count; k++)
@@ -372,7 +380,7 @@ static void append_acknowledged(struct imap *c, struct ledger_mailbox *to, uint3
     ledger_place_acknowledged(to, id, uid);
 }
 
-static int act_append(struct imap *c, unsigned client)
+static int act_append(struct mail *mail, struct imap *c, unsigned client)
 {
     struct ledger_mailbox *to = random_u64() % 2 == 0 ? c->selected : other_mailbox(c);
     unsigned flags = random_u64() % 3 == 0   ? 1u << (FLAG_OWN + client)
@@ -385,8 +393,8 @@ static int act_append(struct imap *c, unsigned client)
     if (id == 0)
         return IMAP_OK;
     ledger_place_begin(to, id, flags, false);
-    begin(&o, MAIL_APPEND, c);
-    rc = end(&o, c, append_send(c, to, id, flags));
+    mail_begin(&o, MAIL_APPEND, c);
+    rc = mail_end(&o, c, append_send(c, to, id, flags));
     if (rc == IMAP_OK)
         append_acknowledged(c, to, id, uidnext);
     else if (rc == IMAP_NO)
@@ -476,7 +484,7 @@ static void places_refused(struct imap *c, struct ledger_mailbox *to, const stru
         ledger_place_refused(to, ledger_find(c->selected, p->uids[k])->id);
 }
 
-static int act_copy(struct imap *c, unsigned client)
+static int act_copy(struct mail *mail, struct imap *c, unsigned client)
 {
     struct ledger_mailbox *to = other_mailbox(c);
     struct sim_operation o;
@@ -486,8 +494,8 @@ static int act_copy(struct imap *c, unsigned client)
     if (!pick(c, client, PICK_ANY, 3, &p))
         return IMAP_OK;
     places_begin(c, to, &p);
-    begin(&o, MAIL_COPY, c);
-    rc = end(&o, c, imap_command(c, "UID COPY %s %s", p.set, to->name));
+    mail_begin(&o, MAIL_COPY, c);
+    rc = mail_end(&o, c, imap_command(c, "UID COPY %s %s", p.set, to->name));
     if (rc == IMAP_OK)
         copy_acknowledged(c, to, &p);
     else if (rc == IMAP_NO)
@@ -541,7 +549,7 @@ static void move_acknowledged(struct imap *c, struct ledger_mailbox *to, const s
     dooms_acknowledged(c, p);
 }
 
-static int act_move(struct imap *c, unsigned client)
+static int act_move(struct mail *mail, struct imap *c, unsigned client)
 {
     struct ledger_mailbox *to = other_mailbox(c);
     struct sim_operation o;
@@ -552,8 +560,8 @@ static int act_move(struct imap *c, unsigned client)
         return IMAP_OK;
     places_begin(c, to, &p);
     dooms_begin(c, &p, false);
-    begin(&o, MAIL_MOVE, c);
-    rc = end(&o, c, imap_command(c, "UID MOVE %s %s", p.set, to->name));
+    mail_begin(&o, MAIL_MOVE, c);
+    rc = mail_end(&o, c, imap_command(c, "UID MOVE %s %s", p.set, to->name));
     if (rc == IMAP_OK) {
         move_acknowledged(c, to, &p);
     } else if (rc == IMAP_NO) {
@@ -565,7 +573,7 @@ static int act_move(struct imap *c, unsigned client)
 
 /* ---- EXPUNGE, CLOSE ------------------------------------------------------------------------------------ */
 
-static int act_expunge_uids(struct imap *c, unsigned client)
+static int act_expunge_uids(struct mail *mail, struct imap *c, unsigned client)
 {
     struct sim_operation o;
     struct pick p;
@@ -577,8 +585,8 @@ static int act_expunge_uids(struct imap *c, unsigned client)
     if (rc != IMAP_OK)
         return rc;
     dooms_begin(c, &p, true);
-    begin(&o, MAIL_EXPUNGE, c);
-    rc = end(&o, c, imap_command(c, "UID EXPUNGE %s", p.set));
+    mail_begin(&o, MAIL_EXPUNGE, c);
+    rc = mail_end(&o, c, imap_command(c, "UID EXPUNGE %s", p.set));
     if (rc == IMAP_OK)
         dooms_acknowledged(c, &p);
     else if (rc == IMAP_NO)
@@ -611,7 +619,7 @@ static void deleted_refused(struct ledger_mailbox *m, const uint32_t *uids, size
         ledger_doom_refused(ledger_find(m, uids[k]), true);
 }
 
-static int act_expunge_all(struct imap *c, bool by_close)
+static int expunge_all(struct imap *c, bool by_close)
 {
     struct ledger_mailbox *m = c->selected;
     struct sim_operation o;
@@ -620,9 +628,9 @@ static int act_expunge_all(struct imap *c, bool by_close)
     int rc;
 
     uids = deleted_begin(c, &count);
-    begin(&o, by_close ? MAIL_CLOSE : MAIL_EXPUNGE, c);
+    mail_begin(&o, by_close ? MAIL_CLOSE : MAIL_EXPUNGE, c);
     m->expunging++;
-    rc = end(&o, c, imap_command(c, by_close ? "CLOSE" : "EXPUNGE"));
+    rc = mail_end(&o, c, imap_command(c, by_close ? "CLOSE" : "EXPUNGE"));
     m->expunging--;
     if (rc < 0)
         m->expunged_ns = sim_now_ns(c->world) + MAIL_SETTLE_MS * SIM_MS;
@@ -631,11 +639,21 @@ static int act_expunge_all(struct imap *c, bool by_close)
     heap_free(shard_self()->heap, uids);
     if (rc != IMAP_OK || !by_close)
         return rc;
-    begin(&o, MAIL_SELECT, c);
-    return end(&o, c, imap_select(c, m));
+    mail_begin(&o, MAIL_SELECT, c);
+    return mail_end(&o, c, imap_select(c, m));
 }
 
-static int act_undelete(struct imap *c, unsigned client)
+static int act_expunge_all(struct mail *mail, struct imap *c, unsigned client)
+{
+    return expunge_all(c, false);
+}
+
+static int act_close(struct mail *mail, struct imap *c, unsigned client)
+{
+    return expunge_all(c, true);
+}
+
+static int act_undelete(struct mail *mail, struct imap *c, unsigned client)
 {
     struct pick p;
 
@@ -646,7 +664,7 @@ static int act_undelete(struct imap *c, unsigned client)
 
 /* ---- STATUS, NOOP, SELECT ------------------------------------------------------------------------------ */
 
-static int act_status(struct imap *c)
+static int act_status(struct mail *mail, struct imap *c, unsigned client)
 {
     struct ledger_mailbox *m = other_mailbox(c);
     uint64_t asked_ns = sim_now_ns(c->world);
@@ -655,28 +673,28 @@ static int act_status(struct imap *c)
 
     c->uidvalidity = c->uidnext = 0;
     c->highest = 0;
-    begin(&o, MAIL_STATUS, c);
-    rc = end(&o, c, imap_command(c, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)", m->name));
+    mail_begin(&o, MAIL_STATUS, c);
+    rc = mail_end(&o, c, imap_command(c, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)", m->name));
     if (rc == IMAP_OK)
         ledger_numbers_shown(m, c->uidvalidity, c->uidnext, c->highest, asked_ns);
     return rc;
 }
 
-static int act_noop(struct imap *c)
+static int act_noop(struct mail *mail, struct imap *c, unsigned client)
 {
     struct sim_operation o;
 
-    begin(&o, MAIL_NOOP, c);
-    return end(&o, c, imap_command(c, "NOOP"));
+    mail_begin(&o, MAIL_NOOP, c);
+    return mail_end(&o, c, imap_command(c, "NOOP"));
 }
 
-static int act_select(struct imap *c)
+static int act_select(struct mail *mail, struct imap *c, unsigned client)
 {
     struct ledger_mailbox *m = random_u64() % 3 == 0 ? c->selected : other_mailbox(c);
     struct sim_operation o;
 
-    begin(&o, MAIL_SELECT, c);
-    return end(&o, c, imap_select(c, m));
+    mail_begin(&o, MAIL_SELECT, c);
+    return mail_end(&o, c, imap_select(c, m));
 }
 
 /* ---- IDLE ---------------------------------------------------------------------------------------------- */
@@ -709,7 +727,8 @@ static int idle(struct imap *c, struct mail *mail)
     if (rc != 0)
         return rc;
     since_ns = sim_now_ns(c->world);
-    end_ns = since_ns + (500 + random_u64() % IDLE_MAX_MS) * SIM_MS;
+    end_ns = since_ns +
+             (IDLE_MIN_MS + random_u64() % (random_u64() % 3 == 0 ? IDLE_MAX_MS : IDLE_MOST_MS)) * SIM_MS;
     while (rc == 0 && sim_now_ns(c->world) < end_ns)
         rc = imap_untagged(c, (uint32_t)((end_ns - sim_now_ns(c->world)) / SIM_MS) + 1);
     if (rc < 0 && rc != -ETIMEDOUT)
@@ -729,58 +748,61 @@ static int idle(struct imap *c, struct mail *mail)
     return rc;
 }
 
-static int act_idle(struct imap *c, struct mail *mail)
+static int act_idle(struct mail *mail, struct imap *c, unsigned client)
 {
     struct sim_operation o;
 
-    begin(&o, MAIL_IDLE, c);
-    return end(&o, c, idle(c, mail));
+    mail_begin(&o, MAIL_IDLE, c);
+    return mail_end(&o, c, idle(c, mail));
 }
 
 /* ---- By chance ----------------------------------------------------------------------------------------- */
 
-int mail_act(struct mail *mail, struct imap *c, unsigned client)
+static const struct action {
+    int (*act)(struct mail *mail, struct imap *c, unsigned client);
+    unsigned weight;
+} actions[] = {
+    {act_fetch_flags, 10},  {act_fetch_body, 12}, {act_store, 14},      {act_search_keyword, 6},
+    {act_search_header, 4}, {act_append, 12},     {act_copy, 7},        {act_move, 9},
+    {act_expunge_uids, 7},  {act_expunge_all, 3}, {act_close, 8},       {act_undelete, 2},
+    {act_status, 5},        {act_noop, 8},        {mail_act_folder, 6}, {mail_act_folder, 6},
+    {act_select, 3},        {act_idle, 4},
+};
+
+static const struct action *choose(const struct mail *mail)
 {
-    uint64_t dice = random_u64() % 100;
+    unsigned sum = 0, at;
+
+    if (mail->even)
+        return &actions[random_u64() % ARRAY_COUNT(actions)];
+    for (size_t k = 0; k < ARRAY_COUNT(actions); k++)
+        sum += actions[k].weight;
+    at = (unsigned)(random_u64() % sum);
+    for (size_t k = 0;; at -= actions[k++].weight)
+        if (at < actions[k].weight)
+            return &actions[k];
+}
+
+static int learn(struct imap *c)
+{
     struct sim_operation o;
     int rc;
 
-    begin(&o, MAIL_FETCH, c);
+    if (!imap_ignorant(c))
+        return IMAP_OK;
+    sim_operation_begin(&o, MAIL_FETCH, c->talk.sock);
     rc = imap_learn(c);
     sim_operation_end(&o);
+    return rc;
+}
+
+int mail_act(struct mail *mail, struct imap *c, unsigned client)
+{
+    int rc = learn(c);
+
     if (rc != IMAP_OK)
         return rc;
-    if (c->count > MAILBOX_KEEP && dice < 40)
-        return dice < 30 ? act_expunge_uids(c, client) : act_move(c, client);
-    if (dice < 10)
-        return act_fetch_flags(c);
-    if (dice < 22)
-        return act_fetch_body(c, client);
-    if (dice < 36)
-        return act_store(c, client);
-    if (dice < 42)
-        return act_search_keyword(c, client);
-    if (dice < 46)
-        return act_search_header(c, client);
-    if (dice < 58)
-        return act_append(c, client);
-    if (dice < 65)
-        return act_copy(c, client);
-    if (dice < 72)
-        return act_move(c, client);
-    if (dice < 79)
-        return act_expunge_uids(c, client);
-    if (dice < 82)
-        return act_expunge_all(c, false);
-    if (dice < 85)
-        return act_expunge_all(c, true);
-    if (dice < 87)
-        return act_undelete(c, client);
-    if (dice < 90)
-        return act_status(c);
-    if (dice < 93)
-        return act_noop(c);
-    if (dice < 96)
-        return act_select(c);
-    return act_idle(c, mail);
+    if (c->count > MAILBOX_KEEP && random_u64() % 5 < 2)
+        return random_u64() % 4 > 0 ? act_expunge_uids(mail, c, client) : act_move(mail, c, client);
+    return choose(mail)->act(mail, c, client);
 }

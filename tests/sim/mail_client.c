@@ -7,6 +7,7 @@
 
 #define ACTIONS_MAX    40
 #define THINK_MS       250
+#define STEP_JITTER_MS 3
 #define LOOK_AWAY_MS   8000
 #define RETRY_MS       1500
 #define RECIPIENTS_MAX 3
@@ -19,10 +20,9 @@ static int operation(enum mail_operation kind, struct imap *c, int (*run)(struct
     struct sim_operation o;
     int rc;
 
-    sim_operation_begin(&o, kind, c->talk.sock);
+    mail_begin(&o, kind, c);
     rc = run(c, arg);
-    sim_operation_end(&o);
-    return rc;
+    return mail_end(&o, c, rc);
 }
 
 static void pause_ms(uint32_t ms)
@@ -30,6 +30,19 @@ static void pause_ms(uint32_t ms)
     int rc = fiber_sleep_ms(1 + (uint32_t)(random_u64() % ms));
 
     ASSERT(rc == 0); /* Nobody cancels a virtual client. */
+}
+
+/* Until the client acts again, or all of them do. */
+static void think(const struct mail *mail, uint32_t times)
+{
+    uint32_t step_ms = mail->step_ms;
+
+    if (step_ms == 0) {
+        pause_ms(times * THINK_MS);
+        return;
+    }
+    if (fiber_sleep_ms(step_ms - (uint32_t)(sim_now_ns(mail->world) / SIM_MS % step_ms)) == 0)
+        pause_ms(STEP_JITTER_MS);
 }
 
 /* ---- Clients ------------------------------------------------------------------------------------------ */
@@ -94,7 +107,10 @@ static int session(struct mail *mail, struct imap *c, unsigned client)
         if (c->bye)
             break;
         /* Now and then a client looks away for long, and what it sees grows old. */
-        pause_ms(random_u64() % 12 == 0 ? LOOK_AWAY_MS : THINK_MS);
+        if (random_u64() % 24 == 0)
+            pause_ms(LOOK_AWAY_MS);
+        else
+            think(mail, 1);
     }
     return rc;
 }
@@ -106,12 +122,10 @@ void mail_client_run(void *arg)
     struct imap c;
 
     while (sim_now_ns(mail->world) < mail->until_ns) {
-        int rc;
-
         imap_init(&c, mail->ledger, number / LEDGER_CLIENTS);
-        rc = session(mail, &c, number % LEDGER_CLIENTS);
+        (void)session(mail, &c, number % LEDGER_CLIENTS);
         imap_close(&c);
-        if (rc < 0)
+        if (c.unsettled)
             (void)fiber_sleep_ms(MAIL_SETTLE_MS);
         pause_ms(RETRY_MS);
     }
@@ -294,7 +308,7 @@ void mail_sender_run(void *arg)
 {
     struct sender s = {.mail = arg};
 
-    talk_init(&s.talk, 40000);
+    talk_init(&s.talk, 15000);
     while (sim_now_ns(s.mail->world) < s.mail->until_ns) {
         unsigned count = 1 + (unsigned)(random_u64() % DELIVERIES_MAX);
         int rc = talk_connect(&s.talk, &s.mail->lmtp);
@@ -305,7 +319,7 @@ void mail_sender_run(void *arg)
             rc = say(&s, "LHLO mta.sim.example\r\n");
         while (rc == 250 && count-- > 0 && sim_now_ns(s.mail->world) < s.mail->until_ns) {
             rc = deliver(&s);
-            pause_ms(4 * THINK_MS);
+            think(s.mail, 2);
         }
         talk_abort(&s.talk);
         pause_ms(RETRY_MS);
@@ -353,6 +367,8 @@ static int check_account(struct mail *mail, struct imap *c)
     for (unsigned k = 0; rc == IMAP_OK && k < LEDGER_MAILBOXES; k++)
         if (mail->ledger->mailboxes[c->account][k].created)
             rc = check_mailbox(mail, c, &mail->ledger->mailboxes[c->account][k]);
+    if (rc == IMAP_OK)
+        rc = mail_check_folders(c);
     if (rc == IMAP_OK && !mail->ledger->rot)
         ledger_check_account(mail->ledger, c->account);
     return rc;

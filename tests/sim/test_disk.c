@@ -63,12 +63,18 @@ static void flush(struct fixture *f, struct sim_inode *i)
     sim_stage_commit(&f->disk, sim_disk_stage(i));
 }
 
-static void power(struct fixture *f, struct sim_inode **i, const char *path, struct sim_disk_loss *loss)
+static void power_keeping(struct fixture *f, struct sim_inode **i, const char *path, enum sim_disk_keep keep,
+                          struct sim_disk_loss *loss)
 {
     sim_inode_unref(&f->disk, *i);
-    sim_disk_power_failure(&f->disk, loss);
+    sim_disk_power_failure(&f->disk, keep, loss);
     if (sim_disk_open(&f->disk, path, O_RDWR, i) != 0)
         *i = NULL;
+}
+
+static void power(struct fixture *f, struct sim_inode **i, const char *path, struct sim_disk_loss *loss)
+{
+    power_keeping(f, i, path, SIM_KEEP_COUNT, loss);
 }
 
 static void test_flushed_survives(void **state)
@@ -124,6 +130,60 @@ static void test_unflushed_is_anything(void **state)
         end(&f);
     }
     assert_true(none > SEEDS / 10 && all > SEEDS / 10 && torn > SEEDS / 10 && reordered > SEEDS / 10);
+}
+
+/* What is said of a power failure is what the bytes show: four writes of four sectors, first to last or the other way
+ * round. */
+static void check_loss(struct sim_inode *i, enum sim_disk_keep keep, bool backwards,
+                       const struct sim_disk_loss *loss)
+{
+    bool kept[16], torn = false, reordered = false;
+    unsigned count = 0;
+
+    for (unsigned k = 0; k < 16; k++) { /* As they were written. */
+        unsigned write = backwards ? 3 - k / 4 : k / 4;
+
+        kept[k] = count_in(i, 'b', write * 2048 + k % 4 * SIM_SECTOR_SIZE) > 0;
+        count += kept[k];
+        torn = torn || (k % 4 > 0 && kept[k] != kept[k - 1]);
+        reordered = reordered || (kept[k] && count < k + 1);
+    }
+    assert_int_equal(loss->sectors_kept, count);
+    assert_int_equal(loss->torn, torn);
+    assert_int_equal(loss->reordered, reordered);
+    assert_true(keep != SIM_KEEP_NONE || count == 0);
+    assert_true(keep != SIM_KEEP_ALL || count == 16);
+    assert_true(keep != SIM_KEEP_PREFIX || !reordered);
+}
+
+static void test_loss_is_told(void **state)
+{
+    unsigned torn[SIM_KEEP_COUNT + 1] = {0}, reordered[SIM_KEEP_COUNT + 1] = {0};
+
+    for (unsigned n = 0; n < (SIM_KEEP_COUNT + 1) * SEEDS; n++) {
+        enum sim_disk_keep keep = (enum sim_disk_keep)(n % (SIM_KEEP_COUNT + 1));
+        bool backwards = n / (SIM_KEEP_COUNT + 1) % 2 > 0;
+        struct sim_disk_loss loss;
+        struct sim_inode *i;
+        struct fixture f;
+
+        begin(&f, n);
+        i = open_file(&f, "/file");
+        assert_int_equal(sim_disk_flush_dir(&f.disk, "/"), 0);
+        write_all(&f, i, 'a', 8192, 0);
+        flush(&f, i);
+        for (unsigned k = 0; k < 4; k++)
+            write_all(&f, i, 'b', 2048, (backwards ? 3 - k : k) * 2048);
+        power_keeping(&f, &i, "/file", keep, &loss);
+        assert_non_null(i);
+        check_loss(i, keep, backwards, &loss);
+        torn[keep] += loss.torn;
+        reordered[keep] += loss.reordered;
+        sim_inode_unref(&f.disk, i);
+        end(&f);
+    }
+    assert_true(torn[SIM_KEEP_PREFIX] > SEEDS / 10 && torn[SIM_KEEP_ANY] > SEEDS / 2);
+    assert_true(reordered[SIM_KEEP_ANY] > SEEDS / 2 && reordered[SIM_KEEP_COUNT] > SEEDS / 10);
 }
 
 static void test_names(void **state)
@@ -279,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flushed_survives),
         cmocka_unit_test(test_unflushed_is_anything),
+        cmocka_unit_test(test_loss_is_told),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_failed_flush),
         cmocka_unit_test(test_write_after_stage),
