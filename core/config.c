@@ -360,6 +360,31 @@ static bool record_begin(const struct config_key *key, struct value *v, const st
     return true;
 }
 
+/* An item without names of fields: its first field. */
+static bool plain_add(const struct config_key *key, struct value *v, struct slice text,
+                      const struct place *place, struct config_error *error)
+{
+    struct slice choices = slice_str(key->choices);
+
+    return record_begin(key, v, place, error) &&
+           field_set(key, v, slice_first(choices, slice_find(choices, '|')), text, place, error);
+}
+
+/* `1, 3` */
+static bool plain_split(const struct config_key *key, struct value *v, struct slice text,
+                        const struct place *place, struct config_error *error)
+{
+    for (;;) {
+        size_t comma = slice_find(text, ',');
+
+        if (!plain_add(key, v, trim(slice_first(text, comma)), place, error))
+            return false;
+        if (comma == text.size)
+            return true;
+        text = slice_from(text, comma + 1);
+    }
+}
+
 /* `a=1,b=2; a=3,b=4` */
 static bool records_split(const struct config_key *key, struct value *v, struct slice text,
                           const struct place *place, struct config_error *error)
@@ -415,6 +440,8 @@ static bool text_add(const struct config_key *key, struct value *v, struct slice
         return wrong_at(place, slice_str(key->name), error, "%s", fault);
     if (key->type == CONFIG_LIST)
         return list_split(key, v, text, place, error);
+    if (key->type == CONFIG_RECORDS && key->plain && slice_find(text, '=') == text.size)
+        return plain_split(key, v, text, place, error);
     if (key->type == CONFIG_RECORDS)
         return records_split(key, v, text, place, error);
     return item_add(key, v, key->type == CONFIG_STRING ? text : trim(text), place, error);
@@ -548,6 +575,8 @@ static bool on_scalar(struct reader *r, const yaml_event_t *event)
         return true;
     }
     if (r->in_list) {
+        if (r->list_key->type == CONFIG_RECORDS && r->list_key->plain)
+            return plain_add(r->list_key, r->list_value, text, &r->place, r->error);
         if (r->list_key->type == CONFIG_RECORDS)
             return wrong_at(&r->place, reader_key(r), r->error, "wants a list of maps with the fields %s",
                             r->list_key->choices);

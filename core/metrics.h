@@ -22,6 +22,8 @@
     X(passdb_lookups, "Passwords verified against the passdb, cache missed")                                 \
     X(commands, "IMAP commands finished")                                                                    \
     X(commands_unavailable, "Commands answered NO [UNAVAILABLE]")                                            \
+    X(commands_again, "Requests asked again after their link was lost")                                      \
+    X(outcomes_unknown, "Changes whose outcome stayed unknown: their connections were closed")               \
     X(deliveries, "Recipients delivered to by LMTP")                                                         \
     X(deliveries_deferred, "Recipients answered 4xx")                                                        \
     X(sessions_bye_floor, "Sessions ended because their snapshot fell below the tombstone floor")            \

@@ -41,6 +41,10 @@ void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TIC
  * generators). */
 MUST_CHECK int tls_context_create_client(struct slice ca, struct tls_context **context_out,
                                          char error[TLS_ERROR_MAX]);
+/* For connections between the nodes of a cluster: both sides show a certificate that one of `ca` has signed, and are
+ * asked for it by tls_peer(). No tickets: such connections are few and live long. */
+MUST_CHECK int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool server,
+                                       struct tls_context **context_out, char error[TLS_ERROR_MAX]);
 /* Gives up the caller's reference: the context goes with its last session. NULL is allowed. */
 void tls_context_release(struct tls_context *c);
 
@@ -96,6 +100,16 @@ const char *tls_version(const struct tls *t); /* "TLSv1.3" */
 const char *tls_cipher(const struct tls *t);  /* "TLS_AES_128_GCM_SHA256" */
 bool tls_resumed(const struct tls *t);
 struct slice tls_server_name(const struct tls *t); /* What the client asked for; empty: nothing. */
+/* The subject of the peer's certificate, in a context of tls_context_create_node(). */
+#define TLS_UNITS_MAX 4
+#define TLS_UNIT_MAX  31
+struct tls_identity {
+    char name[TLS_NAME_MAX + 1];                 /* CN */
+    char units[TLS_UNITS_MAX][TLS_UNIT_MAX + 1]; /* OU, in their order. */
+    unsigned unit_count;
+};
+/* False: there is no certificate, or its subject has no name, more or longer units, or a NUL in them. */
+MUST_CHECK bool tls_peer(const struct tls *t, struct tls_identity *identity_out);
 /* After TLS_FAILED: why, for the log. A literal or text of the session. */
 const char *tls_error(const struct tls *t);
 /* A client's newest ticket, to resume with; empty: none came yet. Lives as long as the session. */

@@ -354,3 +354,102 @@ int tls_context_create_client(struct slice ca, struct tls_context **context_out,
     core_call(create_client, &call);
     return created(&call, context_out);
 }
+
+/* ---- Between nodes ------------------------------------------------------------------------------------- */
+
+static void create_node(void *arg)
+{
+    struct creation *call = arg;
+    SSL_CTX *ssl = SSL_CTX_new(TLS_method());
+    const char *what = NULL;
+
+    ERR_clear_error();
+    if (ssl == NULL || !common_settings(ssl))
+        what = "TLS cannot be set up";
+    else if (!with_pem(ssl, call->pairs->cert, use_certificates))
+        what = "not a certificate in PEM";
+    else if (!with_pem(ssl, call->pairs->key, use_key) || !SSL_CTX_check_private_key(ssl))
+        what = "not the certificate's private key in PEM";
+    else if (!with_pem(ssl, call->ca, use_authorities))
+        what = "no certificate of an authority in PEM";
+    if (what != NULL) {
+        call->result = fail(call->error, call->pairs->name, what);
+        SSL_CTX_free(ssl);
+        return;
+    }
+    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+    if (call->context->server)
+        SSL_CTX_set_alpn_select_cb(ssl, on_alpn, NULL);
+    call->context->pairs[0].ssl = ssl;
+    call->context->pair_count = 1;
+}
+
+int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool server,
+                            struct tls_context **context_out, char error[TLS_ERROR_MAX])
+{
+    struct creation call = {.pairs = pair, .count = 1, .ca = ca, .error = error};
+
+    call.context = context_new(1);
+    call.context->server = server;
+    core_call(create_node, &call);
+    return created(&call, context_out);
+}
+
+/* Text of a part of the subject. False: it is too long, or has a NUL in it. */
+static bool subject_text(const X509_NAME *subject, int at, char *out, size_t size_max)
+{
+    uint8_t *text;
+    int size = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    bool good = size > 0 && (size_t)size <= size_max && memchr(text, '\0', (size_t)size) == NULL;
+
+    if (good) {
+        memcpy(out, text, (size_t)size);
+        out[size] = '\0';
+    }
+    if (size >= 0)
+        OPENSSL_free(text);
+    return good;
+}
+
+static bool subject_read(const X509_NAME *subject, struct tls_identity *out)
+{
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+
+    out->unit_count = 0;
+    if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0 ||
+        !subject_text(subject, at, out->name, TLS_NAME_MAX))
+        return false;
+    for (at = -1; (at = X509_NAME_get_index_by_NID(subject, NID_organizationalUnitName, at)) >= 0;) {
+        if (out->unit_count == TLS_UNITS_MAX ||
+            !subject_text(subject, at, out->units[out->unit_count], TLS_UNIT_MAX))
+            return false;
+        out->unit_count++;
+    }
+    return true;
+}
+
+struct peer_call {
+    const struct tls *tls;
+    struct tls_identity *out;
+    bool good;
+};
+
+static void peer_read(void *arg)
+{
+    struct peer_call *call = arg;
+    X509 *x = SSL_get_peer_certificate(call->tls->ssl);
+
+    call->good = x != NULL && subject_read(X509_get_subject_name(x), call->out);
+    X509_free(x);
+    ERR_clear_error();
+}
+
+bool tls_peer(const struct tls *t, struct tls_identity *identity_out)
+{
+    struct peer_call call = {.tls = t, .out = identity_out};
+
+    core_call(peer_read, &call);
+    return call.good;
+}

@@ -32,6 +32,9 @@ enum alert { ALERT_CLOSE = 0, ALERT_BAD_RECORD = 20, ALERT_UNEXPECTED = 10, ALER
 struct tls_context {
     uint32_t references;
     bool server, has_previous;
+    bool node;            /* Both sides show who they are, */
+    uint8_t subject_size; /* which is the certificate's text: "NAME UNIT..." */
+    char subject[TLS_NAME_MAX];
     uint8_t ticket_key[TLS_TICKET_KEY_SIZE], ticket_key_previous[TLS_TICKET_KEY_SIZE];
     char plain[TLS_RECORD_MAX];
 };
@@ -47,6 +50,8 @@ struct tls {
     uint8_t name_size, ticket_size;
     char name[TLS_NAME_MAX];
     char ticket[TICKET_SIZE]; /* A client: to resume with, then the newest. */
+    uint8_t peer_size;        /* Between nodes: the other's subject. */
+    char peer[TLS_NAME_MAX];
 };
 
 /* ---- Contexts ------------------------------------------------------------------------------------------ */
@@ -78,6 +83,23 @@ int tls_context_create(const struct tls_pair *pairs, unsigned count,
 int tls_context_create_client(struct slice ca, struct tls_context **context_out, char error[TLS_ERROR_MAX])
 {
     *context_out = context_new(false);
+    return 0;
+}
+
+int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool server,
+                            struct tls_context **context_out, char error[TLS_ERROR_MAX])
+{
+    struct tls_context *c;
+
+    if (pair->cert.size == 0 || pair->cert.size > TLS_NAME_MAX || pair->key.size == 0 || ca.size == 0) {
+        snprintf(error, TLS_ERROR_MAX, "not a certificate in PEM");
+        return -EINVAL;
+    }
+    c = context_new(server);
+    c->node = true;
+    memcpy(c->subject, pair->cert.data, pair->cert.size);
+    c->subject_size = (uint8_t)pair->cert.size;
+    *context_out = c;
     return 0;
 }
 
@@ -268,6 +290,7 @@ static void client_hello(struct tls *t, struct tls_output *out)
     field_put(&f, slice_of(t->name, t->name_size));
     field_put(&f, t->alpn);
     field_put(&f, slice_of(t->ticket, t->ticket_size));
+    field_put(&f, slice_of(t->context->subject, t->context->subject_size));
     message_put(t, &f, HELLO_CLIENT, out);
     t->begun = true;
 }
@@ -303,9 +326,18 @@ static void send_ticket(struct tls *t, struct tls_output *out)
     message_put(t, &f, TICKET_MESSAGE, out);
 }
 
+/* Between nodes a side that shows nothing is refused. */
+static bool peer_keep(struct tls *t, struct slice subject)
+{
+    if (subject.size > 0)
+        memcpy(t->peer, subject.data, subject.size);
+    t->peer_size = (uint8_t)subject.size;
+    return subject.size > 0 || !t->context->node;
+}
+
 static enum tls_event server_message(struct tls *t, struct slice body, struct tls_output *out)
 {
-    struct slice random, name, alpn, ticket, fields = slice_from(body, 1);
+    struct slice random, name, alpn, ticket, subject, fields = slice_from(body, 1);
     struct fields f;
 
     if (body.data[0] == MESSAGE_FINISHED && t->begun) {
@@ -313,7 +345,8 @@ static enum tls_event server_message(struct tls *t, struct slice body, struct tl
         return TLS_SECURED;
     }
     if (body.data[0] != MESSAGE_HELLO || t->begun || !field_take(&fields, &random) ||
-        !field_take(&fields, &name) || !field_take(&fields, &alpn) || !field_take(&fields, &ticket))
+        !field_take(&fields, &name) || !field_take(&fields, &alpn) || !field_take(&fields, &ticket) ||
+        !field_take(&fields, &subject) || !peer_keep(t, subject))
         return fail(t, "UNEXPECTED_MESSAGE", ALERT_UNEXPECTED, out);
     if (alpn.size > 0 && !slice_eq(alpn, t->alpn))
         return fail(t, "NO_APPLICATION_PROTOCOL", ALERT_NO_PROTOCOL, out);
@@ -324,13 +357,14 @@ static enum tls_event server_message(struct tls *t, struct slice body, struct tl
     t->begun = true;
     message_start(&f, MESSAGE_HELLO);
     field_put(&f, slice_of(&t->resumed, 1));
+    field_put(&f, slice_of(t->context->subject, t->context->subject_size));
     message_put(t, &f, t->resumed ? HELLO_RESUMED : HELLO_FULL, out);
     return TLS_WAIT;
 }
 
 static enum tls_event client_message(struct tls *t, struct slice body, struct tls_output *out)
 {
-    struct slice value, fields = slice_from(body, 1);
+    struct slice value, subject, fields = slice_from(body, 1);
     struct fields f;
 
     if (body.data[0] == MESSAGE_TICKET && t->state == TLS_OPEN && field_take(&fields, &value) &&
@@ -340,7 +374,7 @@ static enum tls_event client_message(struct tls *t, struct slice body, struct tl
         return TLS_WAIT;
     }
     if (body.data[0] != MESSAGE_HELLO || t->state != TLS_HANDSHAKING || !field_take(&fields, &value) ||
-        value.size != 1)
+        value.size != 1 || !field_take(&fields, &subject) || !peer_keep(t, subject))
         return fail(t, "UNEXPECTED_MESSAGE", ALERT_UNEXPECTED, out);
     t->resumed = value.data[0] != 0;
     t->ticket_size = 0; /* It was for one use. */
@@ -408,7 +442,7 @@ void tls_seal(struct tls *t, struct slice plain, struct tls_output *out)
     ASSERT(plain.size > 0 && plain.size <= TLS_RECORD_MAX);
     if (t->state != TLS_OPEN)
         return;
-    if (t->context->server && !t->tickets_sent) {
+    if (t->context->server && !t->context->node && !t->tickets_sent) {
         send_ticket(t, out);
         send_ticket(t, out);
         t->tickets_sent = true;
@@ -459,4 +493,26 @@ const char *tls_error(const struct tls *t)
 struct slice tls_ticket(const struct tls *t)
 {
     return slice_of(t->ticket, t->context->server ? 0 : t->ticket_size);
+}
+
+bool tls_peer(const struct tls *t, struct tls_identity *identity_out)
+{
+    struct slice rest = slice_of(t->peer, t->peer_size), word;
+    struct tls_identity out = {.unit_count = 0};
+
+    for (unsigned i = 0; rest.size > 0; i++) {
+        word = slice_first(rest, slice_find(rest, ' '));
+        rest = slice_from(rest, MIN(word.size + 1, rest.size));
+        if (i == 0) {
+            memcpy(out.name, word.data, word.size);
+        } else if (out.unit_count < TLS_UNITS_MAX && word.size <= TLS_UNIT_MAX) {
+            memcpy(out.units[out.unit_count++], word.data, word.size);
+        } else {
+            return false;
+        }
+    }
+    if (out.name[0] == '\0')
+        return false;
+    *identity_out = out;
+    return true;
 }

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/node.h"
 #include "core/notify.h"
+#include "net/link/link.h"
 #include "roles/admin/admin.h"
 #include "roles/ctl.h"
 #include "roles/director/passdb.h"
@@ -49,7 +50,7 @@ struct identity { /* Whom to become; uid 0: stay. */
 
 /* ---- Words to the operator ----------------------------------------------------------------------------- */
 
-static const char usage_text[] = "usage: trireme --role=all [--config FILE] [--set KEY=VALUE]...\n"
+static const char usage_text[] = "usage: trireme --role=ROLE[,ROLE]... [--config FILE] [--set KEY=VALUE]...\n"
                                  "       trireme check --config FILE [--set KEY=VALUE]...\n"
                                  "       trireme ctl [--socket PATH | --admin ADDR] COMMAND [--json]\n"
                                  "       trireme hash-password [--scheme S]\n"
@@ -179,27 +180,6 @@ static bool config_read(struct config *c, const struct options *o, struct config
     return settings_check(c, error) && node_name(c, error);
 }
 
-static bool role_named(const struct config *c, const char *name)
-{
-    for (size_t i = 0; i < config_list_count(c, "role"); i++) {
-        if (strcmp(config_list_item(c, "role", i), name) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Roles of one process speak in memory; between processes they need the link on the wire. */
-static bool roles_together(const struct config *c, struct config_error *error)
-{
-    if (role_named(c, "all") ||
-        (role_named(c, "proxy") && role_named(c, "director") && role_named(c, "backend")))
-        return true;
-    return config_wrong(
-        c, "role", error,
-        "this version runs all three roles in one process (--role=all); separate roles are not "
-        "supported by it");
-}
-
 static void log_configure(const struct config *c)
 {
     enum log_level level = LOG_INFO;
@@ -277,7 +257,8 @@ static void notify_reloading(void)
 static void server_reload(struct shard *s)
 {
     notify_reloading();
-    passdb_reload(s);
+    if (s->slot[SLOT_DIRECTOR] != NULL)
+        passdb_reload(s);
     (void)notify_manager("READY=1");
 }
 
@@ -304,7 +285,7 @@ static void server_ready(struct node *node, void *arg)
  * shards open the store in step, and stop in step, so none of them can go alone. */
 static int server_start(struct shard *s)
 {
-    int heard = role_admin.start(s), rc = role_all_ops.start(s);
+    int heard = role_admin.start(s), rc = role_ops.start(s);
 
     if (rc < 0 && heard == 0)
         role_admin.stop(s);
@@ -315,7 +296,7 @@ static void server_stop(struct shard *s)
 {
     if (s->index == 0)
         (void)notify_manager("STOPPING=1\nSTATUS=ending");
-    role_all_ops.stop(s);
+    role_ops.stop(s);
     admin_drain(s);
     role_admin.stop(s);
 }
@@ -471,7 +452,7 @@ static int server_main(const struct options *o)
 
     if (c == NULL)
         return EX_OSERR;
-    if (!config_read(c, o, &error) || !roles_together(c, &error) || !identity_find(c, &id, &error))
+    if (!config_read(c, o, &error) || !identity_find(c, &id, &error))
         rc = config_bad(error.text);
     else if (o->check)
         rc = 0;

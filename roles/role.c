@@ -5,17 +5,18 @@
 #include "core/shard_call.h"
 #include "net/link/link.h"
 #include "roles/backend/control.h"
+#include "roles/backend/member.h"
+#include "roles/director/cluster.h"
 #include "roles/director/control.h"
+#include "roles/links.h"
 #include "roles/proxy/control.h"
+#include "roles/settings.h"
 #include "roles/words/place.h"
 #include "storage/store.h"
 #include <errno.h>
 #include <string.h>
 
 #define SERVE_POLL_MS 2
-
-/* What serves starts before what asks. */
-static const struct role *const roles_all[] = {&role_backend, &role_director, &role_proxy};
 
 static unsigned place_partition(struct slice user)
 {
@@ -29,13 +30,15 @@ static unsigned place_shard(unsigned partition)
 
 static const struct place place_store = {place_partition, place_shard};
 
+/* Each of them knows what to say where its role is not in the process. */
 static const struct control control_all = {proxy_control_sessions, director_control_user,
                                            backend_control_account};
 
-static int store_start(struct shard *s)
+static int store_start(struct shard *s, const uint8_t *cluster_key)
 {
     const struct store_config config = {
         .node_name = config_string(s->node->config, "node"),
+        .cluster_key = cluster_key,
         .message_size_max = config_size(s->node->config, "limits.message_size"),
     };
     struct store *store;
@@ -43,28 +46,56 @@ static int store_start(struct shard *s)
 
     if (rc < 0)
         log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s", s->index, strerror(-rc));
-    s->slot[SLOT_OTHER] = (void *)(uintptr_t)&place_store;
+    else
+        s->slot[SLOT_OTHER] = (void *)(uintptr_t)&place_store;
     return rc;
 }
 
+/* ---- The roles of a process ---------------------------------------------------------------------------- */
+
+static int backend_start(struct shard *s, bool alone)
+{
+    uint8_t key[CLUSTER_KEY_SIZE];
+    int rc;
+
+    if (alone) {
+        rc = store_start(s, NULL);
+        return rc == 0 ? role_backend.start(s) : rc;
+    }
+    rc = member_start(s, key);
+    if (rc == 0)
+        rc = store_start(s, key);
+    bytes_wipe(key, sizeof key);
+    if (rc == 0)
+        rc = role_backend.start(s);
+    return rc == 0 ? member_joined(s) : rc;
+}
+
+struct ask {
+    uint8_t roles;
+    bool serving;
+};
+
 static void ask_serving(void *arg)
 {
-    bool *serving = arg;
+    const struct shard *s = shard_self();
+    struct ask *ask = arg;
 
-    *serving = shard_self()->slot[SLOT_DIRECTOR] != NULL && shard_self()->slot[SLOT_BACKEND] != NULL;
+    ask->serving = ((ask->roles & LINK_ROLE_DIRECTOR) == 0 || s->slot[SLOT_DIRECTOR] != NULL) &&
+                   ((ask->roles & LINK_ROLE_BACKEND) == 0 || s->slot[SLOT_BACKEND] != NULL);
 }
 
 /* Clients may come to any core, and their accounts be on any other: nobody listens before everybody serves.
  */
-static int wait_all_serve(struct shard *s)
+static int wait_all_serve(struct shard *s, uint8_t roles)
 {
     for (unsigned i = 0; i < s->node->shard_count; i++) {
         for (;;) {
-            bool serving = false;
+            struct ask ask = {.roles = roles};
             int rc;
 
-            shard_call(s->node->shards[i], ask_serving, &serving);
-            if (serving)
+            shard_call(s->node->shards[i], ask_serving, &ask);
+            if (ask.serving)
                 break;
             rc = s->node->stopping ? -ECANCELED : fiber_sleep_ms(SERVE_POLL_MS);
             if (rc < 0)
@@ -72,38 +103,6 @@ static int wait_all_serve(struct shard *s)
         }
     }
     return 0;
-}
-
-static void role_all_stop_from(struct shard *s, size_t count)
-{
-    while (count > 0)
-        roles_all[--count]->stop(s);
-    if (store_self() != NULL)
-        store_close(store_self());
-    link_stop();
-    s->slot[SLOT_CONTROL] = NULL;
-}
-
-static int role_all_start(struct shard *s)
-{
-    int rc = link_start();
-
-    if (rc < 0)
-        return rc;
-    rc = store_start(s);
-    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(roles_all); i++) {
-        if (roles_all[i] == &role_proxy)
-            rc = wait_all_serve(s);
-        if (rc == 0)
-            rc = roles_all[i]->start(s);
-        if (rc < 0) {
-            role_all_stop_from(s, i);
-            return rc;
-        }
-    }
-    if (rc == 0)
-        s->slot[SLOT_CONTROL] = (void *)(uintptr_t)&control_all;
-    return rc;
 }
 
 struct absence {
@@ -132,19 +131,80 @@ static void wait_all_absent(struct shard *s, enum shard_slot slot)
     }
 }
 
-/* Whoever asks ends on every shard before anybody who serves ends on one: else a change that goes on would be answered NO,
- * and frames would go home to a shard that has forgotten them. */
-static void role_all_stop(struct shard *s)
+static void rest_stop(struct shard *s)
 {
-    size_t count = ARRAY_COUNT(roles_all);
-
-    roles_all[--count]->stop(s); /* The proxy. */
-    wait_all_absent(s, SLOT_PROXY);
-    while (count > 0)
-        roles_all[--count]->stop(s);
-    wait_all_absent(s, SLOT_DIRECTOR);
-    wait_all_absent(s, SLOT_BACKEND);
-    role_all_stop_from(s, 0);
+    if (store_self() != NULL)
+        store_close(store_self());
+    link_stop();
+    s->slot[SLOT_CONTROL] = NULL;
 }
 
-const struct node_ops role_all_ops = {role_all_start, role_all_stop};
+/* Of a start that has failed: whatever there is, without a word to the other shards. */
+static void roles_undo(struct shard *s)
+{
+    role_proxy.stop(s);
+    role_director.stop(s);
+    role_backend.stop(s);
+    cluster_stop(s);
+    member_stop(s);
+    links_stop(s);
+    rest_stop(s);
+}
+
+/* Whoever asks ends on every shard before anybody who serves ends on one: else a change that goes on would be answered NO,
+ * and frames would go home to a shard that has forgotten them. */
+static void roles_stop(struct shard *s)
+{
+    role_proxy.stop(s);
+    wait_all_absent(s, SLOT_PROXY);
+    role_director.stop(s);
+    role_backend.stop(s);
+    wait_all_absent(s, SLOT_DIRECTOR);
+    wait_all_absent(s, SLOT_BACKEND);
+    cluster_stop(s);
+    member_stop(s);
+    links_stop(s);
+    wait_all_absent(s, SLOT_LINKS);
+    rest_stop(s);
+}
+
+/* What serves starts before what asks; a director before a backend, which may wait for its word, and for that listens
+ * before it has a store. */
+static int roles_run(struct shard *s)
+{
+    uint8_t roles = settings_roles(s->node->config);
+    bool alone = roles == LINK_ROLE_ALL;
+    int rc = alone ? 0 : links_start(s);
+
+    if (rc == 0 && (roles & LINK_ROLE_DIRECTOR) != 0 && !alone)
+        rc = cluster_start(s);
+    if (rc == 0 && (roles & LINK_ROLE_DIRECTOR) != 0 && !alone)
+        rc = role_director.start(s);
+    if (rc == 0 && !alone)
+        rc = links_listen(s);
+    if (rc == 0 && (roles & LINK_ROLE_BACKEND) != 0)
+        rc = backend_start(s, alone);
+    if (rc == 0 && alone)
+        rc = role_director.start(s);
+    if (rc == 0 && (roles & LINK_ROLE_PROXY) != 0)
+        rc = wait_all_serve(s, roles);
+    if (rc == 0 && (roles & LINK_ROLE_PROXY) != 0)
+        rc = role_proxy.start(s);
+    return rc;
+}
+
+static int roles_start(struct shard *s)
+{
+    int rc = link_start();
+
+    if (rc < 0)
+        return rc;
+    rc = roles_run(s);
+    if (rc < 0)
+        roles_undo(s);
+    else
+        s->slot[SLOT_CONTROL] = (void *)(uintptr_t)&control_all;
+    return rc;
+}
+
+const struct node_ops role_ops = {roles_start, roles_stop};

@@ -13,5 +13,6 @@ struct role {
 
 extern const struct role role_backend, role_director, role_proxy;
 
-/* --role=all: store, backend, director and proxy on every shard. */
-extern const struct node_ops role_all_ops;
+/* The roles of the configuration's `role` on every shard; `all`, or none named: store, backend, director and proxy, which
+ * then speak in memory. */
+extern const struct node_ops role_ops;

@@ -1,6 +1,7 @@
 #include "roles/settings.h"
 #include "core/io.h"
 #include "core/net_prefix.h"
+#include "net/link/link.h"
 
 #define KIB    UINT64_C(1024)
 #define MIB    (1024 * KIB)
@@ -31,6 +32,14 @@ const struct config_key settings_keys[] = {
     {"admin.socket", CONFIG_STRING, NULL,
      "Unix socket of trireme ctl; an absolute path, or below data; default: ctl.sock"},
 
+    {"link.listen", CONFIG_LIST, NULL, "ADDR:PORT where other nodes' links arrive"},
+    {"directors", CONFIG_LIST, NULL, "ADDR:PORT of the directors' links, for a proxy"},
+    {"backends", CONFIG_RECORDS, NULL, "ADDR:PORT of the backends' links, for a director; or addr and weight",
+     .choices = "addr|weight|tag", .plain = true},
+    {"cluster.cert", CONFIG_STRING, NULL, "PEM file: this node's certificate; CN is its name, OU its roles"},
+    {"cluster.key", CONFIG_STRING, NULL, "PEM file: its private key"},
+    {"cluster.ca", CONFIG_STRING, NULL, "PEM file: who signs the cluster's certificates"},
+
     {"tls.cert", CONFIG_STRING, NULL, "PEM file: the certificate and its chain"},
     {"tls.key", CONFIG_STRING, NULL, "PEM file: its private key"},
     {"tls.sni", CONFIG_RECORDS, NULL, "further certificates, each for one server name",
@@ -54,6 +63,8 @@ const struct config_key settings_keys[] = {
     {"limits.idle_keep_alive", CONFIG_DURATION, "2min", "between two '* OK Still here' of IDLE", 1000, HOUR},
     {"limits.bad_prelogin", CONFIG_U64, "3", "bad commands before login that end a connection", 1, 1000},
     {"limits.bad_session", CONFIG_U64, "20", "bad commands after login that end a connection", 1, 10000},
+    {"limits.outcome_wait", CONFIG_DURATION, "60s",
+     "a change whose outcome is not known is asked for so long, then the connection is closed", 1000, HOUR},
     {"limits.message_size", CONFIG_SIZE, "50MiB", "of one message, by LMTP or APPEND", 64 * KIB, 1024 * MIB},
     {"limits.recipients", CONFIG_U64, "1000", "of one message by LMTP", 1, 10000},
     {"log.level", CONFIG_STRING, "info", "the least important lines that are written",
@@ -62,12 +73,6 @@ const struct config_key settings_keys[] = {
 
     {"pop3.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3"},
     {"pop3s.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3 over TLS"},
-    {"link.listen", CONFIG_UNSUPPORTED, NULL, "where other nodes' links arrive"},
-    {"directors", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the directors' links"},
-    {"backends", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of the backends' links"},
-    {"cluster.cert", CONFIG_UNSUPPORTED, NULL, "this node's certificate"},
-    {"cluster.key", CONFIG_UNSUPPORTED, NULL, "its private key"},
-    {"cluster.ca", CONFIG_UNSUPPORTED, NULL, "the cluster's authority"},
     {"xclient.from", CONFIG_UNSUPPORTED, NULL, "networks that may forward client data"},
     {"objects", CONFIG_UNSUPPORTED, NULL, "message store"},
     {"index", CONFIG_UNSUPPORTED, NULL, "index store"},
@@ -80,16 +85,41 @@ const struct config_key settings_keys[] = {
 };
 const size_t settings_key_count = ARRAY_COUNT(settings_keys);
 
-#define MAIL_LISTEN_KEYS 3 /* Of these: where clients come. */
-static const char *const listen_keys[] = {"imap.listen", "imaps.listen", "lmtp.listen", "admin.listen"};
+static bool role_named(const struct config *c, const char *role)
+{
+    for (size_t i = 0; i < config_list_count(c, "role"); i++) {
+        const char *name = config_list_item(c, "role", i);
+
+        if (strcmp(name, role) == 0 || strcmp(name, "all") == 0)
+            return true;
+    }
+    return false;
+}
+
+uint8_t settings_roles(const struct config *c)
+{
+    uint8_t roles = 0;
+
+    if (config_list_count(c, "role") == 0)
+        return LINK_ROLE_ALL;
+    roles |= role_named(c, "proxy") ? LINK_ROLE_PROXY : 0;
+    roles |= role_named(c, "director") ? LINK_ROLE_DIRECTOR : 0;
+    roles |= role_named(c, "backend") ? LINK_ROLE_BACKEND : 0;
+    return roles;
+}
+
+#define MAIL_LISTEN_KEYS     3 /* Of these: where clients come. */
+#define LOOPBACK_LISTEN_KEYS 4 /* Of these: where mail goes. */
+static const char *const listen_keys[] = {"imap.listen", "imaps.listen", "lmtp.listen", "link.listen",
+                                          "admin.listen"};
 
 static bool listeners_check(const struct config *c, bool *loopback_out, struct config_error *error)
 {
     size_t count = 0;
 
     *loopback_out = true;
-    for (size_t k = 0; k < MAIL_LISTEN_KEYS; k++) {
-        for (size_t i = 0; i < config_list_count(c, listen_keys[k]); i++, count++) {
+    for (size_t k = 0; k < LOOPBACK_LISTEN_KEYS; k++) {
+        for (size_t i = 0; i < config_list_count(c, listen_keys[k]); i++, count += k < MAIL_LISTEN_KEYS) {
             const char *text = config_list_item(c, listen_keys[k], i);
             struct net_addr addr;
 
@@ -98,7 +128,7 @@ static bool listeners_check(const struct config *c, bool *loopback_out, struct c
             *loopback_out = *loopback_out && net_addr_is_loopback(&addr);
         }
     }
-    if (count == 0)
+    if (count == 0 && role_named(c, "proxy"))
         return config_wrong(c, "imap.listen", error,
                             "nothing to listen on: set imap.listen, imaps.listen or lmtp.listen");
     return true;
@@ -128,6 +158,8 @@ static bool auth_check(const struct config *c, bool loopback, struct config_erro
 {
     bool file = config_string(c, "auth.passwd_file") != NULL;
 
+    if (!role_named(c, "director"))
+        return true;
     if (config_string(c, "auth.static_password") == NULL)
         return file ||
                config_wrong(c, "auth.passwd_file", error, "is not set: nobody could log in or get mail");
@@ -194,13 +226,92 @@ static bool admin_check(const struct config *c, struct config_error *error)
     return path == NULL || path[0] != '\0' || config_wrong(c, "admin.socket", error, "is empty");
 }
 
+/* ---- Links --------------------------------------------------------------------------------------------- */
+
+static bool addr_check(const struct config *c, const char *key, const char *text, struct config_error *error)
+{
+    bool secret = config_string(c, "cluster.cert") != NULL;
+    struct net_addr addr;
+
+    if (text == NULL || !net_addr_parse(slice_str(text), &addr))
+        return config_wrong(c, key, error, "'%.80s' is not ADDR:PORT", text != NULL ? text : "");
+    if (!secret && !net_addr_is_loopback(&addr))
+        return config_wrong(c, key, error,
+                            "'%.80s' is not a loopback address: needs cluster.cert, key and ca", text);
+    return true;
+}
+
+static bool addrs_check(const struct config *c, const char *key, struct config_error *error)
+{
+    for (size_t i = 0; i < config_list_count(c, key); i++) {
+        if (!addr_check(c, key, config_list_item(c, key, i), error))
+            return false;
+    }
+    return true;
+}
+
+static bool backends_check(const struct config *c, struct config_error *error)
+{
+    for (size_t i = 0; i < config_record_count(c, "backends"); i++) {
+        const char *weight = config_record_field(c, "backends", i, "weight");
+        uint64_t value;
+
+        if (!addr_check(c, "backends", config_record_field(c, "backends", i, "addr"), error))
+            return false;
+        if (weight != NULL && (!slice_to_u64(slice_str(weight), 1000000, &value) || value == 0))
+            return config_wrong(c, "backends", error, "weight '%.80s' is not a number from 1 to 1000000",
+                                weight);
+    }
+    return true;
+}
+
+static bool cluster_files_check(const struct config *c, struct config_error *error)
+{
+    static const char *const keys[] = {"cluster.cert", "cluster.key", "cluster.ca"};
+    unsigned count = 0;
+
+    for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
+        count += config_string(c, keys[i]) != NULL;
+    return count == 0 || count == ARRAY_COUNT(keys) ||
+           config_wrong(c, "cluster.cert", error, "cluster.cert, cluster.key and cluster.ca go together");
+}
+
+/* A process with all roles is a server of its own; every other needs links to the roles that it does not have. */
+static bool links_check(const struct config *c, struct config_error *error)
+{
+    uint8_t roles = settings_roles(c);
+    bool listens = config_list_count(c, "link.listen") > 0;
+    bool directors = config_list_count(c, "directors") > 0, backends = config_record_count(c, "backends") > 0;
+
+    if (!cluster_files_check(c, error) || !addrs_check(c, "link.listen", error) ||
+        !addrs_check(c, "directors", error) || !backends_check(c, error))
+        return false;
+    if (roles == LINK_ROLE_ALL) {
+        if (listens || directors || backends)
+            return config_wrong(c,
+                                listens     ? "link.listen"
+                                : directors ? "directors"
+                                            : "backends",
+                                error, "has no meaning: all roles are in this process");
+        return true;
+    }
+    if (!listens && (roles & (LINK_ROLE_DIRECTOR | LINK_ROLE_BACKEND)) != 0)
+        return config_wrong(c, "link.listen", error, "is not set: nobody could reach this %s",
+                            (roles & LINK_ROLE_DIRECTOR) != 0 ? "director" : "backend");
+    if (!directors && (roles & (LINK_ROLE_PROXY | LINK_ROLE_DIRECTOR)) == LINK_ROLE_PROXY)
+        return config_wrong(c, "directors", error, "is not set: nobody could log in");
+    if (!backends && (roles & (LINK_ROLE_DIRECTOR | LINK_ROLE_BACKEND)) == LINK_ROLE_DIRECTOR)
+        return config_wrong(c, "backends", error, "is not set: nobody's mail could be anywhere");
+    return true;
+}
+
 bool settings_check(const struct config *c, struct config_error *error)
 {
     bool loopback;
     uint64_t bytes;
 
     if (!role_check(c, error) || !listeners_check(c, &loopback, error) || !tls_check(c, error) ||
-        !auth_check(c, loopback, error) || !admin_check(c, error))
+        !auth_check(c, loopback, error) || !admin_check(c, error) || !links_check(c, error))
         return false;
     if (config_string(c, "group") != NULL && config_string(c, "user") == NULL)
         return config_wrong(c, "group", error, "needs user, too");

@@ -16,3 +16,6 @@ int settings_each_listener(const struct config *c,
                            int (*each)(void *arg, const char *key, const char *text,
                                        const struct net_addr *addr),
                            void *arg);
+
+/* enum link_role (net/link/link.h): those of `role`. */
+uint8_t settings_roles(const struct config *c);

@@ -196,6 +196,8 @@ static int key_load(struct store *store, bool is_new)
 
     if (rc == -ENOENT && is_new) {
         random_bytes(bytes, STORE_KEY_SIZE);
+        if (store->config.cluster_key != NULL)
+            memcpy(bytes, store->config.cluster_key, STORE_KEY_SIZE);
         put_u64(bytes + STORE_KEY_SIZE, XXH3_64bits(bytes, STORE_KEY_SIZE));
         size = sizeof bytes;
         rc = small_file_write("key", bytes, sizeof bytes);
@@ -209,6 +211,12 @@ static int key_load(struct store *store, bool is_new)
         log_event(LOG_ERROR, "store: the cluster key can't be read; restore `key` from a backup", "error=%d",
                   -rc);
     bytes_wipe(bytes, sizeof bytes);
+    if (rc == 0 && store->config.cluster_key != NULL &&
+        memcmp(store->key, store->config.cluster_key, STORE_KEY_SIZE) != 0) {
+        log_event(LOG_ERROR, "store: the data directory is of another cluster, or of a server with all roles",
+                  "hint=name_an_empty_directory_or_its_own_director");
+        return -EKEYREJECTED;
+    }
     return rc;
 }
 

@@ -46,9 +46,11 @@ static inline bool id128_is_zero(const struct id128 *a)
     return id128_eq(a, &zero);
 }
 
-struct store_config {             /* Zero members take their defaults. */
-    const char *node_name;        /* This node, for the partitions' heads. Required, at most 255 bytes. */
-    uint64_t segment_size;        /* Of a commit stream; 64 MiB. At least 64 KiB, at most 1 GiB. */
+struct store_config {      /* Zero members take their defaults. */
+    const char *node_name; /* This node, for the partitions' heads. Required, at most 255 bytes. */
+    const uint8_t
+        *cluster_key; /* 32 bytes, of the cluster that it is a part of; NULL: a new store makes its own. */
+    uint64_t segment_size;        /* Of a commit stream; 64 MiB. At least 1 MiB, at most 1 GiB. */
     uint64_t checkpoint_size;     /* A checkpoint each time so many bytes were committed; 64 MiB. */
     uint64_t reserve_size;        /* Of disk kept for expunging when the disk is full; one segment. */
     uint32_t account_count_max;   /* Accounts in memory that nobody uses; 10,000. */
@@ -62,7 +64,7 @@ struct store_config {             /* Zero members take their defaults. */
  * partitions' heads (epoch
  * + 1, durable), begins a new segment. All shards of a node must call it, and at the same time. Sets
  * slot[SLOT_STORE]. Errors: -EBUSY: another process owns the directory; -EPROTONOSUPPORT: a format of another
- * version; and what the disk says. It has logged why. */
+ * version; -EKEYREJECTED: its key is not cluster_key; and what the disk says. It has logged why. */
 MUST_CHECK int store_open(const struct store_config *config, struct store **store_out);
 /* Refuses new changes (-ESHUTDOWN), waits for those in flight, checkpoints, frees. Nobody may hold an
  * account, a body, a watch. */

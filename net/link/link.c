@@ -1,34 +1,10 @@
-#include "net/link/link.h"
 #include "core/log.h"
 #include "core/metrics.h"
-
-/* One end of the pair (this shard, peer). Streams opened here and streams served here have separate tables,
- * since each side numbers what it opens. */
-struct link {
-    struct shard *peer;
-    struct link_stream **opened, **served; /* By id; NULL: free. */
-    uint32_t opened_count, served_count;   /* Entries allocated. */
-    uint32_t opened_free_hint;
-};
-
-struct link_state { /* SLOT_LINK of a shard. */
-    struct heap *heap;
-    struct slab streams;
-    uint32_t serial;
-    link_serve_fn *serve[LINK_KIND_COUNT];
-    unsigned link_count;
-    struct link links[]; /* By the peer's shard index. */
-};
-
-#define FROM_OPENER                                                                                          \
-    0x80 /* In header.flags: direction, so that the receiver knows which table `stream` is of. */
+#include "net/link/link_state.h"
 
 static void link_deliver(struct shard_message *m);
-
-static struct link_state *link_state(void)
-{
-    return shard_self()->slot[SLOT_LINK];
-}
+static void relay_cut(struct link_stream *s);
+static void relay_back(struct link_stream *s, struct link_frame *f);
 
 int link_start(void)
 {
@@ -49,6 +25,7 @@ void link_stop(void)
 {
     struct link_state *state = link_state();
 
+    wires_free(state);
     for (unsigned i = 0; i < state->link_count; i++) {
         heap_free(state->heap, state->links[i].opened);
         heap_free(state->heap, state->links[i].served);
@@ -99,12 +76,67 @@ static bool opened_id_find(struct link *l, uint32_t *id_out)
     return l->opened_count < LINK_STREAMS_MAX && table_reserve(&l->opened, &l->opened_count, l->opened_count);
 }
 
-/* Frees the id at once, and the record when the last frame on loan came back: those point at it. */
-static void stream_finish(struct link_stream *s)
+static struct link_stream *stream_new(struct link *l, uint32_t id)
+{
+    struct link_state *state = link_state();
+    struct link_stream *s = slab_take(&state->streams);
+
+    if (s == NULL)
+        return NULL;
+    s->link = l;
+    s->id = id;
+    s->serial = ++state->serial;
+    list_init(&s->out);
+    list_init(&s->ready);
+    shard_self()->metrics->link_streams++;
+    return s;
+}
+
+static struct link_stream *opened_new(struct link *l, const struct link_stream_ops *ops, void *owner,
+                                      bool last)
+{
+    struct link_stream *s;
+    uint32_t id;
+
+    if (!opened_id_find(l, &id))
+        return NULL;
+    s = stream_new(l, id);
+    if (s == NULL)
+        return NULL;
+    s->ops = ops;
+    s->owner = owner;
+    s->opener = true;
+    s->sent_last = last;
+    l->opened[id] = s;
+    shard_self()->metrics->link_opens++;
+    return s;
+}
+
+struct link_stream *link_served_new(struct link *l, uint32_t id, bool last)
+{
+    struct link_stream *s;
+
+    if (id >= LINK_STREAMS_MAX || !table_reserve(&l->served, &l->served_count, id))
+        return NULL;
+    ASSERT(l->served[id] == NULL);
+    s = stream_new(l, id);
+    if (s == NULL)
+        return NULL;
+    s->got_last = last;
+    l->served[id] = s;
+    return s;
+}
+
+/* Frames on loan point at the record: it goes with the last of them. */
+void link_stream_finish(struct link_stream *s)
 {
     struct link_stream **table = s->opener ? s->link->opened : s->link->served;
 
     ASSERT(!s->dead && table[s->id] == s);
+    if (s->link->wire != NULL)
+        wire_stream_drop(s);
+    if (s->relay != NULL)
+        relay_cut(s);
     table[s->id] = NULL;
     shard_self()->metrics->link_streams--;
     shard_self()->metrics->link_bytes -= s->window_used;
@@ -113,14 +145,20 @@ static void stream_finish(struct link_stream *s)
         slab_give(&link_state()->streams, s);
 }
 
+bool link_stream_sent(const struct link_stream *s)
+{
+    return s->link->wire == NULL || s->transmitted;
+}
+
 /* ---- Frames -------------------------------------------------------------------------------------------- */
 
-struct link_frame *link_frame_new(size_t size)
+/* `behind`: room for what is no payload. */
+static struct link_frame *frame_new(size_t size, size_t behind)
 {
     struct link_frame *f;
 
     ASSERT(size <= LINK_PAYLOAD_MAX);
-    f = heap_alloc(link_state()->heap, sizeof *f + size);
+    f = heap_alloc(link_state()->heap, sizeof *f + size + behind);
     memset(f, 0, sizeof *f);
     f->capacity = (uint32_t)size;
     f->message.from = shard_self();
@@ -128,7 +166,12 @@ struct link_frame *link_frame_new(size_t size)
     return f;
 }
 
-static void frame_home(struct shard_message *m)
+struct link_frame *link_frame_new(size_t size)
+{
+    return frame_new(size, 0);
+}
+
+static void frame_arrived_home(struct shard_message *m)
 {
     heap_free(link_state()->heap, CONTAINER_OF(m, struct link_frame, message));
 }
@@ -139,7 +182,7 @@ static void frame_free(struct link_frame *f)
         heap_free(link_state()->heap, f);
         return;
     }
-    f->message.deliver = frame_home;
+    f->message.deliver = frame_arrived_home;
     shard_send(f->message.from, &f->message);
 }
 
@@ -149,7 +192,11 @@ static void frame_post(struct link_stream *s, struct link_frame *f, enum link_ty
     f->header.type = (uint8_t)type;
     f->header.stream = s->id;
     f->header.size = (uint16_t)size;
-    f->header.flags = (uint8_t)(flags | (s->opener ? FROM_OPENER : 0));
+    f->header.flags = (uint8_t)(flags | (s->opener ? LINK_FROM_OPENER : 0));
+    if (s->link->wire != NULL) {
+        wire_post(s, f);
+        return;
+    }
     f->serial = s->serial;
     f->peer = s->link->peer->index;
     f->message.from = shard_self();
@@ -157,16 +204,26 @@ static void frame_post(struct link_stream *s, struct link_frame *f, enum link_ty
     shard_send(s->link->peer, &f->message);
 }
 
-static void control_post(struct link_stream *s, enum link_type type)
+static void reset_post(struct link_stream *s, enum link_lost why)
 {
-    frame_post(s, link_frame_new(0), type, 0, 0);
+    struct link_frame *f;
+
+    if (s->link->wire != NULL) {
+        wire_reset(s->link->wire, s->id, s->opener, why);
+        return;
+    }
+    f = link_frame_new(0);
+    f->header.value = why;
+    frame_post(s, f, LINK_RESET, 0, 0);
 }
 
-static void stream_credit(struct link_stream *s, uint32_t credit)
+void link_stream_credit(struct link_stream *s, uint32_t credit)
 {
     ASSERT(s->window_used >= credit);
     s->window_used -= credit;
     shard_self()->metrics->link_bytes -= credit;
+    if (s->relay != NULL && s->link->wire == NULL)
+        wire_released(s->relay, credit);
     if (s->starved && s->window_used <= LINK_WINDOW / 2) {
         s->starved = false;
         if (s->ops != NULL)
@@ -180,13 +237,23 @@ static void credit_home(struct shard_message *m)
 {
     struct link_frame *f = CONTAINER_OF(m, struct link_frame, message);
     struct link *l = &link_state()->links[f->peer];
-    struct link_stream **table = (f->header.flags & FROM_OPENER) ? l->opened : l->served;
-    uint32_t count = (f->header.flags & FROM_OPENER) ? l->opened_count : l->served_count;
-    struct link_stream *s = f->header.stream < count ? table[f->header.stream] : NULL;
+    bool from_opener = (f->header.flags & LINK_FROM_OPENER) != 0;
+    struct link_stream *s = from_opener ? link_find(l->opened, l->opened_count, f->header.stream)
+                                        : link_find(l->served, l->served_count, f->header.stream);
 
     if (s != NULL && s->serial == f->serial)
-        stream_credit(s, f->header.size);
+        link_stream_credit(s, f->header.size);
     heap_free(link_state()->heap, f);
+}
+
+void link_frame_home(struct link_frame *f)
+{
+    if (f->header.type != LINK_DATA || f->message.from == shard_self()) {
+        frame_free(f);
+        return;
+    }
+    f->message.deliver = credit_home;
+    shard_send(f->message.from, &f->message);
 }
 
 void link_frame_release(struct link_frame *f)
@@ -200,9 +267,11 @@ void link_frame_release(struct link_frame *f)
     }
     ASSERT(s->frames_held > 0);
     s->frames_held--;
+    if (f->wired && !s->dead && f->header.type == LINK_DATA)
+        wire_released(s, f->header.size);
     if (s->dead && s->frames_held == 0)
         slab_give(&link_state()->streams, s);
-    if (f->header.type != LINK_DATA) {
+    if (f->wired || f->header.type != LINK_DATA) {
         frame_free(f);
         return;
     }
@@ -212,31 +281,29 @@ void link_frame_release(struct link_frame *f)
 
 /* ---- Sending ------------------------------------------------------------------------------------------- */
 
-struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slice head, struct slice data,
-                              bool last, const struct link_stream_ops *ops, void *owner)
+static void window_take(struct link_stream *s, size_t size)
 {
-    struct link_state *state = link_state();
-    struct link *l = &state->links[to->index];
-    struct link_stream *s;
+    s->window_used += (uint32_t)size;
+    shard_self()->metrics->link_bytes += size;
+}
+
+static struct link *target_link(struct link_target to)
+{
+    if (to.shard != NULL)
+        return &link_state()->links[to.shard->index];
+    return to.peer != NULL ? wire_link(to) : NULL;
+}
+
+struct link_stream *link_open(struct link_target to, enum link_kind kind, struct slice head,
+                              struct slice data, bool last, const struct link_stream_ops *ops, void *owner)
+{
+    struct link *l = target_link(to);
+    struct link_stream *s = l != NULL ? opened_new(l, ops, owner, last) : NULL;
     struct link_frame *f;
-    uint32_t id;
 
     ASSERT(head.size + data.size <= LINK_PAYLOAD_MAX);
-    if (!opened_id_find(l, &id))
-        return NULL;
-    s = slab_take(&state->streams);
     if (s == NULL)
         return NULL;
-    s->ops = ops;
-    s->owner = owner;
-    s->link = l;
-    s->id = id;
-    s->serial = ++state->serial;
-    s->opener = true;
-    s->sent_last = last;
-    l->opened[id] = s;
-    shard_self()->metrics->link_opens++;
-    shard_self()->metrics->link_streams++;
     f = link_frame_new(head.size + data.size);
     if (head.size > 0)
         memcpy(f->payload, head.data, head.size);
@@ -244,6 +311,9 @@ struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slic
         memcpy(f->payload + head.size, data.data, data.size);
     f->header.kind = (uint8_t)kind;
     f->header.trailer_size = (uint16_t)head.size;
+    f->header.value = to.route;
+    if (l->wire != NULL)
+        wire_opened(s);
     frame_post(s, f, LINK_OPEN, head.size + data.size, last ? LINK_LAST : 0);
     return s;
 }
@@ -256,12 +326,24 @@ int64_t link_credit(const struct link_stream *s)
 void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigned flags)
 {
     ASSERT(!s->dead && !s->sent_last && size <= f->capacity);
-    s->window_used += (uint32_t)size;
+    window_take(s, size);
     s->starved = s->window_used >= LINK_WINDOW;
-    shard_self()->metrics->link_bytes += size;
     shard_self()->metrics->link_starved += s->starved;
     s->sent_last = (flags & LINK_LAST) != 0;
     frame_post(s, f, LINK_DATA, size, flags);
+}
+
+/* Over a wire the id is in use until the END has left; that may be at once, and the stream be gone. */
+static void server_end(struct link_stream *s, struct link_frame *f, size_t size)
+{
+    bool wired = s->link->wire != NULL;
+
+    s->ops = NULL;
+    s->owner = NULL;
+    s->sent_last = true;
+    frame_post(s, f, LINK_END, size, LINK_LAST);
+    if (!wired)
+        link_stream_finish(s);
 }
 
 void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct slice trailer)
@@ -273,56 +355,83 @@ void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct s
     if (trailer.size > 0)
         memcpy(f->payload + size, trailer.data, trailer.size);
     f->header.trailer_size = (uint16_t)trailer.size;
-    frame_post(s, f, LINK_END, size + trailer.size, LINK_LAST);
-    stream_finish(s);
+    server_end(s, f, size + trailer.size);
+}
+
+static void server_reset(struct link_stream *s, enum link_lost why)
+{
+    reset_post(s, why);
+    link_stream_finish(s);
 }
 
 void link_stream_reset(struct link_stream *s)
 {
     ASSERT(!s->dead);
-    control_post(s, LINK_RESET);
-    if (s->opener) { /* The id is free only when the server has answered: an orphan waits for that. */
+    if (!s->opener) {
+        server_reset(s, LINK_LOST_UNKNOWN);
+    } else if (s->link->wire != NULL && !s->transmitted) {
+        link_stream_finish(s);
+    } else { /* The id is free only when the server has answered: an orphan waits for that. */
+        if (s->link->wire != NULL)
+            wire_stream_drop(s);
+        reset_post(s, LINK_LOST_UNKNOWN);
         s->ops = NULL;
         s->owner = NULL;
-    } else {
-        stream_finish(s);
     }
+}
+
+void link_stream_refuse(struct link_stream *s, enum link_lost why)
+{
+    ASSERT(!s->dead && !s->opener);
+    server_reset(s, why);
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
 
-static void serve_open(struct link_state *state, struct link *l, struct link_frame *f)
+bool link_serve_frame(struct link_stream *s, struct link_frame *f)
 {
+    struct link_state *state = link_state();
     link_serve_fn *serve = f->header.kind < LINK_KIND_COUNT ? state->serve[f->header.kind] : NULL;
-    struct link_stream *s = NULL;
 
-    if (serve != NULL && table_reserve(&l->served, &l->served_count, f->header.stream))
-        s = slab_take(&state->streams);
-    if (s == NULL) { /* No memory, or nobody serves it: the opener hears a RESET. */
-        struct link_stream refused = {.link = l, .id = f->header.stream};
-
-        control_post(&refused, LINK_RESET);
-        frame_free(f);
-        return;
-    }
-    ASSERT(l->served[f->header.stream] == NULL);
-    s->link = l;
-    s->id = f->header.stream;
-    s->serial = ++state->serial;
-    s->got_last = (f->header.flags & LINK_LAST) != 0;
-    l->served[s->id] = s;
-    shard_self()->metrics->link_streams++;
+    if (serve == NULL)
+        return false;
     f->stream = s;
     s->frames_held++;
     serve(s, f);
+    return true;
 }
 
-static void stream_frame(struct link_stream *s, struct link_frame *f)
+/* No memory, or nobody serves it: the opener hears a RESET. */
+static void open_refuse(struct link *l, struct link_frame *f)
+{
+    struct link_stream refused = {.link = l, .id = f->header.stream};
+
+    reset_post(&refused, LINK_LOST_REFUSED);
+    frame_free(f);
+}
+
+static void open_arrived(struct link *l, struct link_frame *f)
+{
+    struct link_stream *s = link_served_new(l, f->header.stream, (f->header.flags & LINK_LAST) != 0);
+
+    if (s == NULL) {
+        open_refuse(l, f);
+    } else if (!link_serve_frame(s, f)) {
+        server_reset(s, LINK_LOST_REFUSED);
+        frame_free(f);
+    }
+}
+
+void link_stream_frame(struct link_stream *s, struct link_frame *f)
 {
     s->got_last = (f->header.flags & LINK_LAST) != 0;
+    if (s->relay != NULL) {
+        relay_back(s, f);
+        return;
+    }
     if (s->ops == NULL) { /* An orphan: whoever opened it has given up. */
         if (f->header.type == LINK_END)
-            stream_finish(s);
+            link_stream_finish(s);
         frame_free(f);
         return;
     }
@@ -332,53 +441,126 @@ static void stream_frame(struct link_stream *s, struct link_frame *f)
         const struct link_stream_ops *ops = s->ops;
 
         s->ops = NULL;
-        stream_finish(s); /* The record itself goes when this last frame is released. */
+        link_stream_finish(s); /* The record itself goes when this last frame is released. */
         ops->frame(s, f);
     } else {
         s->ops->frame(s, f);
     }
 }
 
-static void stream_reset(struct link_stream *s)
+void link_stream_lost(struct link_stream *s, enum link_lost why)
 {
     const struct link_stream_ops *ops = s->ops;
 
-    if (!s->opener)
-        control_post(s, LINK_RESET); /* The answer that frees the id. */
     s->ops = NULL;
+    s->why = why;
+    if (s->relay != NULL) {
+        struct link_stream *wired = s->relay;
+
+        relay_cut(s);
+        server_reset(wired, why);
+    }
     if (ops != NULL)
         ops->lost(s);
-    stream_finish(s);
+    link_stream_finish(s);
+}
+
+static void stream_reset(struct link_stream *s, enum link_lost why)
+{
+    if (!s->opener)
+        reset_post(s, LINK_LOST_UNKNOWN); /* The answer that frees the id. */
+    link_stream_lost(s, why);
 }
 
 static void link_deliver(struct shard_message *m)
 {
     struct link_frame *f = CONTAINER_OF(m, struct link_frame, message);
-    struct link_state *state = link_state();
-    bool from_opener = (f->header.flags & FROM_OPENER) != 0;
-    struct link *l = &state->links[f->message.from->index];
-    struct link_stream **table = from_opener ? l->served : l->opened, *s;
-    uint32_t count = from_opener ? l->served_count : l->opened_count;
+    bool from_opener = (f->header.flags & LINK_FROM_OPENER) != 0;
+    struct link *l = &link_state()->links[f->message.from->index];
+    enum link_lost why = f->header.value;
+    struct link_stream *s;
 
     if (f->header.type == LINK_OPEN) {
-        serve_open(state, l, f);
+        open_arrived(l, f);
         return;
     }
-    s = f->header.stream < count ? table[f->header.stream] : NULL;
+    s = from_opener ? link_find(l->served, l->served_count, f->header.stream)
+                    : link_find(l->opened, l->opened_count, f->header.stream);
     if (s == NULL) { /* Already ended on this side; the peer has not heard of it yet. */
         frame_free(f);
-        return;
-    }
-    switch (f->header.type) {
-    case LINK_DATA:
-    case LINK_END:
-        stream_frame(s, f);
-        break;
-    case LINK_RESET:
+    } else if (f->header.type == LINK_RESET) {
         frame_free(f);
-        stream_reset(s);
-        break;
-    default:
-        frame_free(f);
+        stream_reset(s, why);
+    } else {
+        link_stream_frame(s, f);
     }
+}
+
+/* ---- Relays: a stream that came over a wire to one shard, for another ------------------------------------ */
+
+static void relay_cut(struct link_stream *s)
+{
+    s->relay->relay = NULL;
+    s->relay = NULL;
+}
+
+/* The shard's answer, on to the wire as it is: the frame's header keeps what its way home needs. */
+static void relay_back(struct link_stream *s, struct link_frame *f)
+{
+    struct link_stream *wired = s->relay;
+
+    if (f->header.type == LINK_END) {
+        link_stream_finish(s);
+        wired->sent_last = true;
+    } else {
+        window_take(wired, f->header.size);
+    }
+    wire_post(wired, f);
+}
+
+bool link_relay_open(struct link_stream *from, struct shard *to, struct link_frame *f,
+                     const struct link_node *origin)
+{
+    bool last = (f->header.flags & LINK_LAST) != 0;
+    struct link_stream *s = opened_new(&link_state()->links[to->index], NULL, NULL, last);
+    struct link_frame *copy;
+
+    if (s == NULL)
+        return false;
+    copy = frame_new(f->header.size, sizeof *origin);
+    memcpy(copy->payload, f->payload, f->header.size);
+    memcpy(copy->payload + f->header.size, origin, sizeof *origin);
+    copy->has_origin = true;
+    copy->header.kind = f->header.kind;
+    copy->header.trailer_size = f->header.trailer_size;
+    s->relay = from;
+    from->relay = s;
+    frame_post(s, copy, LINK_OPEN, f->header.size, last ? LINK_LAST : 0);
+    frame_free(f);
+    return true;
+}
+
+void link_relay_frame(struct link_stream *to, struct link_frame *f)
+{
+    f->wired = false;
+    window_take(to, f->header.size);
+    to->sent_last = (f->header.flags & LINK_LAST) != 0;
+    frame_post(to, f, LINK_DATA, f->header.size, f->header.flags & (LINK_LAST | LINK_HOLD | LINK_RUNS));
+}
+
+void link_relay_reset(struct link_stream *from)
+{
+    struct link_stream *to = from->relay;
+
+    relay_cut(from);
+    link_stream_reset(to);
+}
+
+bool link_frame_origin(const struct link_frame *open, struct link_node *node_out)
+{
+    if (open->wired)
+        *node_out = *wire_node(open->stream->link->wire);
+    else if (open->has_origin)
+        memcpy(node_out, open->payload + open->header.size, sizeof *node_out);
+    return open->wired || open->has_origin;
 }

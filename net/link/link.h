@@ -13,8 +13,10 @@
  * RESET from either side ends a stream at once; the server answers RESET by RESET or by an END already under
  * way. An id is used again only after END or RESET came from the server.
  *
- * Here: links in memory, between shards of one process, by shard_send(). The frame is written once, by its
- * sender, and read in place; releasing it sends it home, and that is the credit.
+ * In memory, between shards of one process, a frame is written once, by its sender, and read in place;
+ * releasing it sends it home, and that is the credit. Between processes a link is a connection
+ * (net/link/wire.h); streams, their order and their credit are the same.
+ *
  * Owner:  everything belongs to the shard that it lives on; callbacks run from its loop, never inside a call.
  * Memory: a frame received belongs to the callback's owner until link_frame_release(). */
 #pragma once
@@ -30,7 +32,7 @@
 #define LINK_STREAMS_MAX 65536        /* A pair of shards. */
 #define LINK_TRAILER_MAX 512
 
-enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT };
+enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT, LINK_PING, LINK_HELLO };
 
 enum link_kind {                 /* What an OPEN asks for: who serves it. */
                  LINK_LOGIN = 1, /* director: credentials -> route */
@@ -39,6 +41,9 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
                  LINK_SYNC,      /* backend: what is new for a session that idles */
                  LINK_DELIVER,   /* backend: one message for one recipient */
                  LINK_SUBSCRIBE, /* backend: changes of an account, for as long as the stream lives */
+                 LINK_TABLE,     /* director: where the partitions are, for as long as the stream lives */
+                 LINK_MEMBER,    /* backend: its place in the cluster, for as long as the stream lives */
+                 LINK_RENEW,     /* director: a ticket -> one that is valid again */
                  LINK_KIND_COUNT
 };
 
@@ -47,10 +52,17 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
     2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
 #define LINK_RUNS 4 /* No text: what roles/words/expunge_run.h says. */
 
-struct
-    link_header { /* What a frame says of itself; LINK_HEADER_SIZE bytes of every frame are reserved for it. */
+enum link_lost {                      /* What became of a request whose stream was lost. */
+                 LINK_LOST_UNKNOWN,   /* Nobody knows: it may have been executed, or still be. */
+                 LINK_LOST_REFUSED,   /* Nothing of it was done, or it was never sent. */
+                 LINK_LOST_ELSEWHERE, /* Nothing of it was done: another node has that partition. */
+                 LINK_LOST_TICKET,    /* Nothing of it was done: its ticket is not valid here. */
+                 LINK_LOST_COUNT
+};
+
+struct link_header { /* What a frame says of itself. */
     uint32_t stream;
-    uint32_t credit;       /* CREDIT: bytes granted. */
+    uint32_t value;        /* CREDIT: bytes granted. OPEN: the route. RESET: enum link_lost. */
     uint16_t size;         /* Of the payload, trailer included. */
     uint16_t trailer_size; /* OPEN: head at the front; END: trailer at the end. */
     uint8_t type, kind, flags;
@@ -66,8 +78,13 @@ struct link_frame {
     uint32_t capacity;
     uint32_t serial; /* Of the sender's stream, and the shard sent to: private, for the way home. */
     uint32_t peer;
+    bool wired;                  /* Came over a wire: its memory is this shard's. */
+    bool has_origin;             /* An OPEN passed on from a wire: its origin stands behind the payload. */
+    char wire[LINK_HEADER_SIZE]; /* The header as it stands on a wire, in one piece with the payload. */
     char payload[];
 };
+_Static_assert(offsetof(struct link_frame, wire) + LINK_HEADER_SIZE == offsetof(struct link_frame, payload),
+               "a frame leaves in one piece");
 
 static inline struct slice link_frame_data(const struct link_frame *f) /* Payload without head or trailer. */
 {
@@ -92,30 +109,58 @@ struct link_stream_ops {
     void (*frame)(struct link_stream *s, struct link_frame *f);
     /* Credit came back after the window was used up. */
     void (*credit)(struct link_stream *s);
-    /* RESET by the peer, or the link died: nothing follows. The stream is gone when this returns. */
+    /* RESET by the peer, or the link died (s->why): nothing follows. The stream is gone when this returns. */
     void (*lost)(struct link_stream *s);
 };
 
 struct link_stream {
     const struct link_stream_ops *ops;
     void *owner;
+    enum link_lost why; /* In lost(). */
+    bool got_last;      /* The peer's direction has ended. */
     /* Private. */
+    bool opener, sent_last, starved, dead;
     struct link *link;
     uint32_t id, serial;
     uint32_t window_used; /* Bytes sent and not yet released by the peer. */
-    bool opener, sent_last, got_last, starved, dead;
     uint32_t frames_held; /* Received frames not yet released. */
+    /* Over a wire: */
+    bool transmitted;          /* Its OPEN has left. */
+    uint32_t in_flight;        /* Of window_used: what has left. */
+    uint32_t received;         /* Bytes received and not yet released. */
+    uint32_t credit_due;       /* Released, and the peer not yet told. */
+    uint32_t opened_ms;        /* When: what cannot be sent for too long is given up. */
+    struct list out;           /* Frames that wait for their turn or for credit. */
+    struct list ready;         /* In the connection's ring of streams that can send. */
+    struct link_stream *relay; /* What arrives here is passed on to that one, and back. */
 };
 
 /* ---- Streams ------------------------------------------------------------------------------------------- */
 
-/* Opens a stream to `to`. `last`: the request is complete (head + data fit one frame). The stream lives until
+/* Where a stream goes: a shard of this process, or a node behind a wire. Zeroed: nowhere. */
+struct link_peer;
+struct link_target {
+    struct shard *shard;
+    struct link_peer *peer;
+    uint16_t route; /* Over a wire: what the node there chooses the shard by. */
+    bool bulk;      /* Over a wire: much will move, so that it stays out of the way of small commands. */
+};
+
+static inline struct link_target link_to_shard(struct shard *shard)
+{
+    return (struct link_target){.shard = shard};
+}
+
+/* Opens a stream. `last`: the request is complete (head + data fit one frame). The stream lives until
  * the END was delivered to ops->frame(), ops->lost() returned, or link_stream_reset(). head.size + data.size
- * <= LINK_PAYLOAD_MAX. NULL: LINK_STREAMS_MAX streams are open, or no memory: the caller answers UNAVAILABLE.
- */
-MUST_CHECK struct link_stream *link_open(struct shard *to, enum link_kind kind, struct slice head,
+ * <= LINK_PAYLOAD_MAX. Over a wire that is down it waits for it, LINK_UNSENT_MS at most, then it is lost
+ * (REFUSED). NULL: nowhere to go, LINK_STREAMS_MAX streams are open, or no memory: the caller answers
+ * UNAVAILABLE. */
+MUST_CHECK struct link_stream *link_open(struct link_target to, enum link_kind kind, struct slice head,
                                          struct slice data, bool last, const struct link_stream_ops *ops,
                                          void *owner);
+/* Has any of it left? In memory: yes. Over a wire: not before there is a connection. */
+bool link_stream_sent(const struct link_stream *s);
 /* Bytes that may be sent now; negative when a sender went ahead by one item, as it may. */
 int64_t link_credit(const struct link_stream *s);
 /* A new frame to write into, at least `size` bytes of payload (<= LINK_PAYLOAD_MAX). Never NULL. */
@@ -127,6 +172,8 @@ void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigne
 void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct slice trailer);
 /* Either side gives up. Takes the stream; frames still held may be released later. */
 void link_stream_reset(struct link_stream *s);
+/* Server: nothing was done, and nothing will be. Takes the stream. */
+void link_stream_refuse(struct link_stream *s, enum link_lost why);
 
 /* A writer whose windows are frames of a stream. */
 struct link_writer {
@@ -152,6 +199,18 @@ void link_writer_fini(struct link_writer *w);
 /* A new stream: the server sets s->ops and s->owner, then owns `open` (head and first data in it; flag LAST
  * when the request is complete) until it releases it. May end or reset the stream at once. */
 typedef void link_serve_fn(struct link_stream *s, struct link_frame *open);
+
+#define LINK_NODE_NAME_MAX 63
+enum link_role { LINK_ROLE_PROXY = 1, LINK_ROLE_DIRECTOR = 2, LINK_ROLE_BACKEND = 4, LINK_ROLE_ALL = 7 };
+
+struct link_node {     /* Who is at the other end of a wire. */
+    uint64_t instance; /* Random: another one after each start of its process. */
+    uint8_t roles;     /* enum link_role */
+    char name[LINK_NODE_NAME_MAX + 1];
+};
+
+/* False: the stream was opened in this process. */
+bool link_frame_origin(const struct link_frame *open, struct link_node *node_out);
 
 /* At the start of a shard. The links end with the shard. */
 int link_start(void);

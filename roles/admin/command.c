@@ -214,6 +214,10 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 503, NOT_READY);
         return;
     }
+    if (place_self() == NULL) {
+        reply_error(r, 503, "this process has no mail: ask one with all roles");
+        return;
+    }
     control_self()->user(&user);
     if (user.rc == -ENOENT)
         reply_error(r, 404, "no such user");

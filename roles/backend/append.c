@@ -17,6 +17,7 @@ struct append_work {
 
 struct append_done {
     uint32_t uidvalidity, uid;
+    bool refused; /* Its proxy had given it up: it was never to be executed. */
 };
 
 static void append_fini(struct command *c)
@@ -45,6 +46,8 @@ static enum command_step append_error(struct command *c, int rc)
 
 static enum command_step append_ok(struct command *c, const struct append_done *done)
 {
+    if (done->refused)
+        return command_no(c, "UNAVAILABLE", "Nothing was appended; please try again later.");
     return command_ok(c, arena_printf(&c->arena, "APPENDUID %u %u", done->uidvalidity, done->uid),
                       "Append completed.");
 }
@@ -53,13 +56,15 @@ static enum command_step append_ok(struct command *c, const struct append_done *
 
 static void append_repeat(struct slice result, struct append_done *done)
 {
+    done->refused = backend_result_refused(result);
     if (result.size != APPEND_RESULT_SIZE)
         return;
     done->uidvalidity = get_u32(result.data);
     done->uid = get_u32(result.data + 4);
 }
 
-/* Was this very APPEND executed already? Then its answer is repeated, without the message. */
+/* Was this very APPEND executed already? Then its answer is repeated, without the message. When only its outcome is asked
+ * for, and it was not, its operation id is taken: a late message of the first try finds that, and is not appended. */
 static int append_was_done(struct command *c, struct append_done *done)
 {
     struct change change;
@@ -68,8 +73,14 @@ static int append_was_done(struct command *c, struct append_done *done)
     if (command_operation(c) == NULL)
         return 0;
     rc = change_begin(&change, c->account, command_operation(c));
-    if (rc == -EALREADY)
+    if (rc == -EALREADY) {
         append_repeat(change.result, done);
+    } else if (rc == 0 && c->request.outcome) {
+        rc = change_commit(&change, backend_refused);
+        done->refused = true;
+        if (rc == 0)
+            rc = -EALREADY;
+    }
     change_end(&change);
     return rc;
 }

@@ -115,7 +115,7 @@ static void backend_stop(struct shard *s)
     deliver_stop_all(b);
     while (!nothing_in_flight(b))
         (void)fiber_queue_wait(&b->stopped, 0);
-    for (unsigned kind = LINK_IMAP; kind < LINK_KIND_COUNT; kind++)
+    for (unsigned kind = LINK_IMAP; kind <= LINK_SUBSCRIBE; kind++)
         link_serve(kind, NULL);
     s->slot[SLOT_BACKEND] = NULL;
     slab_fini(&b->commands);

@@ -35,6 +35,14 @@ static inline struct backend *backend_self(void)
     return shard_self()->slot[SLOT_BACKEND];
 }
 
+/* What is kept with the id of an operation that was not executed when its proxy asked for its outcome: from then on it never
+ * is. */
+#define backend_refused SLICE("-")
+static inline bool backend_result_refused(struct slice result)
+{
+    return slice_eq(result, backend_refused);
+}
+
 /* A record of the three lists has gone. */
 void backend_record_gone(struct backend *b);
 

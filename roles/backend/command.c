@@ -307,7 +307,7 @@ void command_serve(struct link_stream *s, struct link_frame *open)
     if (c == NULL || !imap_request_decode(link_frame_head(open), &c->request)) {
         if (c != NULL)
             slab_give(&b->commands, c);
-        link_stream_reset(s);
+        link_stream_refuse(s, LINK_LOST_REFUSED);
         link_frame_release(open);
         return;
     }

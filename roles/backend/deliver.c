@@ -161,8 +161,31 @@ static int delivery_commit(struct delivery *d, struct account *a, struct body *b
         rc = delivery_stage(d, a, body, &change);
     if (rc == 0)
         rc = change_commit(&change, (struct slice){0});
+    if (rc == -EALREADY) /* The same delivery again: it is there, or was given up. */
+        rc = backend_result_refused(change.result) ? -ECANCELED : 0;
     change_end(&change);
-    return rc == -EALREADY ? 0 : rc; /* The same delivery again: it is there. */
+    return rc;
+}
+
+/* Was it delivered? If not, its operation id is taken: a late message of the first try finds that. */
+static int delivery_outcome(struct delivery *d)
+{
+    struct change change;
+    struct account *a;
+    int rc = backend_account_open(d->backend, d->request.user, &a);
+
+    if (rc < 0)
+        return rc;
+    rc = change_begin(&change, a, (const void *)d->request.operation_id);
+    if (rc == 0) {
+        rc = change_commit(&change, backend_refused);
+        rc = rc == 0 ? -ECANCELED : rc;
+    } else if (rc == -EALREADY) {
+        rc = backend_result_refused(change.result) ? -ECANCELED : 0;
+    }
+    change_end(&change);
+    account_close(a);
+    return rc;
 }
 
 static int delivery_finish(struct delivery *d)
@@ -195,6 +218,11 @@ static void delivery_run(void *arg)
     struct delivery *d = arg;
     bool whole;
 
+    if (d->request.outcome) {
+        delivery_answer(d, delivery_outcome(d));
+        delivery_free(d);
+        return;
+    }
     delivery_frames(d);
     whole = d->got_last;
     if (!whole && d->stream != NULL) {
@@ -253,10 +281,11 @@ void deliver_serve(struct link_stream *s, struct link_frame *open)
     struct backend *b = backend_self();
     struct delivery *d = b->stopping || !heap_admits(b->heap) ? NULL : slab_take(&b->deliveries);
 
-    if (d == NULL || !deliver_request_decode(link_frame_head(open), &d->request)) {
+    if (d == NULL || !deliver_request_decode(link_frame_head(open), &d->request) ||
+        (d->request.outcome && id128_is_zero((const void *)d->request.operation_id))) {
         if (d != NULL)
             slab_give(&b->deliveries, d);
-        link_stream_reset(s);
+        link_stream_refuse(s, LINK_LOST_REFUSED);
         link_frame_release(open);
         return;
     }

@@ -77,7 +77,7 @@ void subscribe_serve(struct link_stream *stream, struct link_frame *open)
 refuse:
     if (s != NULL)
         slab_give(&b->subscriptions, s);
-    link_stream_reset(stream);
+    link_stream_refuse(stream, LINK_LOST_REFUSED);
     link_frame_release(open);
 }
 

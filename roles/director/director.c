@@ -2,11 +2,13 @@
  * LINK_LOOKUP.
  *
  * A question is a record while it waits for a fiber, and a fiber while the password is verified. */
+#include "core/config.h"
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include "net/link/link.h"
+#include "roles/director/cluster.h"
 #include "roles/director/control.h"
 #include "roles/director/passdb.h"
 #include "roles/role.h"
@@ -26,6 +28,9 @@ struct question {
     struct link_stream *stream; /* NULL once the proxy has given up. */
     struct link_frame *open;    /* Holds the bytes of the request, the password among them. */
     struct login_request request;
+    bool renew; /* LINK_RENEW: no password, but a ticket. */
+    struct ticket ticket;
+    char asker[LINK_NODE_NAME_MAX + 1]; /* The node that asks, which a ticket names. */
     struct fiber_waiter waiter;
     uint64_t began_ns;
     bool waiting; /* For a fiber. */
@@ -74,6 +79,38 @@ static int recipient_find(struct passdb *passdb, struct slice address, struct pa
     return passdb_exists(passdb, slice_first(address, at), result);
 }
 
+/* Where his mail is and, in a cluster, the ticket for it. */
+static void question_route(const struct question *q, struct login_reply *reply)
+{
+    struct ticket_claim claim = {.scope = q->request.lookup ? TICKET_DELIVER : TICKET_SESSION,
+                                 .proxy = slice_str(q->asker),
+                                 .user = reply->user};
+
+    if (!cluster_running()) {
+        reply->partition = (uint16_t)place_self()->partition(reply->user);
+        return;
+    }
+    if (q->renew &&
+        !cluster_ticket_renewable(&q->ticket, claim.proxy, claim.user, &claim.scope, &claim.generation))
+        reply->result = LOGIN_REFUSED;
+    else if (!cluster_partition(claim.user, &reply->partition))
+        reply->result = LOGIN_UNAVAILABLE;
+    else
+        cluster_ticket(&claim, reply->partition, &reply->ticket);
+}
+
+static int question_ask(const struct question *q, struct passdb *passdb, struct passdb_result *result)
+{
+    int rc;
+
+    if (q->request.lookup)
+        return recipient_find(passdb, q->request.user, result);
+    if (!q->renew)
+        return passdb_verify(passdb, q->request.user, q->request.password, result);
+    rc = passdb_exists(passdb, q->request.user, result);
+    return rc == 0 && result->disabled ? -EPERM : rc;
+}
+
 static void question_run(void *arg)
 {
     struct question *q = arg;
@@ -81,18 +118,14 @@ static void question_run(void *arg)
     struct metrics *metrics = shard_self()->metrics;
     struct login_reply reply = {0};
     struct passdb_result result;
-    int rc;
+    int rc = question_ask(q, passdb, &result);
 
-    if (q->request.lookup)
-        rc = recipient_find(passdb, q->request.user, &result);
-    else
-        rc = passdb_verify(passdb, q->request.user, q->request.password, &result);
     reply.result = login_result_of(rc);
     if (rc == 0) {
         reply.user = user_name_slice(&result.user);
-        reply.partition = (uint16_t)place_self()->partition(reply.user);
+        question_route(q, &reply);
     }
-    if (!q->request.lookup) {
+    if (!q->request.lookup && !q->renew) {
         metrics->logins += rc == 0;
         metrics->logins_failed += rc == -EACCES || rc == -EPERM;
         if (rc == -EACCES || rc == -EPERM)
@@ -145,21 +178,49 @@ on_lost(struct link_stream *s) /* The client is gone. A hash that is being compu
 
 static const struct link_stream_ops question_ops = {on_frame, on_credit, on_lost};
 
+/* This node, unless the question came over a wire. */
+static void asker_keep(struct question *q, const struct link_frame *open)
+{
+    const char *self = config_string(shard_self()->node->config, "node");
+    struct link_node node;
+    struct slice name = slice_str(link_frame_origin(open, &node) ? node.name : self != NULL ? self : "");
+
+    memcpy(q->asker, name.data, MIN(name.size, LINK_NODE_NAME_MAX));
+}
+
+/* False: not understood. */
+static bool question_read(struct question *q, const struct link_frame *open)
+{
+    struct renew_request renew;
+
+    if (cluster_running())
+        asker_keep(q, open);
+    if (open->header.kind != LINK_RENEW)
+        return login_request_decode(link_frame_head(open), &q->request);
+    if (!cluster_running() || !renew_request_decode(link_frame_head(open), &renew))
+        return false;
+    q->renew = true;
+    q->ticket = renew.ticket;
+    q->request.user = renew.user;
+    return true;
+}
+
 static void director_serve(struct link_stream *s, struct link_frame *open)
 {
     struct director *d = shard_self()->slot[SLOT_DIRECTOR];
     struct question *q = slab_take(&d->questions);
-    struct login_request request;
 
-    if (q == NULL || !login_request_decode(link_frame_head(open), &request)) {
+    if (q == NULL || !question_read(q, open)) {
         if (q != NULL)
             slab_give(&d->questions, q);
         link_frame_release(open);
-        link_stream_reset(s);
+        link_stream_refuse(s, LINK_LOST_REFUSED);
         return;
     }
-    *q = (struct question){
-        .director = d, .stream = s, .open = open, .request = request, .began_ns = time_ns()};
+    q->director = d;
+    q->stream = s;
+    q->open = open;
+    q->began_ns = time_ns();
     s->ops = &question_ops;
     s->owner = q;
     question_start(q);
@@ -191,6 +252,7 @@ static int director_start(struct shard *s)
     s->slot[SLOT_DIRECTOR] = d;
     link_serve(LINK_LOGIN, director_serve);
     link_serve(LINK_LOOKUP, director_serve);
+    link_serve(LINK_RENEW, director_serve);
     return 0;
 }
 

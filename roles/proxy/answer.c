@@ -127,6 +127,7 @@ void session_answer_add(struct session *s, struct link_frame *f)
     list_push_back(&s->answer, &f->link);
     if (f->header.type == LINK_END) {
         s->stream = NULL;
+        session_request_drop(s);
         session_timed(s);
     }
     if (s->stream == NULL && s->state == SESSION_LITERAL)

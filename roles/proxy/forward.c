@@ -13,17 +13,23 @@ void session_run_failed(struct session *s)
 {
     s->stream = NULL;
     session_answer_drop(s);
+    session_request_drop(s);
     s->proxy->shard->metrics->commands_unavailable++;
-    if (s->state == SESSION_ASK)
-        imap_framer_literal_refuse(&s->framer);
     if (s->answered) { /* In the middle of a line or of a literal, perhaps: not even a BYE would be read as one. */
         session_close(s);
         return;
     }
-    if (s->state == SESSION_IDLE || s->state == SESSION_LITERAL) { /* Where no NO can stand. */
+    if (s->state == SESSION_IDLE) { /* Where no NO can stand. */
         session_bye(s, UNAVAILABLE);
         return;
     }
+    if (s->state ==
+        SESSION_LITERAL) { /* Nothing was committed; the client hears of it when it has sent the rest. */
+        conn_resume(&s->conn);
+        return;
+    }
+    if (s->state == SESSION_ASK)
+        imap_framer_literal_refuse(&s->framer);
     session_reply(s, "NO", UNAVAILABLE);
     session_ready(s);
 }
@@ -33,6 +39,8 @@ static void append_asked(struct session *s)
     imap_framer_literal_take(&s->framer);
     if (s->literal_sync)
         session_write(s, "+ OK\r\n");
+    if (s->request != NULL)
+        s->request->streamed = true;
     session_enter(s, SESSION_LITERAL);
     session_deadline(s, s->proxy->limits.session_idle_ms);
     conn_resume(&s->conn);
@@ -60,7 +68,16 @@ static void on_credit(struct link_stream *stream)
 
 static void on_lost(struct link_stream *stream)
 {
-    session_run_failed(stream->owner);
+    struct session *s = stream->owner;
+
+    s->stream = NULL;
+    if (!session_request_lost(s, stream->why)) {
+        session_run_failed(s);
+        return;
+    }
+    session_answer_drop(s);
+    if (s->state == SESSION_IDLE && s->idle_done)
+        session_idle_synced(s); /* He is told at his next command. */
 }
 
 static const struct link_stream_ops run_ops = {on_frame, on_credit, on_lost};
@@ -81,24 +98,51 @@ static void send_data(struct session *s, struct slice data, bool last)
     } while (data.size > 0);
 }
 
-static struct link_stream *request_open(struct session *s, enum link_kind kind, struct slice text, bool last,
-                                        bool more_follows)
+static bool request_open(struct session *s, struct link_target backend, enum link_kind kind,
+                         struct slice text, bool last, struct imap_request *request)
 {
-    struct imap_request request = {.token = s->token, .more_follows = more_follows, .user = session_user(s)};
     char head[HEAD_SIZE_SMALL];
     size_t size;
 
-    s->operation++;
-    put_u64(request.operation_id, s->nonce);
-    put_u64(request.operation_id + 8, s->operation);
-    size = imap_request_encode(&request, head);
+    request->token = s->token;
+    request->ticket = s->ticket;
+    request->user = session_user(s);
+    put_u64(request->operation_id, s->nonce);
+    put_u64(request->operation_id + 8, s->operation);
+    size = imap_request_encode(request, head);
     s->answered = false;
-    if (text.size <= LINK_PAYLOAD_MAX - size)
-        return link_open(s->backend, kind, slice_of(head, size), text, last, &run_ops, s);
-    s->stream = link_open(s->backend, kind, slice_of(head, size), slice_of(NULL, 0), false, &run_ops, s);
-    if (s->stream != NULL)
-        send_data(s, text, last);
-    return s->stream;
+    if (text.size <= LINK_PAYLOAD_MAX - size) {
+        s->stream = link_open(backend, kind, slice_of(head, size), text, last, &run_ops, s);
+    } else {
+        s->stream = link_open(backend, kind, slice_of(head, size), slice_of(NULL, 0), false, &run_ops, s);
+        if (s->stream != NULL)
+            send_data(s, text, last);
+    }
+    return s->stream != NULL;
+}
+
+bool session_request_open(struct session *s)
+{
+    const struct request *r = s->request;
+    bool outcome = r->streamed && s->state == SESSION_RUN;
+    struct imap_request request = {.more_follows = r->more_follows, .outcome = outcome};
+    struct link_target backend = route_backend(&s->proxy->route, s->partition, r->bulk);
+
+    return request_open(s, backend, r->kind, slice_of(r->text, r->size), r->last || outcome, &request);
+}
+
+/* In memory nothing is kept: what serves there ends together with this process. */
+static void ask(struct session *s, enum link_kind kind, struct slice text, bool last, bool more_follows,
+                const struct imap_command *command)
+{
+    struct link_target backend = route_backend(&s->proxy->route, s->partition, false);
+    struct imap_request request = {.more_follows = more_follows};
+
+    s->operation++;
+    if (backend.shard == NULL)
+        session_request_keep(s, kind, text, last, more_follows, command);
+    else if (!request_open(s, backend, kind, text, last, &request))
+        session_run_failed(s);
 }
 
 void session_forward(struct session *s, const struct imap_frame *frame, bool more_follows)
@@ -108,17 +152,13 @@ void session_forward(struct session *s, const struct imap_frame *frame, bool mor
     session_time(s, imap_command_metric(frame->command));
     s->literal_sync = frame->literal_sync;
     session_busy(s, streamed ? SESSION_ASK : SESSION_RUN);
-    s->stream = request_open(s, LINK_IMAP, frame->text, !streamed, more_follows);
-    if (s->stream == NULL)
-        session_run_failed(s);
+    ask(s, LINK_IMAP, frame->text, !streamed, more_follows, frame->command);
 }
 
 void session_sync(struct session *s)
 {
     session_time(s, METRIC_COMMAND_SYNC);
-    s->stream = request_open(s, LINK_SYNC, slice_of(NULL, 0), true, false);
-    if (s->stream == NULL)
-        session_run_failed(s);
+    ask(s, LINK_SYNC, slice_of(NULL, 0), true, false, NULL);
 }
 
 /* ---- APPEND's literals
@@ -129,7 +169,7 @@ bool session_append_credit(const struct session *s)
     return s->stream == NULL || link_credit(s->stream) > 0;
 }
 
-/* The command was answered before its literal ended: what still comes of it is dropped. */
+/* The command was answered before its literal ended, or lost its backend: what still comes of it is dropped. */
 static void append_drain(struct session *s, const struct imap_frame *frame)
 {
     if (frame->kind == IMAP_FRAME_DATA)
@@ -137,7 +177,12 @@ static void append_drain(struct session *s, const struct imap_frame *frame)
     if (frame->kind == IMAP_FRAME_LITERAL)
         imap_framer_literal_refuse(&s->framer);
     session_busy(s, SESSION_RUN);
-    session_answer_show(s);
+    if (list_empty(&s->answer)) {
+        session_reply(s, "NO", UNAVAILABLE);
+        session_ready(s);
+    } else {
+        session_answer_show(s);
+    }
 }
 
 void session_append_more(struct session *s, const struct imap_frame *frame)
@@ -163,6 +208,7 @@ void session_abandon(struct session *s)
 
     s->stream = NULL;
     session_answer_drop(s);
+    session_request_drop(s);
     if (stream != NULL)
         link_stream_reset(stream);
 }

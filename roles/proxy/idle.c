@@ -9,14 +9,20 @@ static void on_at(struct subscriber *subscriber, uint64_t modseq)
     if (modseq == s->known || s->token.mailbox_id == 0)
         return;
     s->known = modseq;
-    if (session_asks(s))
+    if (session_asks(s) || s->request != NULL)
         s->idle_again = true; /* One request a session; ask again when it has come back. */
     else if (modseq > s->token.expunges)
         session_sync(s);
 }
 
+static void on_expired(struct subscriber *subscriber)
+{
+    session_renew(CONTAINER_OF(subscriber, struct session, subscriber));
+}
+
 static void idle_done(struct session *s)
 {
+    session_request_drop(s);
     session_idle_end(s);
     session_reply(s, "OK", "Idle completed");
     session_ready(s);
@@ -28,9 +34,12 @@ void session_idle_begin(struct session *s)
     s->idle_done = s->idle_again = false;
     s->known = 0;
     s->subscriber.at = on_at;
+    s->subscriber.expired = on_expired;
     session_write(s, "+ idling\r\n");
     session_deadline(s, s->proxy->limits.idle_keep_alive_ms);
-    subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s), s->backend);
+    s->subscriber.partition = s->partition;
+    s->subscriber.ticket = &s->ticket;
+    subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
     conn_rest(&s->conn);
     if (s->token.mailbox_id != 0)
         session_sync(s);
@@ -41,6 +50,7 @@ void session_idle_line(struct session *s, struct slice line)
     if (!slice_eq_nocase(line, SLICE("DONE"))) {
         session_idle_end(s);
         if (!session_asks(s)) {
+            session_request_drop(s);
             session_bad(s, "Expected DONE");
             session_ready(s);
         } else {

@@ -4,7 +4,6 @@
 #include "core/mail/date.h"
 #include "core/metrics.h"
 #include "roles/proxy/lmtp_transaction.h"
-#include "roles/words/place.h"
 #include "roles/words/request.h"
 #include <errno.h>
 

@@ -15,6 +15,7 @@
 #include "net/link/link.h"
 #include "net/lmtp/lmtp.h"
 #include "roles/proxy/proxy.h"
+#include "roles/words/request.h"
 
 enum lmtp_state {
     LMTP_AT_PROXY_HEADER,
@@ -31,8 +32,12 @@ enum lmtp_state {
 struct lmtp_recipient {
     struct lmtp_session *session;
     struct link_stream *stream; /* NULL: not opened, or answered. */
-    struct shard *backend;
-    uint16_t code;                 /* 0: no answer yet. */
+    uint16_t partition;         /* Of the account. */
+    struct ticket ticket;
+    uint8_t operation_id[OPERATION_ID_SIZE];
+    bool asked;         /* ... at least once. */
+    struct timer again; /* Its link was lost after the message had left: what became of it is asked for. */
+    uint16_t code;      /* 0: no answer yet. */
     char *user, *folder, *address; /* NUL-terminated, in the transaction's arena. */
     char text[LMTP_REPLY_TEXT_MAX];
 };

@@ -3,12 +3,13 @@
 #include "core/log.h"
 #include "core/mail/date.h"
 #include "core/metrics.h"
-#include "roles/words/place.h"
 #include "roles/words/request.h"
 #include <stdio.h>
 
-#define RECEIVED_MAX 1024
-#define SILENCE_MS   10000 /* A backend that gives no credit for so long is cut off: the others go on. */
+#define RECEIVED_MAX        1024
+#define AGAIN_MS            100   /* Before an outcome is asked for, plus a jitter of as much. */
+#define OUTCOME_ADDRESS_MAX 320   /* Of an address, in the answer. */
+#define SILENCE_MS          10000 /* A backend that gives no credit for so long is cut off: the others go on. */
 
 static void reply_to(struct lmtp_session *l, enum lmtp_reply_id id, struct slice who)
 {
@@ -44,6 +45,7 @@ void transaction_reset(struct lmtp_session *l)
     if (l->lookup != NULL)
         link_stream_reset(l->lookup);
     for (uint32_t i = 0; i < l->recipient_count; i++) {
+        timer_cancel(&l->recipients[i].again);
         if (l->recipients[i].stream != NULL)
             link_stream_reset(l->recipients[i].stream);
     }
@@ -63,9 +65,11 @@ static void lookup_answered(struct lmtp_session *l, const struct login_reply *an
     struct slice address = slice_str(r->address);
 
     l->lookup = NULL;
-    if (answer->result == LOGIN_OK || answer->result == LOGIN_DISABLED) {
+    if ((answer->result == LOGIN_OK || answer->result == LOGIN_DISABLED) &&
+        route_known(route_backend(&l->proxy->route, answer->partition, true))) {
         r->user = arena_text(&l->arena, answer->user);
-        r->backend = proxy_backend(l->proxy, answer->partition);
+        r->partition = answer->partition;
+        r->ticket = answer->ticket;
         l->recipient_count++;
         reply_to(l, LMTP_REPLY_RECIPIENT_OK, address);
     } else {
@@ -101,6 +105,8 @@ static void on_lookup_lost(struct link_stream *stream)
 
 static const struct link_stream_ops lookup_ops = {on_lookup_frame, on_no_credit, on_lookup_lost};
 
+static void on_again(struct timer *t);
+
 static void recipients_reserve(struct lmtp_session *l)
 {
     if (l->recipients == NULL)
@@ -113,12 +119,12 @@ void transaction_lookup(struct lmtp_session *l, const struct lmtp_path *path)
     struct slice user, folder, name;
     struct lmtp_recipient *r;
     char head[HEAD_SIZE_SMALL];
-    struct shard *director;
 
     recipients_reserve(l);
     r = &l->recipients[l->recipient_count];
     lmtp_split_detail(path->local, '+', &user, &folder);
     *r = (struct lmtp_recipient){.session = l};
+    timer_init(&r->again, on_again);
     r->address = arena_text(&l->arena, path->text);
     r->folder = arena_text(&l->arena, folder);
     name =
@@ -131,10 +137,9 @@ void transaction_lookup(struct lmtp_session *l, const struct lmtp_path *path)
     request.user = name;
     l->state = LMTP_AT_LOOKUP;
     conn_pause(&l->conn);
-    director =
-        l->proxy->shard->node->shards[place_self()->partition(name) % l->proxy->shard->node->shard_count];
-    l->lookup = link_open(director, LINK_LOOKUP, slice_of(head, login_request_encode(&request, head)),
-                          slice_of(NULL, 0), true, &lookup_ops, l);
+    l->lookup = link_open(route_director(&l->proxy->route, name), LINK_LOOKUP,
+                          slice_of(head, login_request_encode(&request, head)), slice_of(NULL, 0), true,
+                          &lookup_ops, l);
     if (l->lookup == NULL) {
         const struct login_reply answer = {.result = LOGIN_UNAVAILABLE};
 
@@ -155,6 +160,7 @@ static void recipient_answer(struct lmtp_recipient *r, unsigned code, struct sli
         memcpy(r->text, text.data, size);
     r->text[size] = '\0';
     r->stream = NULL;
+    timer_cancel(&r->again);
     r->session->pending--;
 }
 
@@ -209,11 +215,23 @@ static void on_deliver_credit(struct link_stream *stream)
         conn_resume(&r->session->conn);
 }
 
+/* The whole message had left: it may be there. A backend that says 'nothing was done' of a question knows no more. */
+static bool outcome_open(const struct lmtp_recipient *r, enum link_lost why)
+{
+    return r->session->state == LMTP_AT_REPLIES && (why == LINK_LOST_UNKNOWN || r->asked) &&
+           !r->session->too_large;
+}
+
 static void on_deliver_lost(struct link_stream *stream)
 {
     struct lmtp_recipient *r = stream->owner;
     struct lmtp_session *l = r->session;
 
+    r->stream = NULL;
+    if (outcome_open(r, stream->why)) {
+        timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
+        return;
+    }
     recipient_answer(r, 451, SLICE("4.3.0 Temporary failure, try again later"));
     if (l->state == LMTP_AT_BODY)
         conn_resume(&l->conn);
@@ -247,23 +265,48 @@ static size_t received_write(const struct lmtp_session *l, const struct lmtp_rec
     return writer_used(&w);
 }
 
+static struct link_stream *recipient_open(struct lmtp_recipient *r, struct deliver_request *request,
+                                          char *head)
+{
+    struct link_target backend = route_backend(&r->session->proxy->route, r->partition, true);
+
+    memcpy(request->operation_id, r->operation_id, sizeof r->operation_id);
+    request->ticket = r->ticket;
+    request->user = slice_str(r->user);
+    return link_open(backend, LINK_DELIVER, slice_of(head, deliver_request_encode(request, head)),
+                     slice_of(NULL, 0), request->outcome, &deliver_ops, r);
+}
+
 static void recipient_stream(struct lmtp_session *l, struct lmtp_recipient *r)
 {
     struct deliver_request request = {
-        .user = slice_str(r->user),
         .folder = slice_str(r->folder),
         .return_path = slice_str(l->return_path),
         .recipient = slice_str(r->address),
     };
     char *head = arena_alloc(&l->arena, HEAD_SIZE_MAX), field[RECEIVED_MAX];
 
-    random_bytes(request.operation_id, sizeof request.operation_id);
+    random_bytes(r->operation_id, sizeof r->operation_id);
     request.received = slice_of(field, received_write(l, r, field));
-    r->stream = link_open(r->backend, LINK_DELIVER, slice_of(head, deliver_request_encode(&request, head)),
-                          slice_of(NULL, 0), false, &deliver_ops, r);
+    r->stream = recipient_open(r, &request, head);
     l->pending++;
     if (r->stream == NULL)
         recipient_answer(r, 451, SLICE("4.3.0 Temporary failure, try again later"));
+}
+
+/* Asks what became of it; the deadline of all replies ends the asking. */
+static void on_again(struct timer *t)
+{
+    struct lmtp_recipient *r = CONTAINER_OF(t, struct lmtp_recipient, again);
+    struct deliver_request request = {.outcome = true, .recipient = slice_str(r->address)};
+    char head[HEAD_SIZE_SMALL];
+
+    r->session->proxy->shard->metrics->commands_again++;
+    r->asked = true;
+    request.recipient = slice_first(request.recipient, MIN(request.recipient.size, OUTCOME_ADDRESS_MAX));
+    r->stream = recipient_open(r, &request, head);
+    if (r->stream == NULL)
+        timer_set(&r->again, AGAIN_MS);
 }
 
 static void recipient_cut(struct lmtp_recipient *r, struct slice why)
@@ -358,8 +401,12 @@ void transaction_finish(struct lmtp_session *l)
 void transaction_timeout(struct lmtp_session *l)
 {
     for (uint32_t i = 0; i < l->recipient_count; i++) {
-        if (l->recipients[i].stream != NULL)
-            recipient_cut(&l->recipients[i], SLICE("4.4.2 Mailbox does not answer, try again later"));
+        struct lmtp_recipient *r = &l->recipients[i];
+
+        if (r->stream != NULL)
+            recipient_cut(r, SLICE("4.4.2 Mailbox does not answer, try again later"));
+        else if (timer_armed(&r->again))
+            recipient_answer(r, 451, SLICE("4.4.2 Mailbox does not answer, try again later"));
     }
     replies_write(l);
 }

@@ -7,7 +7,6 @@
 #include "net/sasl.h"
 #include "roles/proxy/session.h"
 #include "roles/words/capability.h"
-#include "roles/words/place.h"
 #include <stdio.h>
 
 #define LOGIN_FAILED  "[AUTHENTICATIONFAILED] Authentication failed"
@@ -46,7 +45,8 @@ static void login_accept(struct session *s, const struct login_reply *reply)
     ASSERT(reply->user.size > 0 && reply->user.size <= sizeof s->user);
     memcpy(s->user, reply->user.data, reply->user.size);
     s->user_size = (uint8_t)reply->user.size;
-    s->backend = proxy_backend(s->proxy, reply->partition);
+    s->partition = reply->partition;
+    s->ticket = reply->ticket;
     s->bad_count = 0;
     s->proxy->shard->metrics->sessions++;
     imap_framer_set_limits(&s->framer, &imap_framer_session);
@@ -114,18 +114,6 @@ static void on_login_lost(struct link_stream *stream)
 
 static const struct link_stream_ops login_ops = {on_login_frame, on_login_credit, on_login_lost};
 
-/* Which core of the directors: the same one for each try of a user, so that its login cache is warm. */
-static struct shard *director_of(const struct session *s, struct slice user)
-{
-    char lower[USER_SIZE_MAX];
-    size_t size = MIN(user.size, sizeof lower);
-    struct node *node = s->proxy->shard->node;
-
-    for (size_t i = 0; i < size; i++)
-        lower[i] = user.data[i] >= 'A' && user.data[i] <= 'Z' ? (char)(user.data[i] | 0x20) : user.data[i];
-    return node->shards[place_self()->partition(slice_of(lower, size)) % node->shard_count];
-}
-
 static void login_ask(struct session *s, struct slice user, struct slice password)
 {
     struct login_request request = {.secure = session_secure(s), .user = user, .password = password};
@@ -140,8 +128,8 @@ static void login_ask(struct session *s, struct slice user, struct slice passwor
         return;
     }
     size = login_request_encode(&request, head);
-    s->stream = link_open(director_of(s, user), LINK_LOGIN, slice_of(head, size), slice_of(NULL, 0), true,
-                          &login_ops, s);
+    s->stream = link_open(route_director(&s->proxy->route, user), LINK_LOGIN, slice_of(head, size),
+                          slice_of(NULL, 0), true, &login_ops, s);
     bytes_wipe(head, size);
     if (s->stream == NULL)
         login_fail(s, LOGIN_UNAVAILABLE, 0);

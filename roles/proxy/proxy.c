@@ -9,7 +9,6 @@
 #include "roles/proxy/session.h"
 #include "roles/proxy/tls_setup.h"
 #include "roles/role.h"
-#include "roles/words/place.h"
 #include <errno.h>
 
 #define STOP_POLL_MS 10
@@ -17,11 +16,6 @@
 bool proxy_admits(const struct proxy *p)
 {
     return !p->stopping && p->connections <= p->limits.connections && heap_admits(p->heap);
-}
-
-struct shard *proxy_backend(const struct proxy *p, uint16_t partition)
-{
-    return p->shard->node->shards[place_self()->shard(partition % PARTITION_COUNT)];
 }
 
 static bool network_listed(const struct config *config, const char *key, size_t count,
@@ -142,6 +136,7 @@ static void limits_read(struct proxy_limits *limits, const struct node *node)
     limits->bad_prelogin = config_u64(c, "limits.bad_prelogin");
     limits->bad_session = config_u64(c, "limits.bad_session");
     limits->message_size = config_size(c, "limits.message_size");
+    limits->outcome_wait_ms = config_duration_ms(c, "limits.outcome_wait");
     limits->recipients = config_u64(c, "limits.recipients");
 }
 
@@ -153,7 +148,7 @@ static void sessions_bye(struct proxy *p, bool all)
 
         if (s->state == SESSION_CLOSING && all)
             conn_abort(&s->conn);
-        else if (all || (s->stream == NULL && s->state != SESSION_CLOSING))
+        else if (all || (s->stream == NULL && s->request == NULL && s->state != SESSION_CLOSING))
             session_bye(s, "[UNAVAILABLE] Server shutting down");
     }
     list_each_safe(it, &p->lmtp_list)
@@ -198,6 +193,7 @@ static void proxy_stop(struct shard *s)
         listener_wait(&p->listeners[i]);
     s->slot[SLOT_PROXY] = NULL;
     subscriptions_fini(&p->subscriptions);
+    route_stop(&p->route);
     tls_context_release(p->tls);
     arena_fini(&p->arena);
     slab_fini(&p->sessions);
@@ -224,10 +220,12 @@ static int proxy_start(struct shard *s)
     slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
     list_init(&p->session_list);
     list_init(&p->lmtp_list);
-    subscriptions_init(&p->subscriptions, p->heap);
+    subscriptions_init(&p->subscriptions, p->heap, &p->route);
     arena_init(&p->arena, p->heap);
     s->slot[SLOT_PROXY] = p;
     rc = tls_setup(p);
+    if (rc == 0)
+        rc = route_start(&p->route, s);
     if (rc == 0)
         rc = listen_all(p);
     if (rc < 0)

@@ -7,6 +7,7 @@
 #include "net/listener.h"
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
+#include "roles/proxy/route.h"
 #include "roles/proxy/subscription.h"
 
 struct proxy_limits { /* limits.* of the configuration. */
@@ -14,6 +15,7 @@ struct proxy_limits { /* limits.* of the configuration. */
     uint64_t login_timeout_ms, session_idle_ms, idle_keep_alive_ms;
     uint64_t bad_prelogin, bad_session;
     uint64_t message_size, recipients;
+    uint64_t outcome_wait_ms;
 };
 
 struct proxy {
@@ -29,6 +31,7 @@ struct proxy {
     unsigned listener_count;
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
+    struct route route;
     struct list *walk; /* Of the operator, over session_list: where it goes on. NULL: there is none. */
     struct subscriptions subscriptions;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
@@ -44,7 +47,5 @@ bool proxy_header_due(const struct proxy *p, const struct net_addr *peer);
 /* Takes it from the beginning of the connection: from WHOLE on c->peer is the client. Counts. */
 enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, struct slice in,
                                            size_t *taken_out);
-/* The shard of this process whose backend owns the partition. */
-struct shard *proxy_backend(const struct proxy *p, uint16_t partition);
 /* Networks of lmtp.from; none configured: loopback only. */
 bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer);

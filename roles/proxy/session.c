@@ -348,6 +348,9 @@ static void session_let_go(struct session *s)
     timer_cancel(&s->timer);
     session_idle_end(s);
     session_abandon(s);
+    if (s->renewal != NULL)
+        link_stream_reset(s->renewal);
+    s->renewal = NULL;
     session_sasl_end(s);
 }
 

@@ -56,13 +56,16 @@ struct session {
     bool idle_again;   /* IDLE: the account moved on while a difference was being fetched. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
-    struct sasl *sasl;          /* SASL: the exchange. */
-    struct link_stream *stream; /* The request in flight, at the director or the backend. */
-    struct list answer;         /* Frames of the answer that are still to be written: see answer.c. */
-    uint32_t answer_done;       /* Of the expunge run that is being written out: lines written, */
-    uint16_t answer_at;         /* and where in its frame it is. */
+    struct sasl *sasl;           /* SASL: the exchange. */
+    struct link_stream *stream;  /* The request in flight, at the director or the backend. */
+    struct request *request;     /* Over a wire: what the backend is asked, until it has answered. */
+    struct link_stream *renewal; /* Of the ticket. */
+    struct list answer;          /* Frames of the answer that are still to be written: see answer.c. */
+    uint32_t answer_done;        /* Of the expunge run that is being written out: lines written, */
+    uint16_t answer_at;          /* and where in its frame it is. */
     /* Since login: */
-    struct shard *backend;
+    uint16_t partition; /* Of the account. */
+    struct ticket ticket;
     struct token token;
     uint64_t nonce, operation; /* Operation ids of this session. */
     uint64_t commands;
@@ -143,7 +146,9 @@ bool session_append_credit(const struct session *s);
 void session_abandon(struct session *s);
 /* Asks for what is new (IDLE). */
 void session_sync(struct session *s);
-/* The request has ended without an answer. */
+/* Opens the stream of s->request, or opens it again: the operation's id stays. False: there is no way now. */
+bool session_request_open(struct session *s);
+/* There will be no answer: says so to the client, as far as it is true. */
 void session_run_failed(struct session *s);
 
 /* ---- answer.c: what the backend says
@@ -154,6 +159,30 @@ void session_answer_add(struct session *s, struct link_frame *f);
 /* Writes what may leave by now. */
 void session_answer_show(struct session *s);
 void session_answer_drop(struct session *s);
+
+/* ---- request.c: what is asked over a wire may lose its link, and is then asked again --------------------- */
+
+struct request {
+    struct session *session;
+    struct timer again, deadline;
+    enum link_kind kind;
+    bool last, more_follows, bulk;
+    bool changes;  /* The account: it is executed once, by its operation id. */
+    bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
+    bool unknown;  /* It may have been executed. */
+    bool lost;     /* A link with it on it was; `deadline` runs since. */
+    uint32_t size;
+    char text[];
+};
+
+/* Keeps what is asked until it is answered. */
+void session_request_keep(struct session *s, enum link_kind kind, struct slice text, bool last,
+                          bool more_follows, const struct imap_command *command);
+void session_request_drop(struct session *s); /* Allowed when there is none. */
+/* Its stream is gone. True: it is asked again. */
+bool session_request_lost(struct session *s, enum link_lost why);
+/* Exchanges the ticket for one that is valid. */
+void session_renew(struct session *s);
 
 /* ---- idle.c
  * -------------------------------------------------------------------------------------------------- */

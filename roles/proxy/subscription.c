@@ -9,7 +9,6 @@ struct subscription {
     struct map_node node;
     struct subscriptions *table;
     struct list subscribers;
-    struct shard *backend;
     struct link_stream *stream; /* NULL: lost; `retry` runs. */
     struct timer retry;
     struct timer soon; /* Tells a newcomer what is already known. */
@@ -65,6 +64,14 @@ static void on_lost(struct link_stream *stream)
 
     sub->stream = NULL;
     sub->modseq = 0;
+    if (stream->why == LINK_LOST_TICKET) {
+        list_each_safe(it, &sub->subscribers)
+        {
+            struct subscriber *s = CONTAINER_OF(it, struct subscriber, link);
+
+            s->expired(s);
+        }
+    }
     timer_set(&sub->retry, RETRY_MIN_MS + (uint32_t)(random_u64() % RETRY_MIN_MS));
 }
 
@@ -77,12 +84,15 @@ static void on_retry(struct timer *t)
 
 static void subscription_open(struct subscription *sub)
 {
-    struct subscribe_request request = {.known = 0, .user = slice_of(sub->user, sub->user_size)};
+    const struct subscriber *first = CONTAINER_OF(sub->subscribers.next, struct subscriber, link);
+    struct link_target backend = route_backend(sub->table->route, first->partition, false);
+    struct subscribe_request request = {
+        .known = 0, .ticket = *first->ticket, .user = slice_of(sub->user, sub->user_size)};
     char head[HEAD_SIZE_SMALL];
     size_t size = subscribe_request_encode(&request, head);
 
     sub->modseq = 0;
-    sub->stream = link_open(sub->backend, LINK_SUBSCRIBE, slice_of(head, size), slice_of(NULL, 0), true,
+    sub->stream = link_open(backend, LINK_SUBSCRIBE, slice_of(head, size), slice_of(NULL, 0), true,
                             &subscription_ops, sub);
     if (sub->stream == NULL)
         timer_set(&sub->retry, RETRY_MIN_MS + (uint32_t)(random_u64() % RETRY_MIN_MS));
@@ -99,20 +109,17 @@ static struct subscription *subscription_find(struct subscriptions *t, struct sl
     return NULL;
 }
 
-static struct subscription *subscription_new(struct subscriptions *t, struct slice user,
-                                             struct shard *backend)
+static struct subscription *subscription_new(struct subscriptions *t, struct slice user)
 {
     struct subscription *sub = heap_zalloc(t->heap, sizeof *sub + user.size);
 
     ASSERT(user.size <= USER_SIZE_MAX);
     sub->table = t;
-    sub->backend = backend;
     sub->user_size = (uint8_t)user.size;
     memcpy(sub->user, user.data, user.size);
     list_init(&sub->subscribers);
     timer_init(&sub->retry, on_retry);
     timer_init(&sub->soon, on_soon);
-    subscription_open(sub);
     return sub;
 }
 
@@ -126,9 +133,9 @@ static void subscription_free(struct subscription *sub)
     heap_free(sub->table->heap, sub);
 }
 
-void subscriptions_init(struct subscriptions *t, struct heap *h)
+void subscriptions_init(struct subscriptions *t, struct heap *h, const struct route *route)
 {
-    *t = (struct subscriptions){.heap = h, .secret = random_u64()};
+    *t = (struct subscriptions){.heap = h, .secret = random_u64(), .route = route};
     map_init(&t->by_user, h);
 }
 
@@ -138,18 +145,20 @@ void subscriptions_fini(struct subscriptions *t)
     map_fini(&t->by_user);
 }
 
-void subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user, struct shard *backend)
+void subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user)
 {
     uint64_t hash = map_hash(user, t->secret);
     struct subscription *sub = subscription_find(t, user, hash);
 
     ASSERT(s->subscription == NULL);
     if (sub == NULL) {
-        sub = subscription_new(t, user, backend);
+        sub = subscription_new(t, user);
         map_insert(&t->by_user, &sub->node, hash);
     }
     s->subscription = sub;
     list_push_back(&sub->subscribers, &s->link);
+    if (sub->stream == NULL && !timer_armed(&sub->retry))
+        subscription_open(sub);
     if (sub->modseq != 0)
         timer_set(&sub->soon, 0);
 }

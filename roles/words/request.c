@@ -1,144 +1,24 @@
 #include "roles/words/request.h"
+#include "roles/words/coder.h"
 
-/* A slice is its size in two bytes, then its bytes. A decoder takes all of its input or says false. */
-struct encoder {
-    char *out;
-    size_t at;
-};
-
-struct decoder {
-    struct slice in; /* What is left. */
-    bool bad;
-};
-
-static struct encoder encode_begin(char *out)
+static void encode_ticket(struct encoder *e, const struct ticket *t)
 {
-    out[0] = WORDS_VERSION;
-    return (struct encoder){out, 1};
+    encode_bytes(e, t->bytes, sizeof t->bytes);
 }
 
-static void encode_bytes(struct encoder *e, const void *data, size_t size)
+static void decode_ticket(struct decoder *d, struct ticket *out)
 {
-    ASSERT(size <= HEAD_SIZE_MAX - e->at);
-    if (size > 0)
-        memcpy(e->out + e->at, data, size);
-    e->at += size;
-}
+    struct slice bytes = decode_bytes(d, sizeof out->bytes);
 
-static void encode_u8(struct encoder *e, uint8_t v)
-{
-    encode_bytes(e, &v, sizeof v);
-}
-
-static void encode_u16(struct encoder *e, uint16_t v)
-{
-    char bytes[sizeof v];
-
-    put_u16(bytes, v);
-    encode_bytes(e, bytes, sizeof bytes);
-}
-
-static void encode_u32(struct encoder *e, uint32_t v)
-{
-    char bytes[sizeof v];
-
-    put_u32(bytes, v);
-    encode_bytes(e, bytes, sizeof bytes);
-}
-
-static void encode_u64(struct encoder *e, uint64_t v)
-{
-    char bytes[sizeof v];
-
-    put_u64(bytes, v);
-    encode_bytes(e, bytes, sizeof bytes);
-}
-
-static void encode_slice(struct encoder *e, struct slice s)
-{
-    ASSERT(s.size <= UINT16_MAX);
-    encode_u16(e, (uint16_t)s.size);
-    encode_bytes(e, s.data, s.size);
-}
-
-static struct slice decode_bytes(struct decoder *d, size_t size)
-{
-    struct slice bytes;
-
-    if (d->bad || d->in.size < size) {
-        d->bad = true;
-        return (struct slice){0};
-    }
-    bytes = slice_first(d->in, size);
-    d->in = slice_from(d->in, size);
-    return bytes;
-}
-
-static uint8_t decode_u8(struct decoder *d)
-{
-    struct slice s = decode_bytes(d, 1);
-
-    return s.size > 0 ? (uint8_t)s.data[0] : 0;
-}
-
-static uint16_t decode_u16(struct decoder *d)
-{
-    struct slice s = decode_bytes(d, sizeof(uint16_t));
-
-    return s.size > 0 ? get_u16(s.data) : 0;
-}
-
-static uint32_t decode_u32(struct decoder *d)
-{
-    struct slice s = decode_bytes(d, sizeof(uint32_t));
-
-    return s.size > 0 ? get_u32(s.data) : 0;
-}
-
-static uint64_t decode_u64(struct decoder *d)
-{
-    struct slice s = decode_bytes(d, sizeof(uint64_t));
-
-    return s.size > 0 ? get_u64(s.data) : 0;
-}
-
-static struct slice decode_slice(struct decoder *d, size_t size_max)
-{
-    struct slice s = decode_bytes(d, decode_u16(d));
-
-    if (s.size > size_max)
-        d->bad = true;
-    return s;
-}
-
-static bool decode_bool(struct decoder *d)
-{
-    uint8_t v = decode_u8(d);
-
-    if (v > 1)
-        d->bad = true;
-    return v == 1;
-}
-
-static struct decoder decode_begin(struct slice in)
-{
-    struct decoder d = {.in = in};
-
-    if (decode_u8(&d) != WORDS_VERSION)
-        d.bad = true;
-    return d;
-}
-
-static bool decode_end(const struct decoder *d)
-{
-    return !d->bad && d->in.size == 0;
+    if (bytes.size > 0)
+        memcpy(out->bytes, bytes.data, sizeof out->bytes);
 }
 
 /* ---- LINK_LOGIN, LINK_LOOKUP --------------------------------------------------------------------------- */
 
 size_t login_request_encode(const struct login_request *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_u8(&e, r->lookup);
     encode_u8(&e, r->secure);
@@ -149,7 +29,7 @@ size_t login_request_encode(const struct login_request *r, char *out)
 
 bool login_request_decode(struct slice in, struct login_request *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct login_request r = {0};
 
     r.lookup = decode_bool(&d);
@@ -164,27 +44,53 @@ bool login_request_decode(struct slice in, struct login_request *out)
 
 size_t login_reply_encode(const struct login_reply *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_u8(&e, (uint8_t)r->result);
     encode_u32(&e, r->delay_ms);
     encode_u16(&e, r->partition);
+    encode_ticket(&e, &r->ticket);
     encode_slice(&e, r->user);
     return e.at;
 }
 
 bool login_reply_decode(struct slice in, struct login_reply *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct login_reply r = {0};
     uint8_t result = decode_u8(&d);
 
     r.delay_ms = decode_u32(&d);
     r.partition = decode_u16(&d);
+    decode_ticket(&d, &r.ticket);
     r.user = decode_slice(&d, USER_SIZE_MAX);
     if (!decode_end(&d) || result > LOGIN_UNAVAILABLE)
         return false;
     r.result = (enum login_result)result;
+    *out = r;
+    return true;
+}
+
+/* ---- LINK_RENEW ---------------------------------------------------------------------------------------- */
+
+size_t renew_request_encode(const struct renew_request *r, char *out)
+{
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
+
+    encode_ticket(&e, &r->ticket);
+    encode_slice(&e, r->user);
+    return e.at;
+}
+
+bool renew_request_decode(struct slice in, struct renew_request *out)
+{
+    struct decoder d = decode_begin(in, WORDS_VERSION);
+    struct renew_request r = {0};
+
+    decode_ticket(&d, &r.ticket);
+    r.user = decode_slice(&d, USER_SIZE_MAX);
+    if (!decode_end(&d))
+        return false;
     *out = r;
     return true;
 }
@@ -207,23 +113,27 @@ static void decode_token(struct decoder *d, struct token *out)
 
 size_t imap_request_encode(const struct imap_request *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_bytes(&e, r->operation_id, sizeof r->operation_id);
     encode_token(&e, &r->token);
     encode_u8(&e, r->more_follows);
+    encode_u8(&e, r->outcome);
+    encode_ticket(&e, &r->ticket);
     encode_slice(&e, r->user);
     return e.at;
 }
 
 bool imap_request_decode(struct slice in, struct imap_request *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct imap_request r = {0};
     struct slice id = decode_bytes(&d, sizeof r.operation_id);
 
     decode_token(&d, &r.token);
     r.more_follows = decode_bool(&d);
+    r.outcome = decode_bool(&d);
+    decode_ticket(&d, &r.ticket);
     r.user = decode_slice(&d, USER_SIZE_MAX);
     if (!decode_end(&d))
         return false;
@@ -234,7 +144,7 @@ bool imap_request_decode(struct slice in, struct imap_request *out)
 
 size_t imap_reply_encode(const struct imap_reply *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_token(&e, &r->token);
     encode_u8(&e, r->flags);
@@ -243,7 +153,7 @@ size_t imap_reply_encode(const struct imap_reply *r, char *out)
 
 bool imap_reply_decode(struct slice in, struct imap_reply *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct imap_reply r = {0};
 
     decode_token(&d, &r.token);
@@ -258,19 +168,21 @@ bool imap_reply_decode(struct slice in, struct imap_reply *out)
 
 size_t subscribe_request_encode(const struct subscribe_request *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_u64(&e, r->known);
+    encode_ticket(&e, &r->ticket);
     encode_slice(&e, r->user);
     return e.at;
 }
 
 bool subscribe_request_decode(struct slice in, struct subscribe_request *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct subscribe_request r = {0};
 
     r.known = decode_u64(&d);
+    decode_ticket(&d, &r.ticket);
     r.user = decode_slice(&d, USER_SIZE_MAX);
     if (!decode_end(&d))
         return false;
@@ -280,7 +192,7 @@ bool subscribe_request_decode(struct slice in, struct subscribe_request *out)
 
 size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_u64(&e, r->modseq);
     encode_u64(&e, r->mailbox_id);
@@ -289,7 +201,7 @@ size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out)
 
 bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct subscribe_notice r = {0};
 
     r.modseq = decode_u64(&d);
@@ -304,10 +216,12 @@ bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out)
 
 size_t deliver_request_encode(const struct deliver_request *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_bytes(&e, r->operation_id, sizeof r->operation_id);
     encode_u64(&e, r->size_hint);
+    encode_u8(&e, r->outcome);
+    encode_ticket(&e, &r->ticket);
     encode_slice(&e, r->user);
     encode_slice(&e, r->folder);
     encode_slice(&e, r->return_path);
@@ -318,11 +232,13 @@ size_t deliver_request_encode(const struct deliver_request *r, char *out)
 
 bool deliver_request_decode(struct slice in, struct deliver_request *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct deliver_request r = {0};
     struct slice id = decode_bytes(&d, sizeof r.operation_id);
 
     r.size_hint = decode_u64(&d);
+    r.outcome = decode_bool(&d);
+    decode_ticket(&d, &r.ticket);
     r.user = decode_slice(&d, USER_SIZE_MAX);
     r.folder = decode_slice(&d, HEAD_SIZE_MAX);
     r.return_path = decode_slice(&d, HEAD_SIZE_MAX);
@@ -337,7 +253,7 @@ bool deliver_request_decode(struct slice in, struct deliver_request *out)
 
 size_t deliver_reply_encode(const struct deliver_reply *r, char *out)
 {
-    struct encoder e = encode_begin(out);
+    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
 
     encode_u16(&e, r->code);
     encode_slice(&e, r->text);
@@ -346,7 +262,7 @@ size_t deliver_reply_encode(const struct deliver_reply *r, char *out)
 
 bool deliver_reply_decode(struct slice in, struct deliver_reply *out)
 {
-    struct decoder d = decode_begin(in);
+    struct decoder d = decode_begin(in, WORDS_VERSION);
     struct deliver_reply r = {0};
 
     r.code = decode_u16(&d);

@@ -8,6 +8,12 @@
 #define USER_SIZE_MAX     255
 #define OPERATION_ID_SIZE 16
 #define PASSWORD_SIZE_MAX 512
+#define TICKET_SIZE                                                                                          \
+    48 /* roles/ticket.h; all zero where director and backend are in one process with the proxy. */
+
+struct ticket {
+    uint8_t bytes[TICKET_SIZE];
+};
 
 /* ---- LINK_LOGIN, LINK_LOOKUP: proxy -> director -------------------------------------------------------- */
 
@@ -26,9 +32,10 @@ enum login_result {
 
 struct login_reply { /* Trailer of the END. */
     enum login_result result;
-    uint32_t delay_ms;  /* Wait that long before answering the client: the price of a wrong password. */
-    uint16_t partition; /* Of the account: which backend core to ask. */
-    struct slice user;  /* Canonical name: what goes into requests. */
+    uint32_t delay_ms;    /* Wait that long before answering the client: the price of a wrong password. */
+    uint16_t partition;   /* Of the account: which backend core to ask. */
+    struct ticket ticket; /* What the backend wants to see. */
+    struct slice user;    /* Canonical name: what goes into requests. */
 };
 
 /* ---- LINK_IMAP, LINK_SYNC: proxy -> backend ------------------------------------------------------------ */
@@ -42,6 +49,9 @@ struct imap_request {
         [OPERATION_ID_SIZE]; /* Session nonce, number: changing commands are executed once per id. */
     struct token token;
     bool more_follows; /* Another command is already buffered behind this one: leave expunges for that one. */
+    bool
+        outcome; /* Was it executed? Then its answer is repeated; if not, it is NO, and never will be executed. */
+    struct ticket ticket;
     struct slice user;
 };
 
@@ -55,12 +65,21 @@ struct
     uint8_t flags;
 };
 
-/* ---- LINK_SUBSCRIBE: proxy -> backend ------------------------------------------------------------------ */
+/* ---- LINK_RENEW: proxy -> director ----------------------------------------------------------------------- */
+
+/* Answered by a login_reply. */
+struct renew_request {
+    struct ticket ticket;
+    struct slice user;
+};
+
+/* ---- LINK_SUBSCRIBE: proxy -> backend -------------------------------------------------------------------- */
 
 /* Level-triggered: the backend answers 'at n' at once if its n differs from `known`, and after each durable change.
  * Each DATA frame is one subscribe_notice (several changes may be one notice). */
 struct subscribe_request {
     uint64_t known; /* Modification sequence that the proxy has heard of; 0: none. */
+    struct ticket ticket;
     struct slice user;
 };
 
@@ -74,6 +93,8 @@ struct subscribe_notice {
 struct deliver_request { /* Head; the data is the message, byte for byte as received (dots unstuffed). */
     uint8_t operation_id[OPERATION_ID_SIZE];
     uint64_t size_hint; /* 0: unknown. */
+    bool outcome;       /* No message: was it delivered? If not, it never will be, and the answer is 451. */
+    struct ticket ticket;
     struct slice user;
     struct slice folder;                 /* The detail of user+folder; empty: INBOX. */
     struct slice return_path, recipient; /* Of the envelope, without angle brackets. */
@@ -89,13 +110,15 @@ struct deliver_reply { /* Trailer of the END: an LMTP reply. */
 #define HEAD_SIZE_MAX 4096
 /* What the small ones need, on a stack: everything but a delivery. */
 #define HEAD_SIZE_SMALL 1024
-_Static_assert(HEAD_SIZE_SMALL >= OPERATION_ID_SIZE + TOKEN_SIZE + USER_SIZE_MAX + 64,
+_Static_assert(HEAD_SIZE_SMALL >= OPERATION_ID_SIZE + TOKEN_SIZE + TICKET_SIZE + USER_SIZE_MAX + 64,
                "an IMAP request fits");
 _Static_assert(HEAD_SIZE_SMALL >= USER_SIZE_MAX + PASSWORD_SIZE_MAX + 64, "a login fits");
 size_t login_request_encode(const struct login_request *r, char *out);
 MUST_CHECK bool login_request_decode(struct slice in, struct login_request *out);
 size_t login_reply_encode(const struct login_reply *r, char *out);
 MUST_CHECK bool login_reply_decode(struct slice in, struct login_reply *out);
+size_t renew_request_encode(const struct renew_request *r, char *out);
+MUST_CHECK bool renew_request_decode(struct slice in, struct renew_request *out);
 size_t imap_request_encode(const struct imap_request *r, char *out);
 MUST_CHECK bool imap_request_decode(struct slice in, struct imap_request *out);
 size_t imap_reply_encode(const struct imap_reply *r, char *out);

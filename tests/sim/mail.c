@@ -170,7 +170,7 @@ static void mail_run(struct sim_world *w)
     mail.server = sim_node_new(w, &(struct sim_node_options){.name = "server",
                                                              .ip = "127.0.0.1",
                                                              .shard_count = 1 + (unsigned)sim_below(w, 3),
-                                                             .ops = &role_all_ops,
+                                                             .ops = &role_ops,
                                                              .config = config});
     mail.ledger->server = mail.server;
     clients = client_node(&mail, "clients", "127.0.0.2", &clients_ops);

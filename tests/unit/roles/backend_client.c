@@ -238,8 +238,9 @@ void client_begin(struct client *c, enum link_kind kind, const char *command)
     snprintf(text, text_size + 3, "%s%s", command, kind == LINK_IMAP ? "\r\n" : "");
     text_size = strlen(text);
     sent = MIN(text_size, 8192u);
-    c->stream = link_open(shard_self(), kind, slice_of(head, imap_request_encode(&request, head)),
-                          slice_of(text, sent), sent == text_size && !is_append(command), &client_ops, c);
+    c->stream =
+        link_open(link_to_shard(shard_self()), kind, slice_of(head, imap_request_encode(&request, head)),
+                  slice_of(text, sent), sent == text_size && !is_append(command), &client_ops, c);
     while (sent < text_size) { /* A long command comes in more than one frame. */
         size_t size = MIN(text_size - sent, 8192u);
         struct link_frame *f = link_frame_new(size);
@@ -349,8 +350,9 @@ unsigned deliver(const char *user, const char *folder, uint64_t operation, struc
 
     memcpy(request.operation_id, &operation, sizeof operation);
     request.operation_id[15] = operation != 0 ? 2 : 0;
-    s = link_open(shard_self(), LINK_DELIVER, slice_of(head, deliver_request_encode(&request, head)),
-                  slice_first(message, first), first == message.size, &ops, &d);
+    s = link_open(link_to_shard(shard_self()), LINK_DELIVER,
+                  slice_of(head, deliver_request_encode(&request, head)), slice_first(message, first),
+                  first == message.size, &ops, &d);
     free(head);
     while (first < message.size) { /* Within a window: a few frames. */
         size_t size = MIN(message.size - first, 16000u);

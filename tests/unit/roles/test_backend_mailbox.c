@@ -162,8 +162,8 @@ static struct link_stream *subscribe(struct notices *n, const char *user, uint64
     struct link_stream *s;
 
     *n = (struct notices){0};
-    s = link_open(shard_self(), LINK_SUBSCRIBE, slice_of(head, subscribe_request_encode(&request, head)),
-                  (struct slice){0}, true, &ops, n);
+    s = link_open(link_to_shard(shard_self()), LINK_SUBSCRIBE,
+                  slice_of(head, subscribe_request_encode(&request, head)), (struct slice){0}, true, &ops, n);
     settle();
     return s;
 }

@@ -1,0 +1,22 @@
+/* roles/backend/member.h -- a backend's place in its cluster: which cluster, which partitions are at home in its data, and
+ * which tickets it believes. The director says so (LINK_MEMBER); what must outlive the process stands in `cluster` in
+ * the data directory. A partition that is at home here stays here: nothing takes it away.
+ *
+ * Owner:  one a shard (SLOT_MEMBER): shard 0 speaks with directors and writes the file, the others have a copy of what
+ *         member_admit() needs. Not started in a process with all roles. */
+#pragma once
+#include "core/shard.h"
+#include "net/link/link.h"
+#include "roles/words/cluster.h"
+
+/* Fiber. Before the store is opened: reads the file, or waits until a director makes this data directory a home. Then
+ * *key_out is the cluster's key. 0 or -errno after a line in the log. */
+MUST_CHECK int member_start(struct shard *s, uint8_t key_out[CLUSTER_KEY_SIZE]);
+/* Fiber. The store is open: shard 0 makes the membership durable and tells its directors. */
+MUST_CHECK int member_joined(struct shard *s);
+/* Fiber. */
+void member_stop(struct shard *s);
+
+/* May `from` have what it asks for? Kinds that a backend serves. */
+bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
+                  enum link_lost *why_out);

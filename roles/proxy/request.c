@@ -1,0 +1,146 @@
+/* roles/proxy/request.c -- what a backend is asked over a wire, kept until it has answered. When the link is lost:
+ *
+ *   a change        is asked again with the same operation id: executed once, the recorded answer otherwise;
+ *   ... whose literal was sent    is asked for its outcome alone: the answer, or NO, and then it never happens;
+ *   a read          is asked again, if nothing of its answer was shown;
+ *   an idle session is asked for again, for as long as it idles.
+ *
+ * What has never left is NO within UNSENT_MS. A change whose outcome stays unknown for limits.outcome_wait closes the
+ * connection: neither OK nor NO would be true. */
+#include "core/io.h"
+#include "core/log.h"
+#include "core/metrics.h"
+#include "roles/proxy/session.h"
+
+#define UNSENT_MS 4500
+#define AGAIN_MS  100 /* Before the next try, plus a jitter of as much. */
+
+static void on_again(struct timer *t)
+{
+    struct request *r = CONTAINER_OF(t, struct request, again);
+
+    r->session->proxy->shard->metrics->commands_again++;
+    if (!session_request_open(r->session))
+        timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
+}
+
+static void on_deadline(struct timer *t)
+{
+    struct request *r = CONTAINER_OF(t, struct request, deadline);
+    struct session *s = r->session;
+    struct link_stream *stream = s->stream;
+
+    if (r->unknown) {
+        s->proxy->shard->metrics->outcomes_unknown++;
+        log_event(LOG_WARN, "outcome of a change not known", "sid=%llx user=%s hint=is_its_backend_down",
+                  (unsigned long long)s->id, log_quote(session_user(s)));
+        session_bye(s, "[UNAVAILABLE] What became of the last command is not known");
+        return;
+    }
+    r->lost = false;
+    if (stream != NULL && link_stream_sent(stream))
+        return; /* It is being executed; if its link dies we hear of it. */
+    s->stream = NULL;
+    if (stream != NULL)
+        link_stream_reset(stream);
+    session_run_failed(s);
+}
+
+void session_request_keep(struct session *s, enum link_kind kind, struct slice text, bool last,
+                          bool more_follows, const struct imap_command *command)
+{
+    struct request *r = heap_alloc(s->proxy->heap, sizeof *r + text.size);
+
+    *r = (struct request){
+        .session = s, .kind = kind, .last = last, .more_follows = more_follows, .size = (uint32_t)text.size};
+    if (command != NULL) {
+        r->changes = imap_command_has(command, IMAP_HAS_MUTATES);
+        r->bulk = command->id == IMAP_FETCH || command->id == IMAP_UID_FETCH ||
+                  imap_command_has(command, IMAP_HAS_APPEND);
+    }
+    if (text.size > 0)
+        memcpy(r->text, text.data, text.size);
+    timer_init(&r->again, on_again);
+    timer_init(&r->deadline, on_deadline);
+    ASSERT(s->request == NULL);
+    s->request = r;
+    if (kind != LINK_SYNC)
+        timer_set(&r->deadline, UNSENT_MS);
+    if (!session_request_open(s))
+        timer_set(&r->again, AGAIN_MS);
+}
+
+void session_request_drop(struct session *s)
+{
+    struct request *r = s->request;
+
+    if (r == NULL)
+        return;
+    s->request = NULL;
+    timer_cancel(&r->again);
+    timer_cancel(&r->deadline);
+    heap_free(s->proxy->heap, r);
+}
+
+bool session_request_lost(struct session *s, enum link_lost why)
+{
+    struct request *r = s->request;
+
+    if (r == NULL || s->answered || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
+        return false;
+    if (why == LINK_LOST_UNKNOWN && r->changes)
+        r->unknown = true;
+    if (why == LINK_LOST_UNKNOWN && r->kind != LINK_SYNC && !r->lost) {
+        r->lost = true;
+        timer_set(&r->deadline, (uint32_t)s->proxy->limits.outcome_wait_ms);
+    }
+    if (why == LINK_LOST_TICKET)
+        session_renew(s);
+    timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
+    return true;
+}
+
+/* ---- Tickets ------------------------------------------------------------------------------------------- */
+
+static void on_renewed(struct link_stream *stream, struct link_frame *f)
+{
+    struct session *s = stream->owner;
+    struct login_reply reply;
+    bool ended = f->header.type == LINK_END, known = ended && login_reply_decode(link_frame_head(f), &reply);
+
+    if (known && reply.result == LOGIN_OK) {
+        s->ticket = reply.ticket;
+        s->partition = reply.partition;
+    }
+    link_frame_release(f);
+    if (!ended)
+        return;
+    s->renewal = NULL;
+    if (known && (reply.result == LOGIN_REFUSED || reply.result == LOGIN_DISABLED))
+        session_bye(s, "[UNAVAILABLE] Please log in again");
+}
+
+static void on_renewal_credit(struct link_stream *stream)
+{
+}
+
+static void on_renewal_lost(struct link_stream *stream)
+{
+    struct session *s = stream->owner;
+
+    s->renewal = NULL;
+}
+
+static const struct link_stream_ops renewal_ops = {on_renewed, on_renewal_credit, on_renewal_lost};
+
+void session_renew(struct session *s)
+{
+    struct renew_request request = {.ticket = s->ticket, .user = session_user(s)};
+    char head[HEAD_SIZE_SMALL];
+
+    if (s->renewal != NULL)
+        return;
+    s->renewal = link_open(route_director(&s->proxy->route, request.user), LINK_RENEW,
+                           slice_of(head, renew_request_encode(&request, head)), slice_of(NULL, 0), true,
+                           &renewal_ops, s);
+}

@@ -1,0 +1,258 @@
+#include "roles/proxy/route.h"
+#include "core/config.h"
+#include "core/io.h"
+#include "core/log.h"
+#include "core/map.h"
+#include "net/link/wire.h"
+#include "roles/settings.h"
+#include "roles/words/place.h"
+#include <errno.h>
+
+#define RETRY_MS 200 /* Until the table is asked for again, plus a jitter of as much. */
+
+/* ---- The table ----------------------------------------------------------------------------------------- */
+
+static bool node_is_here(const struct route *r, const struct cluster_node *node)
+{
+    return r->backend_here && strcmp(node->name, config_string(r->shard->node->config, "node")) == 0;
+}
+
+/* The link to a node that an older table named, too. */
+static struct link_peer *peer_find(const struct route *r, const struct cluster_node *node)
+{
+    for (unsigned i = 0; r->table != NULL && i < r->table->node_count; i++) {
+        const struct cluster_node *old = &r->table->nodes[i];
+
+        if (r->peers[i] != NULL && strcmp(old->name, node->name) == 0 &&
+            memcmp(&old->addr, &node->addr, sizeof old->addr) == 0)
+            return r->peers[i];
+    }
+    return NULL;
+}
+
+static void table_take(struct route *r, struct cluster_table *table)
+{
+    struct link_peer **peers = heap_zalloc(r->heap, sizeof r->peers);
+
+    for (unsigned i = 0; i < table->node_count; i++) {
+        const struct cluster_node *node = &table->nodes[i];
+
+        if (node_is_here(r, node))
+            continue;
+        peers[i] = peer_find(r, node);
+        if (peers[i] == NULL)
+            peers[i] = link_peer_dial(&node->addr, slice_str(node->name), LINK_ROLE_BACKEND, NULL, NULL);
+    }
+    heap_free(r->heap, r->table);
+    r->table = table;
+    memcpy(r->peers, peers, sizeof r->peers);
+    heap_free(r->heap, peers);
+}
+
+static void table_arrived(struct route *r, struct slice bytes)
+{
+    struct cluster_table *table = heap_alloc(r->heap, sizeof *table);
+
+    if (!cluster_table_decode(bytes, table)) {
+        log_event(LOG_ERROR, "director's table not understood", "hint=versions_differ");
+        heap_free(r->heap, table);
+    } else if (r->table != NULL && table->version <= r->table->version) {
+        heap_free(r->heap, table); /* Of a director that is behind. */
+    } else {
+        table_take(r, table);
+    }
+}
+
+static void piece_drop(struct route_director *d)
+{
+    heap_free(d->route->heap, d->bytes);
+    d->bytes = NULL;
+    d->size = d->got = 0;
+}
+
+static void piece_arrived(struct route_director *d, struct slice in)
+{
+    struct slice piece;
+    size_t size, at;
+
+    if (in.size <= CLUSTER_PIECE_HEADER)
+        return;
+    size = get_u32(in.data);
+    at = get_u32(in.data + 4);
+    piece = slice_from(in, CLUSTER_PIECE_HEADER);
+    if (at == 0 && size > 0 && size <= CLUSTER_TABLE_SIZE_MAX) {
+        piece_drop(d);
+        d->bytes = heap_alloc(d->route->heap, size);
+        d->size = size;
+    }
+    if (d->bytes == NULL || size != d->size || at != d->got || piece.size > d->size - d->got) {
+        piece_drop(d);
+        return;
+    }
+    memcpy(d->bytes + d->got, piece.data, piece.size);
+    d->got += piece.size;
+    if (d->got < d->size)
+        return;
+    table_arrived(d->route, slice_of(d->bytes, d->size));
+    piece_drop(d);
+}
+
+static void table_later(struct route_director *d)
+{
+    d->table = NULL;
+    piece_drop(d);
+    if (!d->route->stopping)
+        timer_set(&d->retry, RETRY_MS + (uint32_t)(random_u64() % RETRY_MS));
+}
+
+static void on_frame(struct link_stream *s, struct link_frame *f)
+{
+    struct route_director *d = s->owner;
+
+    if (f->header.type == LINK_DATA)
+        piece_arrived(d, link_frame_data(f));
+    else
+        table_later(d);
+    link_frame_release(f);
+}
+
+static void on_credit(struct link_stream *s)
+{
+}
+
+static void on_lost(struct link_stream *s)
+{
+    table_later(s->owner);
+}
+
+static const struct link_stream_ops table_ops = {on_frame, on_credit, on_lost};
+
+static void on_retry(struct timer *t)
+{
+    struct route_director *d = CONTAINER_OF(t, struct route_director, retry);
+
+    d->table = link_open(d->target, LINK_TABLE, slice_of(NULL, 0), slice_of(NULL, 0), true, &table_ops, d);
+    if (d->table == NULL)
+        table_later(d);
+}
+
+/* With the first questions that leave, so that the table is there before their answers. */
+static void on_changed(struct link_peer *p, bool up)
+{
+    struct route_director *d = link_peer_owner(p);
+
+    if (!up || d->table != NULL || d->route->stopping)
+        return;
+    timer_cancel(&d->retry);
+    on_retry(&d->retry);
+}
+
+/* ---- Start and stop ------------------------------------------------------------------------------------ */
+
+static void director_add(struct route *r, struct link_target target)
+{
+    struct route_director *d = &r->directors[r->director_count++];
+
+    d->route = r;
+    d->target = target;
+    timer_init(&d->retry, on_retry);
+    on_retry(&d->retry);
+}
+
+int route_start(struct route *r, struct shard *s)
+{
+    const struct config *config = s->node->config;
+    uint8_t roles = settings_roles(config);
+    size_t count = config_list_count(config, "directors");
+
+    r->shard = s;
+    r->heap = s->heap;
+    r->alone = roles == LINK_ROLE_ALL;
+    r->backend_here = (roles & LINK_ROLE_BACKEND) != 0;
+    if (r->alone)
+        return 0;
+    if ((roles & LINK_ROLE_DIRECTOR) != 0) {
+        director_add(r, link_to_shard(s->node->shards[0]));
+        return 0;
+    }
+    for (size_t i = 0; i < count && i < ROUTE_DIRECTORS_MAX; i++) {
+        struct net_addr addr;
+        struct link_target target = {.route = 0};
+
+        if (!net_addr_parse(slice_str(config_list_item(config, "directors", i)), &addr))
+            return -EINVAL; /* settings_check() has said so already. */
+        target.peer = link_peer_dial(&addr, slice_of(NULL, 0), LINK_ROLE_DIRECTOR, on_changed,
+                                     &r->directors[r->director_count]);
+        director_add(r, target);
+    }
+    return 0;
+}
+
+void route_stop(struct route *r)
+{
+    r->stopping = true;
+    for (unsigned i = 0; i < r->director_count; i++) {
+        struct route_director *d = &r->directors[i];
+
+        timer_cancel(&d->retry);
+        if (d->table != NULL)
+            link_stream_reset(d->table);
+        piece_drop(d);
+    }
+    heap_free(r->heap, r->table);
+    r->table = NULL;
+}
+
+/* ---- Answers ------------------------------------------------------------------------------------------- */
+
+/* The same core for each try of a user, so that its login cache is warm. */
+static uint16_t user_route(const struct route *r, struct slice user)
+{
+    char lower[256];
+    size_t size = MIN(user.size, sizeof lower);
+
+    for (size_t i = 0; i < size; i++)
+        lower[i] = user.data[i] >= 'A' && user.data[i] <= 'Z' ? (char)(user.data[i] | 0x20) : user.data[i];
+    if (r->alone)
+        return (uint16_t)place_self()->partition(slice_of(lower, size));
+    return (uint16_t)map_hash(slice_of(lower, size), 0);
+}
+
+struct link_target route_director(struct route *r, struct slice user)
+{
+    struct node *node = r->shard->node;
+    uint16_t route = user_route(r, user);
+    struct link_target target;
+
+    if (r->alone || r->directors[0].target.shard != NULL)
+        return link_to_shard(node->shards[route % node->shard_count]);
+    target = r->directors[0].target;
+    for (unsigned i = 0; i < r->director_count; i++) {
+        const struct route_director *d = &r->directors[(route + i) % r->director_count];
+
+        if (link_peer_up(d->target.peer)) {
+            target = d->target;
+            break;
+        }
+    }
+    target.route = route;
+    return target;
+}
+
+struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk)
+{
+    struct link_target target = {.route = partition, .bulk = bulk};
+    uint16_t node;
+
+    partition %= PARTITION_COUNT;
+    if (r->alone)
+        return link_to_shard(r->shard->node->shards[place_self()->shard(partition)]);
+    node = r->table != NULL ? r->table->owners[partition] : PARTITION_NOWHERE;
+    if (node == PARTITION_NOWHERE)
+        return target;
+    if (r->peers[node] != NULL)
+        target.peer = r->peers[node];
+    else if (place_self() != NULL)
+        target.shard = r->shard->node->shards[place_self()->shard(partition)];
+    return target;
+}

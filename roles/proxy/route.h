@@ -1,0 +1,44 @@
+/* roles/proxy/route.h -- whom a shard of the proxy asks: which director, and which node and shard has a partition.
+ *
+ * With all roles in the process both are shards of it. Otherwise directors come from the configuration, and the table of partitions
+ * from whichever of them answers; it stays in use while none does. A process that is a backend, too, asks itself in memory.
+ * Owner:  one shard; in struct proxy. */
+#pragma once
+#include "core/shard.h"
+#include "net/link/link.h"
+#include "roles/words/cluster.h"
+
+#define ROUTE_DIRECTORS_MAX 16
+
+struct route_director {
+    struct route *route;
+    struct link_target target;
+    struct link_stream *table; /* LINK_TABLE */
+    struct timer retry;
+    char *bytes; /* Of a table that arrives. */
+    size_t size, got;
+};
+
+struct route {
+    struct shard *shard;
+    struct heap *heap;
+    bool alone; /* All roles are here. */
+    bool backend_here, stopping;
+    unsigned director_count;
+    struct route_director directors[ROUTE_DIRECTORS_MAX];
+    struct cluster_table *table;                /* NULL: none came so far. */
+    struct link_peer *peers[CLUSTER_NODES_MAX]; /* By node of the table; NULL: this process. */
+};
+
+MUST_CHECK int route_start(struct route *r, struct shard *s);
+void route_stop(struct route *r);
+
+/* Who knows this user. One that is up, if any is. */
+struct link_target route_director(struct route *r, struct slice user);
+static inline bool route_known(struct link_target t)
+{
+    return t.shard != NULL || t.peer != NULL;
+}
+
+/* Who has this partition; nowhere, before the first table. `bulk`: much will move. */
+struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk);

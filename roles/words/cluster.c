@@ -1,0 +1,142 @@
+#include "roles/words/cluster.h"
+#include "roles/words/coder.h"
+#include <xxhash.h>
+
+static void encode_addr(struct encoder *e, const struct net_addr *a)
+{
+    encode_bytes(e, a->ip, sizeof a->ip);
+    encode_u16(e, a->port);
+    encode_u8(e, a->family);
+}
+
+static void decode_fixed(struct decoder *d, void *out, size_t size)
+{
+    struct slice bytes = decode_bytes(d, size);
+
+    if (bytes.size > 0)
+        memcpy(out, bytes.data, size);
+}
+
+static void decode_addr(struct decoder *d, struct net_addr *out)
+{
+    decode_fixed(d, out->ip, sizeof out->ip);
+    out->port = decode_u16(d);
+    out->family = decode_u8(d);
+}
+
+/* ---- The table ----------------------------------------------------------------------------------------- */
+
+static void decode_node(struct decoder *d, struct cluster_node *out)
+{
+    struct slice name = decode_slice(d, LINK_NODE_NAME_MAX);
+
+    if (d->bad || name.size == 0 || slice_find(name, '\0') < name.size) {
+        d->bad = true;
+        return;
+    }
+    memcpy(out->name, name.data, name.size);
+    out->name[name.size] = '\0';
+    decode_addr(d, &out->addr);
+    decode_fixed(d, out->store_id, sizeof out->store_id);
+}
+
+size_t cluster_table_encode(const struct cluster_table *t, char *out)
+{
+    struct encoder e = encode_begin(out, CLUSTER_TABLE_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u64(&e, t->version);
+    encode_u16(&e, t->node_count);
+    for (unsigned i = 0; i < t->node_count; i++) {
+        encode_slice(&e, slice_str(t->nodes[i].name));
+        encode_addr(&e, &t->nodes[i].addr);
+        encode_bytes(&e, t->nodes[i].store_id, CLUSTER_ID_SIZE);
+    }
+    for (unsigned i = 0; i < PARTITION_COUNT; i++)
+        encode_u16(&e, t->owners[i]);
+    return e.at;
+}
+
+bool cluster_table_decode(struct slice in, struct cluster_table *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    out->version = decode_u64(&d);
+    out->node_count = decode_u16(&d);
+    if (out->node_count > CLUSTER_NODES_MAX)
+        return false;
+    for (unsigned i = 0; i < out->node_count && !d.bad; i++)
+        decode_node(&d, &out->nodes[i]);
+    for (unsigned i = 0; i < PARTITION_COUNT && !d.bad; i++) {
+        out->owners[i] = decode_u16(&d);
+        if (out->owners[i] >= out->node_count && out->owners[i] != PARTITION_NOWHERE)
+            d.bad = true;
+    }
+    return decode_end(&d);
+}
+
+/* ---- Membership ---------------------------------------------------------------------------------------- */
+
+size_t member_state_encode(const struct member_state *s, char out[MEMBER_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, MEMBER_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_bytes(&e, s->cluster_id, sizeof s->cluster_id);
+    encode_bytes(&e, s->store_id, sizeof s->store_id);
+    return e.at;
+}
+
+bool member_state_decode(struct slice in, struct member_state *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    decode_fixed(&d, out->cluster_id, sizeof out->cluster_id);
+    decode_fixed(&d, out->store_id, sizeof out->store_id);
+    return decode_end(&d);
+}
+
+size_t member_grant_encode(const struct member_grant *g, char out[MEMBER_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, MEMBER_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_bytes(&e, g->cluster_id, sizeof g->cluster_id);
+    encode_bytes(&e, g->cluster_key, sizeof g->cluster_key);
+    encode_u64(&e, g->table_version);
+    encode_u8(&e, g->first);
+    encode_bytes(&e, g->partitions, sizeof g->partitions);
+    for (unsigned i = 0; i < ARRAY_COUNT(g->ticket_keys); i++) {
+        encode_u32(&e, g->ticket_keys[i].id);
+        encode_bytes(&e, g->ticket_keys[i].key, sizeof g->ticket_keys[i].key);
+    }
+    return e.at;
+}
+
+bool member_grant_decode(struct slice in, struct member_grant *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    decode_fixed(&d, out->cluster_id, sizeof out->cluster_id);
+    decode_fixed(&d, out->cluster_key, sizeof out->cluster_key);
+    out->table_version = decode_u64(&d);
+    out->first = decode_bool(&d);
+    decode_fixed(&d, out->partitions, sizeof out->partitions);
+    for (unsigned i = 0; i < ARRAY_COUNT(out->ticket_keys); i++) {
+        out->ticket_keys[i].id = decode_u32(&d);
+        decode_fixed(&d, out->ticket_keys[i].key, sizeof out->ticket_keys[i].key);
+    }
+    return decode_end(&d);
+}
+
+/* ---- Partitions ---------------------------------------------------------------------------------------- */
+
+void partition_secret(const uint8_t cluster_key[CLUSTER_KEY_SIZE], uint8_t secret[PARTITION_SECRET_SIZE])
+{
+    for (unsigned i = 0; i < PARTITION_SECRET_SIZE / 8; i++)
+        put_u64(secret + i * 8, XXH3_64bits_withSeed(cluster_key, CLUSTER_KEY_SIZE, i));
+}
+
+unsigned partition_of(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice user)
+{
+    XXH128_hash_t hash = XXH3_128bits_withSecret(user.data, user.size, secret, PARTITION_SECRET_SIZE);
+
+    return (unsigned)(hash.low64 & (PARTITION_COUNT - 1));
+}

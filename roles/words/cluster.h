@@ -1,0 +1,80 @@
+/* roles/words/cluster.h -- what the nodes of a cluster say to each other about it: the director's table of partitions, and
+ * a backend's place in it. Little-endian, each begins with a version byte; a decoder takes any bytes. The table is also
+ * what the director keeps on its disk. */
+#pragma once
+#include "core/io.h"
+#include "net/link/link.h"
+#include "roles/words/place.h"
+
+#define CLUSTER_VERSION   1
+#define CLUSTER_NODES_MAX 256
+#define CLUSTER_ID_SIZE   16
+#define CLUSTER_KEY_SIZE  32
+#define PARTITION_NOWHERE UINT16_MAX
+
+/* ---- The table: director -> proxy ------------------------------------------------------------------------ */
+
+struct cluster_node {
+    char name[LINK_NODE_NAME_MAX + 1];
+    struct net_addr addr;
+    uint8_t store_id
+        [CLUSTER_ID_SIZE]; /* Of its data directory, the partitions' home; zero: it has not said so far. */
+};
+
+struct cluster_table {
+    uint64_t version; /* Grows with every change. */
+    uint16_t node_count;
+    struct cluster_node nodes[CLUSTER_NODES_MAX];
+    uint16_t owners[PARTITION_COUNT]; /* Index of the node, or PARTITION_NOWHERE. */
+};
+
+#define CLUSTER_TABLE_SIZE_MAX (64 + CLUSTER_NODES_MAX * 128 + PARTITION_COUNT * 2)
+/* `out`: CLUSTER_TABLE_SIZE_MAX bytes. */
+size_t cluster_table_encode(const struct cluster_table *t, char *out);
+MUST_CHECK bool cluster_table_decode(struct slice in, struct cluster_table *out);
+
+/* LINK_TABLE: the OPEN says nothing; each table comes in pieces, one a DATA frame, in order: total size 4, offset 4, bytes. */
+#define CLUSTER_PIECE_HEADER 8
+#define CLUSTER_PIECE_MAX    8192
+
+/* ---- Membership: director <-> backend -------------------------------------------------------------------- */
+
+/* LINK_MEMBER. The director opens it (no head); the backend says how it stands, then and when it has joined; a grant follows
+ * each time, and whenever something of it has changed. */
+struct member_state {
+    uint8_t cluster_id[CLUSTER_ID_SIZE]; /* Zero: of none. */
+    uint8_t store_id
+        [CLUSTER_ID_SIZE]; /* Of its data directory; made anew at each start until it is of a cluster. */
+};
+
+struct ticket_key {
+    uint32_t id; /* 0: none. */
+    uint8_t key[CLUSTER_KEY_SIZE];
+};
+
+struct member_grant {
+    uint8_t cluster_id[CLUSTER_ID_SIZE];
+    uint8_t cluster_key[CLUSTER_KEY_SIZE]; /* Of the hash that makes a partition of a user's name. */
+    uint64_t table_version;
+    bool first;                              /* A new data directory becomes a home by this grant. */
+    uint8_t partitions[PARTITION_COUNT / 8]; /* Those that are at home there. */
+    struct ticket_key ticket_keys[2];        /* The newest first. */
+};
+
+#define MEMBER_SIZE_MAX 1024
+size_t member_state_encode(const struct member_state *s, char out[MEMBER_SIZE_MAX]);
+MUST_CHECK bool member_state_decode(struct slice in, struct member_state *out);
+size_t member_grant_encode(const struct member_grant *g, char out[MEMBER_SIZE_MAX]);
+MUST_CHECK bool member_grant_decode(struct slice in, struct member_grant *out);
+
+static inline bool partition_bit(const uint8_t bits[PARTITION_COUNT / 8], unsigned partition)
+{
+    return (bits[partition / 8] >> partition % 8 & 1) != 0;
+}
+
+/* ---- Partitions ------------------------------------------------------------------------------------------ */
+
+/* The hash that the store uses, too: `secret` is made of the cluster key once. */
+#define PARTITION_SECRET_SIZE 192
+void partition_secret(const uint8_t cluster_key[CLUSTER_KEY_SIZE], uint8_t secret[PARTITION_SECRET_SIZE]);
+unsigned partition_of(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice user);
