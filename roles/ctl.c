@@ -38,6 +38,8 @@ static const struct command {
     {"who", NULL, "/ctl/who", true, true, "who [MASK|IP]        sessions: of users, or from a network"},
     {"why", NULL, "/ctl/why", true, false, "why USER             where a user's mail is served"},
     {"kick", NULL, "/ctl/kick", true, false, "kick USER|MASK|IP    ends sessions; they may come again"},
+    {"cluster", "init", "/ctl/cluster-init", false, false,
+     "cluster init         deals the partitions to the backends, once; ask a director"},
     {"log", "level", "/ctl/log-level", true, false, "log level LEVEL      debug, info, warn or error"},
     {"reload", NULL, "/ctl/reload", false, false,
      "reload               reads the passwd-file again, as SIGHUP does"},

@@ -14,6 +14,7 @@
 #include "roles/words/place.h"
 #include "storage/store.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SERVE_POLL_MS 2
@@ -30,9 +31,30 @@ static unsigned place_shard(unsigned partition)
 
 static const struct place place_store = {place_partition, place_shard};
 
+static void control_route(struct control_route *r)
+{
+    const char *self = config_string(shard_self()->node->config, "node");
+
+    r->shard = -1;
+    if (cluster_running()) {
+        director_control_route(r);
+    } else if (place_self() != NULL) {
+        r->known = true;
+        r->partition = (uint16_t)place_self()->partition(r->user);
+        snprintf(r->node, sizeof r->node, "%s", self != NULL ? self : "");
+    }
+    if (r->known && place_self() != NULL && (self == NULL || strcmp(r->node, self) == 0))
+        r->shard = (int)place_self()->shard(r->partition);
+}
+
 /* Each of them knows what to say where its role is not in the process. */
-static const struct control control_all = {proxy_control_sessions, director_control_user,
-                                           backend_control_account};
+static const struct control control_all = {
+    .sessions = proxy_control_sessions,
+    .user = director_control_user,
+    .route = control_route,
+    .cluster = director_control_cluster,
+    .account = backend_control_account,
+};
 
 static int store_start(struct shard *s, const uint8_t *cluster_key)
 {

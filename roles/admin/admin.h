@@ -4,7 +4,7 @@
  *
  *     admin.c      listeners and connections
  *     endpoint.c   which path is answered by what; metrics, health
- *     command.c    status, who, why, kick, log level, reload
+ *     command.c    status, who, why, kick, cluster init, log level, reload
  *     reply.c      text that grows; the same fields as text or as JSON
  *
  * It starts before the other roles and stops after them, so that a process that recovers or drains says so.
@@ -70,7 +70,8 @@ void admin_answer(struct admin_connection *c, struct reply *r);
  */
 
 typedef void admin_command_fn(struct admin *a, struct slice argument, struct reply *r);
-admin_command_fn status_command, who_command, why_command, kick_command, log_level_command, reload_command;
+admin_command_fn status_command, who_command, why_command, kick_command, cluster_init_command,
+    log_level_command, reload_command;
 
 /* Do all shards serve, and is nobody stopping? Fiber; suspends. */
 bool admin_ready(struct admin *a);

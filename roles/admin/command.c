@@ -6,10 +6,11 @@
 #include "core/shard_call.h"
 #include "roles/admin/admin.h"
 #include "roles/words/control.h"
-#include "roles/words/place.h"
 #include <errno.h>
 
-#define NOT_READY "not serving: starting or stopping"
+#define NOT_READY    "not serving: starting or stopping"
+#define DEAL_WAIT_MS 20000
+#define DEAL_POLL_MS 20
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
@@ -173,18 +174,28 @@ static void ask_account(void *arg)
         control->account(arg);
 }
 
+/* What only the process knows that has his mail. */
+static void why_account(struct admin *a, const struct control_route *route, struct reply *r)
+{
+    struct control_account account = {.user = route->user};
+
+    shard_call(a->shard->node->shards[route->shard], ask_account, &account);
+    reply_u64(r, "shard", (uint64_t)route->shard);
+    reply_bool(r, "account_loaded", account.loaded);
+    reply_u64(r, "modseq", account.modseq);
+}
+
 static void why_show(struct admin *a, const struct control_user *user, struct reply *r)
 {
-    struct control_account account = {.user = slice_of(user->canonical, user->size)};
-    unsigned partition = place_self()->partition(account.user), shard = place_self()->shard(partition);
+    struct control_route route = {.user = slice_of(user->canonical, user->size)};
     struct heap *heap = a->shard->heap;
     struct control_page *page = heap_zalloc(heap, sizeof *page);
     struct walk w = {.each = NULL};
     int rc;
 
-    page->mask = account.user;
+    control_self()->route(&route);
+    page->mask = route.user;
     page->exact = true;
-    shard_call(a->shard->node->shards[shard], ask_account, &account);
     rc = walk_all(a, &w, page);
     heap_free(heap, page);
     if (rc < 0) {
@@ -192,13 +203,15 @@ static void why_show(struct admin *a, const struct control_user *user, struct re
         return;
     }
     reply_begin(r, '\n');
-    reply_slice(r, "user", account.user);
+    reply_slice(r, "user", route.user);
     reply_bool(r, "disabled", user->disabled);
-    reply_u64(r, "partition", partition);
-    reply_u64(r, "shard", shard);
+    if (route.known) {
+        reply_u64(r, "partition", route.partition);
+        reply_slice(r, "node", slice_str(route.node));
+    }
     reply_u64(r, "sessions", w.count);
-    reply_bool(r, "account_loaded", account.loaded);
-    reply_u64(r, "modseq", account.modseq);
+    if (route.known && route.shard >= 0)
+        why_account(a, &route, r);
     reply_end(r);
 }
 
@@ -214,17 +227,62 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 503, NOT_READY);
         return;
     }
-    if (place_self() == NULL) {
-        reply_error(r, 503, "this process has no mail: ask one with all roles");
-        return;
-    }
     control_self()->user(&user);
     if (user.rc == -ENOENT)
         reply_error(r, 404, "no such user");
     else if (user.rc < 0)
-        reply_error(r, 503, "cannot tell now, try again later");
+        reply_error(r, 503, "cannot tell now, or is no director");
     else
         why_show(a, &user, r);
+}
+
+/* ---- cluster init ----------------------------------------------------------------------------------------- */
+
+static void cluster_show(const struct control_cluster *cluster, struct reply *r)
+{
+    reply_begin(r, ' ');
+    reply_bool(r, "dealt", cluster->dealt);
+    reply_u64(r, "backends", cluster->backends);
+    reply_end(r);
+}
+
+/* Waits for backends that have not been heard so far. */
+static void cluster_deal(struct reply *r)
+{
+    struct control_cluster cluster = {.deal = true};
+
+    for (unsigned ms = 0; ms < DEAL_WAIT_MS && !cluster.dealt && !cluster.twice; ms += DEAL_POLL_MS) {
+        if (fiber_sleep_ms(DEAL_POLL_MS) < 0 || control_self() == NULL) {
+            reply_error(r, 503, NOT_READY);
+            return;
+        }
+        control_self()->cluster(&cluster);
+    }
+    if (!cluster.dealt) {
+        cluster.deal = false;
+        control_self()->cluster(&cluster);
+    }
+    if (cluster.dealt)
+        cluster_show(&cluster, r);
+    else
+        reply_error(r, 503, cluster.twice ? "two backends have one name" : "not all backends have answered");
+}
+
+void cluster_init_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    struct control_cluster cluster = {.deal = false};
+
+    if (control_self() == NULL) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
+    control_self()->cluster(&cluster);
+    if (!cluster.here)
+        reply_error(r, 404, "this is no director of a cluster");
+    else if (cluster.dealt)
+        reply_error(r, 409, "the partitions have been dealt already");
+    else
+        cluster_deal(r);
 }
 
 /* ---- log level, reload ----------------------------------------------------------------------------------- */

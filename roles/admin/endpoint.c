@@ -67,6 +67,7 @@ static const struct endpoint {
     {{"/ctl/who", 8}, who_command, true, true, false},
     {{"/ctl/why", 8}, why_command, true, true, false},
     {{"/ctl/kick", 9}, kick_command, true, true, false},
+    {{"/ctl/cluster-init", 17}, cluster_init_command, true, true, false},
     {{"/ctl/log-level", 14}, log_level_command, true, true, false},
     {{"/ctl/reload", 11}, reload_command, true, true, false},
 };

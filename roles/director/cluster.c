@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/shard_call.h"
 #include "net/link/wire.h"
+#include "roles/director/control.h"
 #include "roles/small_file.h"
 #include <errno.h>
 #include <xxhash.h>
@@ -59,6 +60,7 @@ struct cluster {
     struct list reader_list;
     struct fiber_queue wake, ended;
     uint64_t rotate_ms;
+    bool deal; /* The operator has said so. */
     bool due, running, stopping;
 };
 
@@ -338,20 +340,30 @@ static int node_find(const struct cluster *c, const char *name)
     return -1;
 }
 
-static bool can_deal(const struct cluster *c)
+static bool names_twice(const struct cluster *c)
 {
     for (size_t i = 0; i < c->member_count; i++) {
-        if (!c->members[i].known)
-            return false;
         for (size_t k = 0; k < i; k++) {
-            if (strcmp(c->members[i].name, c->members[k].name) == 0) {
-                log_event(LOG_ERROR, "two backends have one name: nothing is dealt", "node=%s",
-                          log_quote(slice_str(c->members[i].name)));
-                return false;
-            }
+            if (c->members[i].known && c->members[k].known &&
+                strcmp(c->members[i].name, c->members[k].name) == 0)
+                return true;
         }
     }
-    return c->member_count > 0;
+    return false;
+}
+
+static uint32_t members_known(const struct cluster *c)
+{
+    uint32_t known = 0;
+
+    for (size_t i = 0; i < c->member_count; i++)
+        known += c->members[i].known;
+    return known;
+}
+
+static bool can_deal(const struct cluster *c)
+{
+    return c->deal && c->member_count > 0 && members_known(c) == c->member_count && !names_twice(c);
 }
 
 /* By weight, and evenly spread: each partition to whoever is furthest behind his share. */
@@ -505,6 +517,34 @@ bool cluster_ticket_renewable(const struct ticket *t, struct slice proxy, struct
                               enum ticket_scope *scope_out, uint64_t *generation_out)
 {
     return ticket_renewable(t, cluster_self()->view.renewal_key, proxy, user, scope_out, generation_out);
+}
+
+/* ---- The operator --------------------------------------------------------------------------------------- */
+
+void director_control_route(struct control_route *route)
+{
+    const struct cluster *c = cluster_self();
+
+    route->known = cluster_partition(route->user, &route->partition);
+    if (route->known)
+        memcpy(route->node, c->table.nodes[c->table.owners[route->partition]].name, sizeof route->node);
+}
+_Static_assert(CONTROL_NAME == LINK_NODE_NAME_MAX + 1, "a node's name fits");
+
+void director_control_cluster(struct control_cluster *cluster)
+{
+    struct cluster *c = cluster_self();
+
+    cluster->here = c != NULL && c->running;
+    if (!cluster->here)
+        return;
+    cluster->dealt = c->view.ready;
+    cluster->backends = (uint32_t)c->member_count;
+    cluster->known = members_known(c);
+    cluster->twice = names_twice(c);
+    if (cluster->deal && !c->deal && !cluster->dealt)
+        cluster_wake(c);
+    c->deal = cluster->deal && !cluster->dealt;
 }
 
 /* ---- Start and stop ------------------------------------------------------------------------------------ */

@@ -2,8 +2,8 @@
  * `director` in its data directory; what each backend is told (its partitions, the cluster's key, keys of tickets); what
  * proxies are told (the table, at once and after each change).
  *
- * First start: when every node of `backends` has said its name, the partitions are dealt to them by weight. From then on where
- * a partition is at home is data: the table is read from the disk, and nothing here moves a partition.
+ * `ctl cluster init`: once every node of `backends` has said its name, the partitions are dealt to them by weight. From then on
+ * where a partition is at home is data: the table is read from the disk, and nothing here moves a partition.
  *
  * Owner:  one a shard (SLOT_CLUSTER): one fiber of shard 0 changes it, the others have a copy of what answers need. Not
  *         started in a process with all roles.

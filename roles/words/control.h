@@ -9,6 +9,7 @@
 
 #define CONTROL_ROWS   64   /* Of one answer. */
 #define CONTROL_VISITS 4096 /* Sessions looked at in one go: the loop has other work. */
+#define CONTROL_NAME   64   /* Of a node, with its end. */
 
 struct control_session {
     uint64_t id;
@@ -41,6 +42,23 @@ struct control_user {
     char canonical[USER_SIZE_MAX];
 };
 
+struct control_route {
+    struct slice user; /* Canonical. */
+    bool known;        /* Somebody here knows where his mail is: */
+    uint16_t partition;
+    char node[CONTROL_NAME];
+    int shard; /* Of this process; -1: another process has it. */
+};
+
+struct control_cluster {
+    bool
+        deal; /* Deal the partitions as soon as every backend has said its name; false: do not, or no more. */
+    bool here; /* A director of a cluster runs here: */
+    bool dealt;
+    bool twice; /* Two backends have one name. */
+    uint32_t backends, known;
+};
+
 struct control_account {
     struct slice user; /* Canonical. */
     uint64_t modseq;   /* 0: no mail, ever. */
@@ -50,6 +68,8 @@ struct control_account {
 struct control {
     void (*sessions)(struct control_page *page);
     void (*user)(struct control_user *user);
+    void (*route)(struct control_route *route);       /* On shard 0. */
+    void (*cluster)(struct control_cluster *cluster); /* On shard 0. */
     void (*account)(struct control_account *account); /* On the account's shard. */
 };
 
