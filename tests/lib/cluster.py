@@ -1,0 +1,158 @@
+"""Nodes of a cluster, each a process of its own: a director, backends and proxies, over plain links or mutual TLS, with a cutter
+in front of whoever is asked."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import cutter
+import mail
+
+
+def eventually(try_it, seconds=15):
+    end = time.time() + seconds
+    while True:
+        try:
+            return try_it()
+        except Exception:
+            if time.time() > end:
+                raise
+            time.sleep(0.1)
+
+
+class Node:
+    """One process."""
+
+    def __init__(self, cluster, role, name, port, settings):
+        self.role, self.name, self.port = role, name, port
+        self.directory = os.path.join(cluster.directory, name)
+        os.makedirs(os.path.join(self.directory, "data"))
+        self.settings = {"node": name, "data": self.directory + "/data", "cores": "1", "cores.shared": "true",
+                         "log.level": "info", "shutdown.grace": "5s", **settings, **cluster.certificate(self)}
+        self.process, self.starts = None, 0
+
+    def start(self):
+        self.starts += 1
+        self.log = open(os.path.join(self.directory, "log"), "ab")
+        command = [mail.BINARY, "--role=" + self.role]
+        for key, value in self.settings.items():
+            command += ["--set", f"{key}={value}"]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+
+    def ready(self):
+        end = time.time() + 30
+        while time.time() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended with status {self.process.returncode}:\n{mail.log_tail(self)}")
+            if mail.log_tail(self, 1 << 20).count("trireme: ready") >= self.starts:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"{self.name} is not ready:\n{mail.log_tail(self)}")
+
+    def ctl(self, *words, status=0):
+        done = subprocess.run([mail.BINARY, "ctl", "--socket", self.settings["data"] + "/ctl.sock", *words, "--json"],
+                              capture_output=True, text=True, timeout=30)
+        assert done.returncode == status, (words, done)
+        return json.loads(done.stdout) if status == 0 else done.stderr
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.log.close()
+
+
+def port_bases(count):
+    """Three ports each; none of them may be another's."""
+    bases = []
+    while len(bases) < count:
+        base = mail.free_port_base()
+        if all(abs(base - other) >= 3 for other in bases):
+            bases.append(base)
+    return bases
+
+
+class Cluster:
+    def __init__(self, directory, users, tls=False, proxies=2, backends=2, proxy_cores="2"):
+        self.directory, self.tls = directory, tls
+        os.makedirs(directory)
+        if tls:
+            self.authority()
+        bases = port_bases(1 + backends + proxies)
+        link, clients = bases[:1 + backends], bases[1 + backends:]
+        self.passwd = os.path.join(directory, "passwd")
+        with open(self.passwd, "w") as f:
+            f.writelines(f"u{i}:{{PLAIN}}pass::::::\n" for i in range(users))
+        asked = [f"127.0.0.1:{port + 1}" for port in link]  # By way of the cutter.
+        self.director = Node(self, "director", "d1", link[0],
+                             {"link.listen": f"127.0.0.1:{link[0]}", "auth.passwd_file": self.passwd,
+                              "backends": ",".join(asked[1:])})
+        self.backends = [Node(self, "backend", f"b{i}", link[i], {"link.listen": f"127.0.0.1:{link[i]}"})
+                         for i in range(1, 1 + backends)]
+        self.proxies = [Node(self, "proxy", f"p{i}", port,
+                             {"directors": asked[0], "cores": proxy_cores, "imap.listen": f"127.0.0.1:{port}",
+                              "lmtp.listen": f"127.0.0.1:{port + 2}"})
+                        for i, port in enumerate(clients, 1)]
+        for proxy in self.proxies:
+            proxy.imap, proxy.lmtp = proxy.port, proxy.port + 2
+        self.nodes = [self.director] + self.backends + self.proxies
+        self.cutter = cutter.Cutter({n.name: (n.port + 1, n.port) for n in [self.director] + self.backends})
+
+    def openssl(self, *arguments):
+        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, stderr=subprocess.DEVNULL)
+
+    def authority(self):
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+                     "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.pem")
+
+    def certificate(self, node):
+        if not self.tls:
+            return {}
+        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                     f"/OU={node.role}/CN={node.name}", "-keyout", node.name + ".key", "-out", node.name + ".csr")
+        self.openssl("x509", "-req", "-in", node.name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
+                     "-CAcreateserial", "-out", node.name + ".pem")
+        return {"cluster.cert": f"{self.directory}/{node.name}.pem", "cluster.key": f"{self.directory}/{node.name}.key",
+                "cluster.ca": f"{self.directory}/ca.pem"}
+
+    def start(self):
+        for node in self.nodes:
+            node.start()
+        self.director.ready()
+        self.deal()
+        for node in self.nodes:
+            node.ready()
+        for proxy in self.proxies:
+            eventually(lambda: mail.imap(proxy, "u0").logout())
+
+    def deal(self):
+        """Nothing is anywhere before the operator's word, which is given once."""
+        assert self.director.ctl("why", "u0").keys() == {"user", "disabled", "sessions"}
+        dealt = self.director.ctl("cluster", "init")
+        assert dealt == {"dealt": True, "backends": len(self.backends)}, dealt
+        assert "already" in self.director.ctl("cluster", "init", status=76)
+        eventually(lambda: self.backends[0].ctl("cluster", "init", status=76))  # It is no director.
+        assert self.home("u0") in self.backends
+
+    def home(self, user):
+        name = self.director.ctl("why", user)["node"]
+        return next(b for b in self.backends if b.name == name)
+
+    def stop(self):
+        for node in reversed(self.nodes):
+            assert node.stop() == 0, f"{node.name}:\n{mail.log_tail(node)}"
+            for word in ("Sanitizer", "runtime error", "ASSERT", "ticket refused", " error "):
+                text = mail.log_tail(node, 1 << 22)
+                assert word not in text, f"{word!r} in the log of {node.name}:\n{text[text.index(word) - 500:][:2000]}"
+
+    def end(self):
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
+        self.cutter.stop()
