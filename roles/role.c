@@ -53,6 +53,7 @@ static const struct control control_all = {
     .user = director_control_user,
     .route = control_route,
     .cluster = director_control_cluster,
+    .revoke = director_control_revoke,
     .account = backend_control_account,
 };
 

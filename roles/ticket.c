@@ -72,6 +72,11 @@ enum ticket_verdict ticket_check(const struct ticket *t, const struct ticket_key
     return TICKET_EXPIRED;
 }
 
+uint64_t ticket_generation(const struct ticket *t)
+{
+    return get_u64(t->bytes + AT_GENERATION);
+}
+
 bool ticket_renewable(const struct ticket *t, const uint8_t renewal_key[CLUSTER_KEY_SIZE], struct slice proxy,
                       struct slice user, enum ticket_scope *scope_out, uint64_t *generation_out)
 {

@@ -7,6 +7,8 @@
  * MAC says the same under a key that only the director has: with it an expired ticket is exchanged. A backend believes the
  * node name of the link's certificate, so a ticket is worth nothing on another proxy's link.
  *
+ * The generation is the director's count of revocations (roles/revocations.h) when the ticket was made.
+ *
  * Streams within a process carry no ticket and are not asked for one: whoever could forge one could as well read the store
  * that is in the same memory. */
 #pragma once
@@ -34,6 +36,8 @@ enum ticket_verdict { TICKET_GOOD, TICKET_EXPIRED, TICKET_BAD };
 /* For the two `keys`, the newest first: does it let `proxy` do that for `user`? EXPIRED: its key is none of these. */
 MUST_CHECK enum ticket_verdict ticket_check(const struct ticket *t, const struct ticket_key *keys,
                                             enum ticket_scope scope, struct slice proxy, struct slice user);
+/* What it says of its age; of no worth before it was checked. */
+uint64_t ticket_generation(const struct ticket *t);
 /* By the director: is it one of his, whatever its age? Writes what it says. */
 MUST_CHECK bool ticket_renewable(const struct ticket *t, const uint8_t renewal_key[CLUSTER_KEY_SIZE],
                                  struct slice proxy, struct slice user, enum ticket_scope *scope_out,

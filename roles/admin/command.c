@@ -10,7 +10,7 @@
 
 #define NOT_READY    "not serving: starting or stopping"
 #define DEAL_WAIT_MS 20000
-#define DEAL_POLL_MS 20
+#define POLL_MS      20
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
@@ -152,6 +152,34 @@ void who_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 503, NOT_READY);
 }
 
+/* By a director of a cluster, for all its proxies. False: this is none. */
+static bool user_revoke(struct slice name, struct reply *r)
+{
+    struct control_cluster cluster = {.deal = false};
+    struct control_user user = {.name = name};
+
+    control_self()->cluster(&cluster);
+    if (!cluster.here)
+        return false;
+    control_self()->user(&user);
+    if (user.rc < 0 || !control_self()->revoke(slice_of(user.canonical, user.size))) {
+        reply_error(r, user.rc == -ENOENT ? 404 : 503,
+                    user.rc == -ENOENT ? "no such user; a director takes no mask" : NOT_READY);
+        return true;
+    }
+    do {
+        if (fiber_sleep_ms(POLL_MS) < 0 || control_self() == NULL) {
+            reply_error(r, 503, NOT_READY);
+            return true;
+        }
+        control_self()->cluster(&cluster);
+    } while (cluster.here && !cluster.settled);
+    reply_begin(r, ' ');
+    reply_slice(r, "revoked", slice_of(user.canonical, user.size));
+    reply_end(r);
+    return true;
+}
+
 void kick_command(struct admin *a, struct slice argument, struct reply *r)
 {
     if (argument.size == 0) {
@@ -160,7 +188,8 @@ void kick_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 503, NOT_READY);
     } else {
         log_event(LOG_INFO, "operator kicks", "mask=%s", log_quote(argument));
-        sessions_reply(a, argument, true, r);
+        if (!user_revoke(argument, r))
+            sessions_reply(a, argument, true, r);
     }
 }
 
@@ -251,8 +280,8 @@ static void cluster_deal(struct reply *r)
 {
     struct control_cluster cluster = {.deal = true};
 
-    for (unsigned ms = 0; ms < DEAL_WAIT_MS && !cluster.dealt && !cluster.twice; ms += DEAL_POLL_MS) {
-        if (fiber_sleep_ms(DEAL_POLL_MS) < 0 || control_self() == NULL) {
+    for (unsigned ms = 0; ms < DEAL_WAIT_MS && !cluster.dealt && !cluster.twice; ms += POLL_MS) {
+        if (fiber_sleep_ms(POLL_MS) < 0 || control_self() == NULL) {
             reply_error(r, 503, NOT_READY);
             return;
         }

@@ -54,3 +54,6 @@ link_serve_fn command_serve, deliver_serve, subscribe_serve;
 void command_stop_all(struct backend *b);
 void deliver_stop_all(struct backend *b);
 void subscribe_stop_all(struct backend *b);
+/* Those whose ticket was revoked. */
+void command_end_revoked(struct backend *b);
+void subscribe_end_revoked(struct backend *b);

@@ -315,6 +315,7 @@ void command_serve(struct link_stream *s, struct link_frame *open)
     c->stream = s;
     c->open = open;
     c->token = c->request.token;
+    c->claim = member_claim(open, &c->request.ticket, c->request.user);
     c->text = link_frame_data(open);
     c->sync_only = open->header.kind == LINK_SYNC;
     c->got_last = s->got_last;
@@ -330,17 +331,32 @@ void command_serve(struct link_stream *s, struct link_frame *open)
         command_go(c);
 }
 
-void command_stop_all(struct backend *b)
+static void command_cut(struct command *c)
+{
+    struct link_stream *s = c->stream;
+
+    if (s == NULL)
+        return;
+    command_on_lost(s);
+    link_stream_reset(s);
+}
+
+void command_end_revoked(struct backend *b)
 {
     list_each_safe(node, &b->command_list)
     {
         struct command *c = CONTAINER_OF(node, struct command, link);
-        struct link_stream *s = c->stream;
 
-        if (s == NULL)
-            continue;
-        command_on_lost(s);
-        link_stream_reset(s);
+        if (member_claim_revoked(&c->claim))
+            command_cut(c);
+    }
+}
+
+void command_stop_all(struct backend *b)
+{
+    list_each_safe(node, &b->command_list)
+    {
+        command_cut(CONTAINER_OF(node, struct command, link));
     }
 }
 

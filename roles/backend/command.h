@@ -15,6 +15,7 @@
 #include "net/imap/write.h"
 #include "net/link/link.h"
 #include "roles/backend/backend.h"
+#include "roles/backend/member.h"
 #include "roles/words/request.h"
 #include "storage/change.h"
 #include "storage/view.h"
@@ -57,7 +58,8 @@ struct command {
     struct imap_keywords keywords; /* Of the mailbox, copied: see command_keywords(). */
     uint64_t began_ns;             /* When all of its text was there. */
     uint64_t modseq_shown;         /* Largest that was written so far. */
-    void *work;                    /* The handler's cursor, in the arena; NULL: the first call. */
+    struct member_claim claim;
+    void *work; /* The handler's cursor, in the arena; NULL: the first call. */
     void (*work_fini)(struct command *c);
     uint8_t state;
     bool sync_only; /* LINK_SYNC: no command, what is new. */

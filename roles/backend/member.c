@@ -3,6 +3,7 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/shard_call.h"
+#include "roles/backend/backend.h"
 #include "roles/small_file.h"
 #include "roles/ticket.h"
 #include <errno.h>
@@ -19,6 +20,7 @@ struct membership { /* What every shard has a copy of. */
     uint8_t secret[PARTITION_SECRET_SIZE];
     uint8_t partitions[PARTITION_COUNT / 8];
     struct ticket_key ticket_keys[2];
+    struct revocations revoked;
 };
 
 struct member_director { /* A stream of a director. */
@@ -35,7 +37,8 @@ struct member {
     uint8_t store_id[CLUSTER_ID_SIZE];
     struct member_grant grant; /* The last one that was taken; its cluster_id is zero before the first. */
     struct member_grant next;  /* To be taken. */
-    bool granted, due, running, joined, stopping;
+    struct revocations coming; /* Counts when its last piece is there. */
+    bool granted, due, revoked, running, joined, stopping;
     struct fiber_queue idle; /* Whoever waits for the end of the fiber that takes grants. */
 };
 
@@ -111,12 +114,25 @@ static void view_make(struct member *m)
     memcpy(m->view.ticket_keys, m->grant.ticket_keys, sizeof m->view.ticket_keys);
 }
 
+/* Ends what is under way by a ticket that is not valid any more. */
+static void revoked_end(void)
+{
+    struct backend *b = backend_self();
+
+    if (b != NULL) {
+        subscribe_end_revoked(b);
+        command_end_revoked(b);
+    }
+}
+
 static void view_take(void *arg)
 {
     struct member *m = member_self();
 
-    if (m != NULL)
-        m->view = *(const struct membership *)arg;
+    if (m == NULL)
+        return;
+    m->view = *(const struct membership *)arg;
+    revoked_end();
 }
 
 static void view_spread(struct member *m)
@@ -178,13 +194,27 @@ static void grant_take(struct member *m)
     view_spread(m);
 }
 
-static void grants_run(void *arg)
+static void revoked_take(struct member *m)
+{
+    m->view.revoked = m->coming;
+    revoked_end();
+    view_spread(m);
+}
+
+static void words_run(void *arg)
 {
     struct member *m = arg;
 
-    while (m->due && !m->stopping) {
+    while ((m->due || m->revoked) && !m->stopping) {
+        bool due = m->due;
+
         m->due = false;
-        grant_take(m);
+        if (m->revoked) { /* They come before the keys. */
+            m->revoked = false;
+            revoked_take(m);
+        }
+        if (due)
+            grant_take(m);
     }
     m->running = false;
     fiber_queue_wake_all(&m->idle, 0);
@@ -198,17 +228,33 @@ static void director_gone(struct member_director *d)
     slab_give(&member_self()->directors, d);
 }
 
+static void revoked_add(struct member *m, const struct member_revoked *piece)
+{
+    if (piece->all)
+        memset(&m->coming, 0, sizeof m->coming);
+    for (unsigned i = 0; i < piece->count; i++) {
+        if (piece->entries[i].generation > m->coming.generation)
+            revocations_add(&m->coming, piece->entries[i].user, piece->entries[i].generation);
+    }
+    m->coming.floor = MAX(m->coming.floor, piece->floor);
+    m->revoked = m->revoked || piece->last;
+}
+
 static void on_frame(struct link_stream *s, struct link_frame *f)
 {
     struct member *m = member_self();
+    struct member_revoked *piece = heap_alloc(m->shard->heap, sizeof *piece);
     struct member_grant grant;
 
     if (f->header.type == LINK_DATA && member_grant_decode(link_frame_data(f), &grant)) {
         m->next = grant;
         m->due = true;
-        if (!m->running)
-            m->running = fiber_start("member", RUN_INTERACTIVE, grants_run, m) != NULL;
+    } else if (f->header.type == LINK_DATA && member_revoked_decode(link_frame_data(f), piece)) {
+        revoked_add(m, piece);
     }
+    heap_free(m->shard->heap, piece);
+    if ((m->due || m->revoked) && !m->running)
+        m->running = fiber_start("member", RUN_INTERACTIVE, words_run, m) != NULL;
     bytes_wipe(f->payload, f->header.size);
     link_frame_release(f);
 }
@@ -353,6 +399,27 @@ void member_stop(struct shard *s)
     heap_free(s->heap, m);
 }
 
+/* ---- Claims --------------------------------------------------------------------------------------------- */
+
+struct member_claim member_claim(const struct link_frame *open, const struct ticket *ticket,
+                                 struct slice user)
+{
+    const struct member *m = member_self();
+    struct link_node from;
+
+    if (m == NULL || !link_frame_origin(open, &from))
+        return (struct member_claim){0};
+    return (struct member_claim){partition_user(m->view.secret, user), ticket_generation(ticket)};
+}
+
+bool member_claim_revoked(const struct member_claim *claim)
+{
+    const struct member *m = member_self();
+
+    return m != NULL && claim->user != 0 &&
+           revocations_refuse(&m->view.revoked, claim->user, claim->generation);
+}
+
 /* ---- Admission ----------------------------------------------------------------------------------------- */
 
 /* The ticket and the user of a request. False: not understood. */
@@ -402,7 +469,11 @@ bool member_admit(const struct link_node *from, const struct link_frame *open, u
     }
     switch (ticket_check(&ticket, m->view.ticket_keys, scope, slice_str(from->name), user)) {
     case TICKET_GOOD:
-        return true;
+        if (!revocations_refuse(&m->view.revoked, partition_user(m->view.secret, user),
+                                ticket_generation(&ticket)))
+            return true;
+        *why_out = LINK_LOST_TICKET;
+        return false;
     case TICKET_EXPIRED:
         *why_out = LINK_LOST_TICKET;
         return false;

@@ -8,6 +8,7 @@
 #include "core/shard.h"
 #include "net/link/link.h"
 #include "roles/words/cluster.h"
+#include "roles/words/request.h"
 
 /* Fiber. Before the store is opened: reads the file, or waits until a director makes this data directory a home. Then
  * *key_out is the cluster's key. 0 or -errno after a line in the log. */
@@ -16,6 +17,15 @@ MUST_CHECK int member_start(struct shard *s, uint8_t key_out[CLUSTER_KEY_SIZE]);
 MUST_CHECK int member_joined(struct shard *s);
 /* Fiber. */
 void member_stop(struct shard *s);
+
+/* For whom a stream acts, and how old the ticket is by which it does. */
+struct member_claim {
+    uint64_t user, generation; /* user 0: needs no ticket. */
+};
+struct member_claim member_claim(const struct link_frame *open, const struct ticket *ticket,
+                                 struct slice user);
+/* Not any more: see roles/revocations.h. */
+bool member_claim_revoked(const struct member_claim *claim);
 
 /* May `from` have what it asks for? Kinds that a backend serves. */
 bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,

@@ -67,6 +67,7 @@ void subscribe_serve(struct link_stream *stream, struct link_frame *open)
     s->backend = b;
     s->stream = stream;
     s->known = request.known;
+    s->claim = member_claim(open, &request.ticket, request.user);
     stream->ops = &subscription_ops;
     stream->owner = s;
     list_push_back(&b->subscription_list, &s->link);
@@ -79,6 +80,20 @@ refuse:
         slab_give(&b->subscriptions, s);
     link_stream_refuse(stream, LINK_LOST_REFUSED);
     link_frame_release(open);
+}
+
+void subscribe_end_revoked(struct backend *b)
+{
+    list_each_safe(node, &b->subscription_list)
+    {
+        struct subscription *s = CONTAINER_OF(node, struct subscription, link);
+        struct link_stream *stream = s->stream;
+
+        if (!member_claim_revoked(&s->claim))
+            continue;
+        subscription_free(s);
+        link_stream_refuse(stream, LINK_LOST_TICKET);
+    }
 }
 
 void subscribe_stop_all(struct backend *b)

@@ -3,6 +3,7 @@
  * account in memory: the store keeps the watch. */
 #pragma once
 #include "roles/backend/backend.h"
+#include "roles/backend/member.h"
 #include "storage/store.h"
 
 struct subscription {
@@ -10,6 +11,7 @@ struct subscription {
     struct backend *backend;
     struct link_stream *stream;
     struct store_watch watch;
+    struct member_claim claim;
     uint64_t known; /* Modification sequence of the last notice, or what the proxy knew before. */
     uint64_t now;   /* Of the account. */
     bool starved;   /* A notice is due when credit comes. */

@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <xxhash.h>
 
-#define FILE_NAME      "director"
-#define FILE_MAGIC     "TRDIREC1"
-#define FILE_FRONT     (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
-#define FILE_SIZE_MAX  (FILE_FRONT + CLUSTER_TABLE_SIZE_MAX + 8)
+#define FILE_NAME    "director"
+#define FILE_MAGIC   "TRDIREC1"
+#define FILE_FRONT   (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
+#define FILE_REVOKED 20 /* Before the revocations. */
+#define FILE_SIZE_MAX                                                                                        \
+    (FILE_FRONT + 4 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED + REVOCATIONS_MAX * REVOCATION_SIZE + 8)
 #define COPY_POLL_MS   5
 #define RETRY_MS       200 /* Until a backend's stream is opened again, plus a jitter of as much. */
 #define WEIGHT_DEFAULT 100
@@ -24,6 +26,7 @@ struct cluster_view { /* What every shard has a copy of. */
     uint8_t renewal_key[CLUSTER_KEY_SIZE];
     uint16_t owners[PARTITION_COUNT];
     struct ticket_key keys[CLUSTER_NODES_MAX]; /* By node: the newest. */
+    struct revocations revoked;
 };
 
 struct member { /* A backend of the configuration. */
@@ -38,7 +41,9 @@ struct member { /* A backend of the configuration. */
     bool known; /* It has said its name and its state. */
     bool news;  /* ... since the fiber looked. */
     bool grant_due;
-    int node; /* In the table; -1: none. */
+    bool revoked_all;      /* It is to hear of all revocations, */
+    uint64_t revoked_sent; /* else of those after that generation. */
+    int node;              /* In the table; -1: none. */
     struct ticket_key keys[2];
 };
 
@@ -60,8 +65,9 @@ struct cluster {
     struct list reader_list;
     struct fiber_queue wake, ended;
     uint64_t rotate_ms;
-    bool deal; /* The operator has said so. */
-    bool due, running, stopping;
+    bool deal;    /* The operator has said so. */
+    bool revoked; /* Somebody was, since the file was written. */
+    bool due, working, running, stopping;
 };
 
 static struct cluster *cluster_self(void)
@@ -75,12 +81,45 @@ static void cluster_wake(struct cluster *c)
     fiber_queue_wake_all(&c->wake, 0);
 }
 
-/* ---- The file: magic 8, cluster id 16, cluster key 32, renewal key 32, table, checksum 8 ------------------- */
+/* ---- The file ------------------------------------------------------------------------------------------
+ *
+ *     magic 8 | cluster id 16 | cluster key 32 | renewal key 32 | size of the table 4 | table
+ *     generation 8 | floor 8 | count 4 | revocations: user 8, generation 8 | checksum 8 */
+
+static size_t revoked_encode(const struct revocations *r, char *out)
+{
+    put_u64(out, r->generation);
+    put_u64(out + 8, r->floor);
+    put_u32(out + 16, r->count);
+    for (uint32_t i = 0; i < r->count; i++) {
+        put_u64(out + FILE_REVOKED + i * REVOCATION_SIZE, r->entries[i].user);
+        put_u64(out + FILE_REVOKED + i * REVOCATION_SIZE + 8, r->entries[i].generation);
+    }
+    return FILE_REVOKED + r->count * (size_t)REVOCATION_SIZE;
+}
+
+static bool revoked_decode(struct slice in, struct revocations *r)
+{
+    uint32_t count = in.size >= FILE_REVOKED ? get_u32(in.data + 16) : UINT32_MAX;
+
+    if (count > REVOCATIONS_MAX || in.size != FILE_REVOKED + count * (size_t)REVOCATION_SIZE)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        const char *at = in.data + FILE_REVOKED + i * REVOCATION_SIZE;
+
+        if (get_u64(at + 8) <= r->generation)
+            return false;
+        revocations_add(r, get_u64(at), get_u64(at + 8));
+    }
+    r->floor = get_u64(in.data + 8);
+    r->generation = MAX(r->generation, get_u64(in.data));
+    return true;
+}
 
 static int file_save(struct cluster *c)
 {
     char *bytes = heap_alloc(c->shard->heap, FILE_SIZE_MAX);
-    size_t size = FILE_FRONT;
+    size_t size = FILE_FRONT + 4;
     int rc;
 
     memcpy(bytes, FILE_MAGIC, 8);
@@ -88,6 +127,8 @@ static int file_save(struct cluster *c)
     memcpy(bytes + 24, c->key, CLUSTER_KEY_SIZE);
     memcpy(bytes + 56, c->view.renewal_key, CLUSTER_KEY_SIZE);
     size += cluster_table_encode(&c->table, bytes + size);
+    put_u32(bytes + FILE_FRONT, (uint32_t)(size - FILE_FRONT - 4));
+    size += revoked_encode(&c->view.revoked, bytes + size);
     put_u64(bytes + size, XXH3_64bits(bytes, size));
     rc = small_file_store(".", FILE_NAME, slice_of(bytes, size + 8));
     bytes_wipe(bytes, size);
@@ -100,15 +141,18 @@ static int file_save(struct cluster *c)
 
 static bool file_parse(struct cluster *c, struct slice in)
 {
-    size_t size = in.size - MIN(in.size, 8u);
+    size_t size = in.size - MIN(in.size, 8u), table;
 
-    if (size < FILE_FRONT || memcmp(in.data, FILE_MAGIC, 8) != 0 ||
+    if (size < FILE_FRONT + 4 || memcmp(in.data, FILE_MAGIC, 8) != 0 ||
         get_u64(in.data + size) != XXH3_64bits(in.data, size))
         return false;
     memcpy(c->id, in.data + 8, CLUSTER_ID_SIZE);
     memcpy(c->key, in.data + 24, CLUSTER_KEY_SIZE);
     memcpy(c->view.renewal_key, in.data + 56, CLUSTER_KEY_SIZE);
-    return cluster_table_decode(slice_of(in.data + FILE_FRONT, size - FILE_FRONT), &c->table);
+    in = slice_from(slice_first(in, size), FILE_FRONT + 4);
+    table = get_u32(in.data - 4);
+    return table <= in.size && cluster_table_decode(slice_first(in, table), &c->table) &&
+           revoked_decode(slice_from(in, table), &c->view.revoked);
 }
 
 static int file_make(struct cluster *c)
@@ -264,6 +308,7 @@ static void member_frame(struct link_stream *s, struct link_frame *f)
     }
     if (f->header.type == LINK_END) {
         m->stream = NULL;
+        m->node = -1;
         timer_set(&m->retry, RETRY_MS);
     }
     link_frame_release(f);
@@ -271,6 +316,7 @@ static void member_frame(struct link_stream *s, struct link_frame *f)
 
 static void member_credit(struct link_stream *s)
 {
+    cluster_wake(((struct member *)s->owner)->cluster);
 }
 
 static void member_lost(struct link_stream *s)
@@ -278,6 +324,7 @@ static void member_lost(struct link_stream *s)
     struct member *m = s->owner;
 
     m->stream = NULL;
+    m->node = -1; /* Until it has said again which data it has. */
     if (!m->cluster->stopping)
         timer_set(&m->retry, RETRY_MS + (uint32_t)(random_u64() % RETRY_MS));
 }
@@ -294,15 +341,45 @@ static void member_open(struct timer *t)
         timer_set(&m->retry, RETRY_MS);
 }
 
+/* False: there was no room. */
+static bool revoked_send(struct cluster *c, struct member *m)
+{
+    const struct revocations *r = &c->view.revoked;
+    uint32_t at = m->revoked_all ? 0 : revocations_after(r, m->revoked_sent);
+    struct member_revoked *piece;
+    struct link_frame *f;
+
+    if (!m->revoked_all && m->revoked_sent == r->generation)
+        return true;
+    if (link_credit(m->stream) <= 0)
+        return false;
+    piece = heap_zalloc(c->shard->heap, sizeof *piece);
+    piece->all = m->revoked_all;
+    piece->floor = r->floor;
+    do {
+        piece->count = (uint16_t)MIN(r->count - at, (uint32_t)MEMBER_REVOKED_MAX);
+        memcpy(piece->entries, &r->entries[at], piece->count * sizeof piece->entries[0]);
+        at += piece->count;
+        piece->last = at == r->count;
+        f = link_frame_new(MEMBER_REVOKED_SIZE_MAX);
+        link_send(m->stream, f, member_revoked_encode(piece, f->payload), 0);
+        piece->all = false;
+    } while (at < r->count);
+    heap_free(c->shard->heap, piece);
+    m->revoked_all = false;
+    m->revoked_sent = r->generation;
+    return true;
+}
+
 static void grant_send(struct cluster *c, struct member *m)
 {
     const struct cluster_node *node = &c->table.nodes[m->node];
     struct member_grant grant = {.table_version = c->table.version};
     struct link_frame *f;
 
+    if (m->stream == NULL || !revoked_send(c, m) || !m->grant_due || link_credit(m->stream) <= 0)
+        return; /* Its state comes again with its next stream, and credit by itself. */
     m->grant_due = false;
-    if (m->stream == NULL || link_credit(m->stream) <= 0)
-        return; /* Its state comes again with its next stream, and then the grant is due. */
     memcpy(grant.cluster_id, c->id, sizeof grant.cluster_id);
     memcpy(grant.cluster_key, c->key, sizeof grant.cluster_key);
     for (unsigned i = 0; i < CLUSTER_ID_SIZE; i++)
@@ -407,6 +484,7 @@ static bool member_settle(struct cluster *c, struct member *m)
     bool changed, ours = memcmp(m->state.cluster_id, c->id, CLUSTER_ID_SIZE) == 0;
 
     m->news = false;
+    m->revoked_all = true;
     m->node = node_find(c, m->name);
     if (m->node < 0) {
         log_event(LOG_WARN, "a backend has no partitions", "node=%s hint=it_joined_after_they_were_dealt",
@@ -458,17 +536,19 @@ static void cluster_step(struct cluster *c)
             key_rotate(&c->members[i]);
         c->rotate_ms = time_ms() + TICKET_KEY_MS;
     }
-    if (changed) {
-        c->table.version++;
+    if (changed || c->revoked) {
+        c->table.version += changed;
+        c->revoked = false;
         if (file_save(c) < 0) {
-            c->table.version--;
+            c->table.version -= changed;
+            c->revoked = true;
             c->due = true; /* Nobody is told of what is not durable; tried again. */
             (void)fiber_sleep_ms(RETRY_MS);
             return;
         }
     }
     for (size_t i = 0; i < c->member_count; i++) {
-        if (c->members[i].node >= 0 && c->members[i].grant_due)
+        if (c->members[i].node >= 0)
             grant_send(c, &c->members[i]);
     }
     view_spread(c);
@@ -485,8 +565,10 @@ static void cluster_run(void *arg)
         if (!c->due && c->rotate_ms > now)
             (void)fiber_queue_wait(&c->wake, (uint32_t)(c->rotate_ms - now));
         c->due = false;
+        c->working = true;
         if (!c->stopping)
             cluster_step(c);
+        c->working = false;
     }
     c->running = false;
     fiber_queue_wake_all(&c->ended, 0);
@@ -514,9 +596,28 @@ void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct
 }
 
 bool cluster_ticket_renewable(const struct ticket *t, struct slice proxy, struct slice user,
-                              enum ticket_scope *scope_out, uint64_t *generation_out)
+                              enum ticket_scope *scope_out)
 {
-    return ticket_renewable(t, cluster_self()->view.renewal_key, proxy, user, scope_out, generation_out);
+    const struct cluster_view *v = &cluster_self()->view;
+    uint64_t generation;
+
+    return ticket_renewable(t, v->renewal_key, proxy, user, scope_out, &generation) &&
+           !revocations_refuse(&v->revoked, partition_user(v->secret, user), generation);
+}
+
+uint64_t cluster_generation(void)
+{
+    return cluster_self()->view.revoked.generation;
+}
+
+void cluster_revoke(struct slice user)
+{
+    struct cluster *c = cluster_self();
+
+    ASSERT(c->shard->index == 0);
+    revocations_add(&c->view.revoked, partition_user(c->view.secret, user), c->view.revoked.generation + 1);
+    c->revoked = true;
+    cluster_wake(c);
 }
 
 /* ---- The operator --------------------------------------------------------------------------------------- */
@@ -531,6 +632,14 @@ void director_control_route(struct control_route *route)
 }
 _Static_assert(CONTROL_NAME == LINK_NODE_NAME_MAX + 1, "a node's name fits");
 
+bool director_control_revoke(struct slice user)
+{
+    if (!cluster_running())
+        return false;
+    cluster_revoke(user);
+    return true;
+}
+
 void director_control_cluster(struct control_cluster *cluster)
 {
     struct cluster *c = cluster_self();
@@ -542,6 +651,7 @@ void director_control_cluster(struct control_cluster *cluster)
     cluster->backends = (uint32_t)c->member_count;
     cluster->known = members_known(c);
     cluster->twice = names_twice(c);
+    cluster->settled = !c->due && !c->revoked && !c->working;
     if (cluster->deal && !c->deal && !cluster->dealt)
         cluster_wake(c);
     c->deal = cluster->deal && !cluster->dealt;

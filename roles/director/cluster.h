@@ -24,7 +24,13 @@ static inline bool cluster_running(void)
 
 /* Where the user's mail is. False: not dealt so far. */
 MUST_CHECK bool cluster_partition(struct slice user, uint16_t *partition_out);
+/* What a ticket's claim says of its age: asked for before the password is looked at. */
+uint64_t cluster_generation(void);
+/* On shard 0: the user's tickets are not valid any more. Takes effect at once here, and at the backends as soon as it is on the
+ * disk; then cluster_settled() is true. */
+void cluster_revoke(struct slice user);
 /* A ticket for that partition's backend. */
 void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct ticket *out);
+/* Is it one of ours, and not revoked? */
 MUST_CHECK bool cluster_ticket_renewable(const struct ticket *t, struct slice proxy, struct slice user,
-                                         enum ticket_scope *scope_out, uint64_t *generation_out);
+                                         enum ticket_scope *scope_out);

@@ -5,4 +5,5 @@
 
 void director_control_user(struct control_user *user);
 void director_control_route(struct control_route *route);
+bool director_control_revoke(struct slice user);
 void director_control_cluster(struct control_cluster *cluster);

@@ -31,6 +31,7 @@ struct question {
     bool renew; /* LINK_RENEW: no password, but a ticket. */
     struct ticket ticket;
     char asker[LINK_NODE_NAME_MAX + 1]; /* The node that asks, which a ticket names. */
+    uint64_t generation;                /* When it was asked. */
     struct fiber_waiter waiter;
     uint64_t began_ns;
     bool waiting; /* For a fiber. */
@@ -83,6 +84,7 @@ static int recipient_find(struct passdb *passdb, struct slice address, struct pa
 static void question_route(const struct question *q, struct login_reply *reply)
 {
     struct ticket_claim claim = {.scope = q->request.lookup ? TICKET_DELIVER : TICKET_SESSION,
+                                 .generation = q->generation,
                                  .proxy = slice_str(q->asker),
                                  .user = reply->user};
 
@@ -90,8 +92,7 @@ static void question_route(const struct question *q, struct login_reply *reply)
         reply->partition = (uint16_t)place_self()->partition(reply->user);
         return;
     }
-    if (q->renew &&
-        !cluster_ticket_renewable(&q->ticket, claim.proxy, claim.user, &claim.scope, &claim.generation))
+    if (q->renew && !cluster_ticket_renewable(&q->ticket, claim.proxy, claim.user, &claim.scope))
         reply->result = LOGIN_REFUSED;
     else if (!cluster_partition(claim.user, &reply->partition))
         reply->result = LOGIN_UNAVAILABLE;
@@ -193,8 +194,10 @@ static bool question_read(struct question *q, const struct link_frame *open)
 {
     struct renew_request renew;
 
-    if (cluster_running())
+    if (cluster_running()) {
         asker_keep(q, open);
+        q->generation = cluster_generation();
+    }
     if (open->header.kind != LINK_RENEW)
         return login_request_decode(link_frame_head(open), &q->request);
     if (!cluster_running() || !renew_request_decode(link_frame_head(open), &renew))
@@ -250,6 +253,8 @@ static int director_start(struct shard *s)
     }
     slab_init(&d->questions, s->heap, sizeof(struct question), QUESTIONS_MAX);
     s->slot[SLOT_DIRECTOR] = d;
+    if (cluster_running() && s->index == 0)
+        passdb_watch(s, cluster_revoke);
     link_serve(LINK_LOGIN, director_serve);
     link_serve(LINK_LOOKUP, director_serve);
     link_serve(LINK_RENEW, director_serve);
@@ -263,6 +268,8 @@ static void director_stop(struct shard *s)
     if (d == NULL)
         return;
     s->slot[SLOT_DIRECTOR] = NULL;
+    if (s->index == 0)
+        passdb_watch(s, NULL);
     passdb_close(d->passdb);
     slab_fini(&d->questions);
     heap_free(s->heap, d);

@@ -69,6 +69,8 @@ struct loader { /* On shard 0, in SLOT_PASSDB. */
     int rc;                /* Of the last reading. */
     bool busy, forced;     /* A fiber reads; whatever the file's time says. */
     bool read_once;
+    void (*changed)(struct slice user); /* NULL: nobody wants to know. */
+    struct timer watch;
 };
 
 /* One verification in flight; others who bring the same user and password wait for it. */
@@ -266,10 +268,26 @@ static int table_read(struct loader *l, const struct file_info *info, struct tab
     return 0;
 }
 
+static void entries_compare(struct loader *l, const struct passwd_table *before,
+                            const struct passwd_table *now)
+{
+    struct passwd_entry a, b;
+    struct user_name user;
+
+    for (uint32_t i = 0; i < before->entry_count; i++) {
+        passwd_table_entry(before, i, &a);
+        if (l->changed != NULL && user_name_parse(a.user, &user) &&
+            (!passwd_table_find(now, &user, &b) || !slice_eq(a.line, b.line)))
+            l->changed(a.user);
+        if (i % BUILD_LINES == 0 && fiber_work(BUILD_LINES * BUILD_WORK_A_LINE) < 0)
+            return;
+    }
+}
+
 static void load(struct loader *l)
 {
+    struct table *t = NULL, *before = NULL;
     struct file_info info;
-    struct table *t = NULL;
 
     l->rc = file_stat(l->path, &info);
     if (l->rc == 0 && l->read_once && !l->forced && memcmp(&info, &l->seen, sizeof info) == 0)
@@ -283,7 +301,7 @@ static void load(struct loader *l)
                   log_quote(slice_str(l->path)), log_quote(slice_str(strerrordesc_np(-l->rc))),
                   l->current != NULL ? "yes" : "no");
     } else {
-        table_drop(l, l->current);
+        before = l->current;
         l->current = t;
         l->seen = info;
     }
@@ -294,6 +312,9 @@ static void load(struct loader *l)
         if (o->at != l->current || l->current == NULL)
             offer_send(l, o);
     }
+    if (before != NULL && l->changed != NULL) /* Nobody is let in by the old one any more. */
+        entries_compare(l, before->users, t->users);
+    table_drop(l, before);
 }
 
 static void load_run(void *arg)
@@ -323,6 +344,14 @@ static void load_soon(struct loader *l)
     load_start(&l->waiter);
 }
 
+static void on_watch(struct timer *t)
+{
+    struct loader *l = CONTAINER_OF(t, struct loader, watch);
+
+    load_soon(l);
+    timer_set(&l->watch, CHECK_INTERVAL_MS);
+}
+
 static struct loader *loader_get(struct shard *s)
 {
     struct loader *l = s->slot[SLOT_PASSDB];
@@ -335,6 +364,7 @@ static struct loader *loader_get(struct shard *s)
     list_init(&l->offers);
     list_init(&l->waiter.link);
     l->waiter.free_done = load_start;
+    timer_init(&l->watch, on_watch);
     random_bytes(l->key, sizeof l->key);
     s->slot[SLOT_PASSDB] = l;
     return l;
@@ -433,6 +463,19 @@ void passdb_reload(struct shard *s)
         return; /* There is no file. */
     l->forced = true;
     load_soon(l);
+}
+
+void passdb_watch(struct shard *s, void (*changed)(struct slice user))
+{
+    struct loader *l = s->slot[SLOT_PASSDB];
+
+    if (l == NULL)
+        return; /* There is no file. */
+    l->changed = changed;
+    if (changed != NULL)
+        timer_set(&l->watch, CHECK_INTERVAL_MS);
+    else
+        timer_cancel(&l->watch);
 }
 
 static void check_sometimes(struct passdb *p)

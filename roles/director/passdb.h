@@ -48,5 +48,9 @@ MUST_CHECK int passdb_exists(struct passdb *p, struct slice user, struct passdb_
 
 uint32_t passdb_failure_delay_ms(const struct passdb *p);
 
+/* On shard 0, when it is open: from now on the file is looked at each second, and changed() is called for each user whose entry is
+ * another after that, or gone; from a fiber. NULL: no more. */
+void passdb_watch(struct shard *s, void (*changed)(struct slice user));
+
 /* On shard 0: the file is read again soon, changed or not. The answer is a line in the log. */
 void passdb_reload(struct shard *s);

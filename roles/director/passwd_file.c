@@ -172,7 +172,7 @@ bool passwd_table_build(struct passwd_table *t, unsigned line_count,
     return t->built < t->text_size;
 }
 
-static void entry_at(const struct passwd_table *t, uint32_t index, struct passwd_entry *entry_out)
+void passwd_table_entry(const struct passwd_table *t, uint32_t index, struct passwd_entry *entry_out)
 {
     bool broken = line_parse(line_at(t, t->entries[index]), entry_out) != NULL;
 
@@ -186,14 +186,14 @@ bool passwd_table_find(const struct passwd_table *t, const struct user_name *use
 
     if (bucket == 0)
         return false;
-    entry_at(t, bucket - 1, entry_out);
+    passwd_table_entry(t, bucket - 1, entry_out);
     return true;
 }
 
 bool passwd_table_any(const struct passwd_table *t, uint64_t number, struct passwd_entry *entry_out)
 {
     for (unsigned i = 0; i < MIN(t->entry_count, ANY_TRIES); i++) {
-        entry_at(t, (uint32_t)((number + i) % t->entry_count), entry_out);
+        passwd_table_entry(t, (uint32_t)((number + i) % t->entry_count), entry_out);
         if (entry_out->has_password)
             return true;
     }

@@ -55,6 +55,8 @@ MUST_CHECK bool passwd_table_build(struct passwd_table *t, unsigned line_count,
 
 MUST_CHECK bool passwd_table_find(const struct passwd_table *t, const struct user_name *user,
                                   struct passwd_entry *entry_out);
+/* Entry number `index`, below entry_count. */
+void passwd_table_entry(const struct passwd_table *t, uint32_t index, struct passwd_entry *entry_out);
 /* Some entry with a password, always the same for one `number`. False: there is none near it. */
 MUST_CHECK bool passwd_table_any(const struct passwd_table *t, uint64_t number,
                                  struct passwd_entry *entry_out);

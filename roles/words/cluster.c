@@ -76,6 +76,11 @@ bool cluster_table_decode(struct slice in, struct cluster_table *out)
 
 /* ---- Membership ---------------------------------------------------------------------------------------- */
 
+enum { /* What a director's frame is, behind its version. */
+       WORD_GRANT = 1,
+       WORD_REVOKED = 2,
+};
+
 size_t member_state_encode(const struct member_state *s, char out[MEMBER_SIZE_MAX])
 {
     struct encoder e = encode_begin(out, MEMBER_SIZE_MAX, CLUSTER_VERSION);
@@ -98,6 +103,7 @@ size_t member_grant_encode(const struct member_grant *g, char out[MEMBER_SIZE_MA
 {
     struct encoder e = encode_begin(out, MEMBER_SIZE_MAX, CLUSTER_VERSION);
 
+    encode_u8(&e, WORD_GRANT);
     encode_bytes(&e, g->cluster_id, sizeof g->cluster_id);
     encode_bytes(&e, g->cluster_key, sizeof g->cluster_key);
     encode_u64(&e, g->table_version);
@@ -114,6 +120,8 @@ bool member_grant_decode(struct slice in, struct member_grant *out)
 {
     struct decoder d = decode_begin(in, CLUSTER_VERSION);
 
+    if (decode_u8(&d) != WORD_GRANT)
+        return false;
     decode_fixed(&d, out->cluster_id, sizeof out->cluster_id);
     decode_fixed(&d, out->cluster_key, sizeof out->cluster_key);
     out->table_version = decode_u64(&d);
@@ -122,6 +130,43 @@ bool member_grant_decode(struct slice in, struct member_grant *out)
     for (unsigned i = 0; i < ARRAY_COUNT(out->ticket_keys); i++) {
         out->ticket_keys[i].id = decode_u32(&d);
         decode_fixed(&d, out->ticket_keys[i].key, sizeof out->ticket_keys[i].key);
+    }
+    return decode_end(&d);
+}
+
+size_t member_revoked_encode(const struct member_revoked *r, char out[MEMBER_REVOKED_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, MEMBER_REVOKED_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u8(&e, WORD_REVOKED);
+    encode_u8(&e, r->all);
+    encode_u8(&e, r->last);
+    encode_u64(&e, r->floor);
+    encode_u16(&e, r->count);
+    for (unsigned i = 0; i < r->count; i++) {
+        encode_u64(&e, r->entries[i].user);
+        encode_u64(&e, r->entries[i].generation);
+    }
+    return e.at;
+}
+
+bool member_revoked_decode(struct slice in, struct member_revoked *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    if (decode_u8(&d) != WORD_REVOKED)
+        return false;
+    out->all = decode_bool(&d);
+    out->last = decode_bool(&d);
+    out->floor = decode_u64(&d);
+    out->count = decode_u16(&d);
+    if (out->count > MEMBER_REVOKED_MAX)
+        return false;
+    for (unsigned i = 0; i < out->count && !d.bad; i++) {
+        out->entries[i].user = decode_u64(&d);
+        out->entries[i].generation = decode_u64(&d);
+        if (i > 0 && out->entries[i].generation <= out->entries[i - 1].generation)
+            d.bad = true;
     }
     return decode_end(&d);
 }
@@ -139,4 +184,9 @@ unsigned partition_of(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice 
     XXH128_hash_t hash = XXH3_128bits_withSecret(user.data, user.size, secret, PARTITION_SECRET_SIZE);
 
     return (unsigned)(hash.low64 & (PARTITION_COUNT - 1));
+}
+
+uint64_t partition_user(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice user)
+{
+    return XXH3_128bits_withSecret(user.data, user.size, secret, PARTITION_SECRET_SIZE).high64;
 }

@@ -4,6 +4,7 @@
 #pragma once
 #include "core/io.h"
 #include "net/link/link.h"
+#include "roles/revocations.h"
 #include "roles/words/place.h"
 
 #define CLUSTER_VERSION   1
@@ -67,6 +68,20 @@ MUST_CHECK bool member_state_decode(struct slice in, struct member_state *out);
 size_t member_grant_encode(const struct member_grant *g, char out[MEMBER_SIZE_MAX]);
 MUST_CHECK bool member_grant_decode(struct slice in, struct member_grant *out);
 
+/* Whose tickets are not valid any more: beside the grants, all of them before the first grant of a stream and new ones as they come,
+ * in pieces. */
+#define MEMBER_REVOKED_MAX      500
+#define MEMBER_REVOKED_SIZE_MAX (16 + MEMBER_REVOKED_MAX * REVOCATION_SIZE)
+struct member_revoked {
+    bool all;  /* The first piece of all that there are: what was known before is void. */
+    bool last; /* The last piece: from here on they count. */
+    uint64_t floor;
+    uint16_t count;
+    struct revocation entries[MEMBER_REVOKED_MAX]; /* Of growing generations. */
+};
+size_t member_revoked_encode(const struct member_revoked *r, char out[MEMBER_REVOKED_SIZE_MAX]);
+MUST_CHECK bool member_revoked_decode(struct slice in, struct member_revoked *out);
+
 static inline bool partition_bit(const uint8_t bits[PARTITION_COUNT / 8], unsigned partition)
 {
     return (bits[partition / 8] >> partition % 8 & 1) != 0;
@@ -78,3 +93,5 @@ static inline bool partition_bit(const uint8_t bits[PARTITION_COUNT / 8], unsign
 #define PARTITION_SECRET_SIZE 192
 void partition_secret(const uint8_t cluster_key[CLUSTER_KEY_SIZE], uint8_t secret[PARTITION_SECRET_SIZE]);
 unsigned partition_of(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice user);
+/* The same hash's other half: the user himself. */
+uint64_t partition_user(const uint8_t secret[PARTITION_SECRET_SIZE], struct slice user);

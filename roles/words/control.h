@@ -55,7 +55,8 @@ struct control_cluster {
         deal; /* Deal the partitions as soon as every backend has said its name; false: do not, or no more. */
     bool here; /* A director of a cluster runs here: */
     bool dealt;
-    bool twice; /* Two backends have one name. */
+    bool twice;   /* Two backends have one name. */
+    bool settled; /* What was decided is on the disk, and on its way to the backends. */
     uint32_t backends, known;
 };
 
@@ -70,6 +71,8 @@ struct control {
     void (*user)(struct control_user *user);
     void (*route)(struct control_route *route);       /* On shard 0. */
     void (*cluster)(struct control_cluster *cluster); /* On shard 0. */
+    /* On shard 0: his sessions on all proxies end, at their next command at the latest. False: no director of a cluster is here. */
+    bool (*revoke)(struct slice user);
     void (*account)(struct control_account *account); /* On the account's shard. */
 };
 

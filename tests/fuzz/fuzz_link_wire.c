@@ -50,6 +50,15 @@ static void try_member(struct slice in)
         ASSERT(slice_eq(slice_of(out, member_grant_encode(&grant, out)), in));
 }
 
+static void try_revoked(struct slice in)
+{
+    static char out[MEMBER_REVOKED_SIZE_MAX];
+    static struct member_revoked revoked;
+
+    if (member_revoked_decode(in, &revoked))
+        ASSERT(slice_eq(slice_of(out, member_revoked_encode(&revoked, out)), in));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice in;
@@ -69,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     default:
         try_member(in);
+        try_revoked(in);
     }
     return 0;
 }
