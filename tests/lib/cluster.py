@@ -111,15 +111,17 @@ class Cluster:
         self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                      "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.pem")
 
-    def certificate(self, node):
-        if not self.tls:
-            return {}
+    def certificate_of(self, name, role):
+        """(certificate, key, authority)"""
         self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-                     f"/OU={node.role}/CN={node.name}", "-keyout", node.name + ".key", "-out", node.name + ".csr")
-        self.openssl("x509", "-req", "-in", node.name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
-                     "-CAcreateserial", "-out", node.name + ".pem")
-        return {"cluster.cert": f"{self.directory}/{node.name}.pem", "cluster.key": f"{self.directory}/{node.name}.key",
-                "cluster.ca": f"{self.directory}/ca.pem"}
+                     f"/OU={role}/CN={name}", "-keyout", name + ".key", "-out", name + ".csr")
+        self.openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
+                     "-CAcreateserial", "-out", name + ".pem")
+        return tuple(os.path.join(self.directory, f) for f in (name + ".pem", name + ".key", "ca.pem"))
+
+    def certificate(self, node):
+        keys = ("cluster.cert", "cluster.key", "cluster.ca")
+        return dict(zip(keys, self.certificate_of(node.name, node.role))) if self.tls else {}
 
     def start(self):
         for node in self.nodes:
@@ -144,10 +146,10 @@ class Cluster:
         name = self.director.ctl("why", user)["node"]
         return next(b for b in self.backends if b.name == name)
 
-    def stop(self):
+    def stop(self, expected=()):
         for node in reversed(self.nodes):
             assert node.stop() == 0, f"{node.name}:\n{mail.log_tail(node)}"
-            for word in ("Sanitizer", "runtime error", "ASSERT", "ticket refused", " error "):
+            for word in {"Sanitizer", "runtime error", "ASSERT", "ticket refused", " error "} - set(expected):
                 text = mail.log_tail(node, 1 << 22)
                 assert word not in text, f"{word!r} in the log of {node.name}:\n{text[text.index(word) - 500:][:2000]}"
 
