@@ -8,6 +8,7 @@ import time
 
 import cutter
 import mail
+import peers
 
 
 def eventually(try_it, seconds=15):
@@ -30,12 +31,13 @@ class Node:
         os.makedirs(os.path.join(self.directory, "data"))
         self.settings = {"node": name, "data": self.directory + "/data", "cores": "1", "cores.shared": "true",
                          "log.level": "info", "shutdown.grace": "5s", **settings, **cluster.certificate(self)}
+        self.config = ["--config", os.path.join(mail.ROOT, "deploy", "cluster", role + ".yaml")] if cluster.examples else []
         self.process, self.starts = None, 0
 
     def start(self):
         self.starts += 1
         self.log = open(os.path.join(self.directory, "log"), "ab")
-        command = [mail.BINARY, "--role=" + self.role]
+        command = [mail.BINARY, "--role=" + self.role, *self.config]
         for key, value in self.settings.items():
             command += ["--set", f"{key}={value}"]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
@@ -79,10 +81,12 @@ def port_bases(count):
 
 
 class Cluster:
-    def __init__(self, directory, users, tls=False, proxies=2, backends=2, proxy_cores="2"):
-        self.directory, self.tls = directory, tls
+    """examples: from the files of deploy/cluster, which have TLS; here with other addresses, names and paths."""
+
+    def __init__(self, directory, users, tls=False, proxies=2, backends=2, proxy_cores="2", examples=False):
+        self.directory, self.tls, self.examples = directory, tls or examples, examples
         os.makedirs(directory)
-        if tls:
+        if self.tls:
             self.authority()
         bases = port_bases(1 + backends + proxies)
         link, clients = bases[:1 + backends], bases[1 + backends:]
@@ -99,9 +103,16 @@ class Cluster:
                              {"directors": asked[0], "cores": proxy_cores, "imap.listen": f"127.0.0.1:{port}",
                               "lmtp.listen": f"127.0.0.1:{port + 2}"})
                         for i, port in enumerate(clients, 1)]
-        for proxy in self.proxies:
-            proxy.imap, proxy.lmtp = proxy.port, proxy.port + 2
         self.nodes = [self.director] + self.backends + self.proxies
+        self.cert = self.key = None
+        if examples:
+            self.cert, self.key = peers.make_certificate(directory)
+        for proxy in self.proxies:
+            proxy.imap, proxy.imaps, proxy.lmtp, proxy.cert = proxy.port, proxy.port + 1, proxy.port + 2, self.cert
+            if examples:
+                proxy.settings |= {"imaps.listen": f"127.0.0.1:{proxy.imaps}", "tls.cert": self.cert, "tls.key": self.key}
+        for node, port in zip(self.nodes, port_bases(len(self.nodes))) if examples else []:
+            node.settings["admin.listen"] = f"127.0.0.1:{port}"
         self.cutter = cutter.Cutter({n.name: (n.port + 1, n.port) for n in [self.director] + self.backends})
 
     def openssl(self, *arguments):
