@@ -3,7 +3,7 @@
  * A stream is one command in flight: opened by whoever asks (a proxy), answered by whoever serves (a director
  * or a backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send
  * LINK_WINDOW bytes a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no
- * credit.
+ * credit, and DATA with HOLD none either: it is released only after the END, which follows it.
  *
  * opener server
  *     OPEN  head + data (flag LAST: all there) ->
@@ -28,8 +28,9 @@
 #define LINK_FRAME_MAX   16384
 #define LINK_HEADER_SIZE 16
 #define LINK_PAYLOAD_MAX (LINK_FRAME_MAX - LINK_HEADER_SIZE)
-#define LINK_WINDOW      (128 * 1024) /* Bytes of payload unreleased, each direction of a stream. */
-#define LINK_STREAMS_MAX 65536        /* A pair of shards. */
+#define LINK_WINDOW      (128 * 1024)        /* Bytes of payload unreleased, each direction of a stream. */
+#define LINK_HELD_MAX    (128 * 1024 * 1024) /* With HOLD: every other message of the largest mailbox, twice. */
+#define LINK_STREAMS_MAX 65536               /* A pair of shards. */
 #define LINK_TRAILER_MAX 512
 
 enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT, LINK_PING, LINK_HELLO };

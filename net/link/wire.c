@@ -108,7 +108,8 @@ static struct link_frame *stream_next(const struct link_stream *s)
 {
     struct link_frame *f = list_empty(&s->out) ? NULL : CONTAINER_OF(s->out.next, struct link_frame, link);
 
-    if (f != NULL && f->header.type == LINK_DATA && s->in_flight + f->header.size > LINK_WINDOW)
+    if (f != NULL && f->header.type == LINK_DATA && (f->header.flags & LINK_HOLD) == 0 &&
+        s->in_flight + f->header.size > LINK_WINDOW)
         return NULL; /* Waits for credit. */
     return f;
 }
@@ -451,9 +452,9 @@ static bool data_arrived(struct link_wire *w, struct link_frame *f)
     if (s->got_last || (s->opener && !s->transmitted))
         return false;
     if (f->header.type == LINK_DATA) {
-        if (f->header.size > LINK_WINDOW - s->received)
-            return false;
         s->received += f->header.size;
+        if (s->received > ((f->header.flags & LINK_HOLD) != 0 ? LINK_HELD_MAX : LINK_WINDOW))
+            return false;
     }
     if (s->relay != NULL) {
         s->got_last = (f->header.flags & LINK_LAST) != 0;
