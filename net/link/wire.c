@@ -493,8 +493,10 @@ static bool credit_arrived(struct link_wire *w, const struct link_header *h)
     if (h->value > s->in_flight)
         return false;
     s->in_flight -= h->value;
-    stream_ready(s);
-    link_stream_credit(s, h->value);
+    link_stream_credit(s, h->value); /* Its owner may end it meanwhile, */
+    s = wire_stream(w, h);
+    if (s != NULL)
+        stream_ready(s); /* and what leaves may be its END. */
     return true;
 }
 
