@@ -88,8 +88,9 @@ class Cluster:
         os.makedirs(directory)
         if self.tls:
             self.authority()
-        bases = port_bases(1 + backends + proxies)
-        link, clients = bases[:1 + backends], bases[1 + backends:]
+        count = 1 + backends + proxies
+        bases = port_bases(2 * count)
+        link, clients, admin = bases[:1 + backends], bases[1 + backends:count], bases[count:]
         self.passwd = os.path.join(directory, "passwd")
         with open(self.passwd, "w") as f:
             f.writelines(f"u{i}:{{PLAIN}}pass::::::\n" for i in range(users))
@@ -111,7 +112,7 @@ class Cluster:
             proxy.imap, proxy.imaps, proxy.lmtp, proxy.cert = proxy.port, proxy.port + 1, proxy.port + 2, self.cert
             if examples:
                 proxy.settings |= {"imaps.listen": f"127.0.0.1:{proxy.imaps}", "tls.cert": self.cert, "tls.key": self.key}
-        for node, port in zip(self.nodes, port_bases(len(self.nodes))) if examples else []:
+        for node, port in zip(self.nodes, admin) if examples else []:
             node.settings["admin.listen"] = f"127.0.0.1:{port}"
         self.cutter = cutter.Cutter({n.name: (n.port + 1, n.port) for n in [self.director] + self.backends})
 
