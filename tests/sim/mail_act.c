@@ -718,7 +718,7 @@ static void check_told(struct imap *c, uint64_t since_ns, uint64_t told_ns, size
 
 static int idle(struct imap *c, struct mail *mail)
 {
-    uint64_t since_ns, end_ns, told_ns;
+    uint64_t since_ns, end_ns, told_ns, max_ms;
     size_t told_count, count = c->count;
     int rc = imap_send(c, "IDLE");
 
@@ -727,8 +727,8 @@ static int idle(struct imap *c, struct mail *mail)
     if (rc != 0)
         return rc;
     since_ns = sim_now_ns(c->world);
-    end_ns = since_ns +
-             (IDLE_MIN_MS + random_u64() % (random_u64() % 3 == 0 ? IDLE_MAX_MS : IDLE_MOST_MS)) * SIM_MS;
+    max_ms = random_u64() % 3 == 0 ? IDLE_MAX_MS : IDLE_MOST_MS;
+    end_ns = since_ns + (IDLE_MIN_MS + random_u64() % max_ms) * SIM_MS;
     while (rc == 0 && sim_now_ns(c->world) < end_ns)
         rc = imap_untagged(c, (uint32_t)((end_ns - sim_now_ns(c->world)) / SIM_MS) + 1);
     if (rc < 0 && rc != -ETIMEDOUT)
