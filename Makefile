@@ -21,7 +21,7 @@ test:
 	@deploy/setup.sh test
 	@tests/run
 
-# What takes longer than anybody waits: hours of seeds, kill rounds and fuzzing.
+# What takes longer than anybody waits: thousands of seeds, kill rounds and hours of fuzzing.
 soak:
 	@deploy/setup.sh test
 	@tests/run --soak

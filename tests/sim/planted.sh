@@ -4,8 +4,8 @@
 #     tests/sim/planted.sh [--seeds COUNT] [--from-known] [NAME]...
 #
 # A mistake is found by the first seed, out of COUNT (500), that violates with it and does not without it.
-# --from-known begins at the seed that the patch names (it found it once), and tries 100. Prints a table; exit 1 when
-# one was not found, or a patch does not apply any more.
+# --from-known begins at the seed that the patch names (it found it once). Prints a table; exit 1 when one was not
+# found, or a patch does not apply any more.
 set -u
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -14,7 +14,7 @@ known=
 while [ $# -gt 0 ]; do
     case $1 in
     --seeds) count=$2; shift 2 ;;
-    --from-known) known=1; count=100; shift ;;
+    --from-known) known=1; shift ;;
     *) break ;;
     esac
 done
