@@ -17,7 +17,8 @@ struct shard;
 struct scheduler;     /* The half common to both doors: fibers, timers, messages (core/scheduler.h). */
 struct shard_private; /* The door's own half: rings, or the simulator's. */
 
-enum shard_slot { /* What roles and the store hang on a shard. */
+enum shard_slot {           /* What roles, the store and TLS hang on a shard. */
+                  SLOT_TLS, /* Of net/tls.h. */
                   SLOT_STORE,
                   SLOT_PROXY,
                   SLOT_DIRECTOR,

@@ -6,8 +6,8 @@
  * tickets (RFC 5077, 8446) under keys that the caller shares between shards; SNI (RFC 6066); ALPN (RFC 7301).
  *
  * Owner:  one shard; no locks. Call it from the loop's own stack: a handshake needs some 10 KiB of it.
- * Memory: a live session costs a few KiB of the process's heap. Plaintext that comes out lives in the context
- *         and dies at the next call for any session of that context.
+ * Memory: a live session costs a few KiB of the process's heap. Plaintext that comes out dies at the next call
+ *         for any session of the shard.
  * Errors: what the peer does wrong is TLS_FAILED, never an -errno; the alert for him is in the output. */
 #pragma once
 #include "core/base.h"
@@ -19,6 +19,7 @@
 #define TLS_NAME_MAX        255
 #define TLS_ERROR_MAX       256
 #define TLS_TICKET_MAX      4096 /* What a client keeps of a session, to resume it. */
+#define TLS_PACKED_MAX      128  /* What a sleeping session is, at most; with TLS 1.3 and AES-128: 82. */
 
 /* ---- Contexts ------------------------------------------------------------------------------------------ */
 
@@ -84,15 +85,23 @@ enum tls_event {
 MUST_CHECK enum tls_event tls_feed(struct tls *t, struct slice *in, struct slice *plain_out,
                                    struct tls_output *out);
 
-/* Appends `plain`, at most TLS_RECORD_MAX bytes, as one record (a server's first call adds its tickets). Only
- * between TLS_SECURED and the end. Ask tls_state() behind it: TLS_CLOSED if nothing can be sealed any more.
- */
+/* Appends `plain`, at most TLS_RECORD_MAX bytes, as one record. Only between TLS_SECURED and the end. Ask
+ * tls_state() behind it: TLS_CLOSED if nothing can be sealed any more. */
 void tls_seal(struct tls *t, struct slice plain, struct tls_output *out);
 /* Appends close_notify, once; nothing can be sealed after it. Before TLS_SECURED it appends nothing. */
 void tls_close_notify(struct tls *t, struct tls_output *out);
 
 enum tls_state { TLS_HANDSHAKING, TLS_OPEN, TLS_CLOSED };
 enum tls_state tls_state(const struct tls *t);
+
+/* ---- Sleep --------------------------------------------------------------------------------------------- */
+
+/* Packs the TLS of a connection that is at rest (secured, not ended, nothing of a record received or unsent), and
+ * frees it. 0: it is not at rest, nothing was done. Else the bytes written to `out`. They are secret: wipe them.
+ * What is lost: tls_server_name(), tls_peer(), tls_ticket(). */
+size_t tls_pack(struct tls *t, void *out /* [TLS_PACKED_MAX] */);
+/* The other way, on any shard, of any process: once. NULL: no memory. */
+MUST_CHECK struct tls *tls_unpack(const void *in, size_t size);
 
 /* ---- What is known of a session, from TLS_SECURED on --------------------------------------------------- */
 

@@ -108,6 +108,17 @@ void tls_free(struct tls *t)
     heap_free(shard_self()->heap, t);
 }
 
+/* A session of the library cannot be packed: none is ever at rest. */
+size_t tls_pack(struct tls *t, void *out)
+{
+    return 0;
+}
+
+struct tls *tls_unpack(const void *in, size_t size)
+{
+    return NULL;
+}
+
 static enum tls_event failed(struct tls *t)
 {
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());

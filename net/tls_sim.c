@@ -6,8 +6,8 @@
  *     HELLO name, protocol, ticket   (300 bytes) ->
  *                                                <- HELLO resumed?      (1,100 bytes; resumed: 250)
  *     FINISHED                        (70 bytes) ->
- *                                                <- TICKET              (two, 230 bytes, before the first
- * data) DATA                                       <-> DATA, ALERT */
+ *                                                <- TICKET              (two, 230 bytes)
+ *     DATA                                       <-> DATA, ALERT */
 #include "core/io.h"
 #include "core/shard.h"
 #include "net/tls.h"
@@ -28,6 +28,9 @@ enum alert { ALERT_CLOSE = 0, ALERT_BAD_RECORD = 20, ALERT_UNEXPECTED = 10, ALER
 #define FINISHED_SIZE  70
 #define TICKET_MESSAGE 230
 #define TICKET_SIZE    32 /* Key name 16, number 8, checksum under the key 8. */
+#define PACKED_SIZE    82 /* As that of TLS 1.3: flags 1, count of records opened 8, sealed 8, zeros. */
+#define PACKED_SERVER  1  /* Flags. */
+#define PACKED_RESUMED 2
 
 struct tls_context {
     uint32_t references;
@@ -36,13 +39,17 @@ struct tls_context {
     uint8_t subject_size; /* which is the certificate's text: "NAME UNIT..." */
     char subject[TLS_NAME_MAX];
     uint8_t ticket_key[TLS_TICKET_KEY_SIZE], ticket_key_previous[TLS_TICKET_KEY_SIZE];
-    char plain[TLS_RECORD_MAX];
+};
+
+struct tls_shard { /* In SLOT_TLS, as long as the shard has a session. */
+    uint32_t sessions;
+    char plain[TLS_RECORD_MAX]; /* Of the last call. */
 };
 
 struct tls {
-    struct tls_context *context;
-    uint8_t state; /* enum tls_state */
-    bool begun, resumed, tickets_sent, peer_ended;
+    struct tls_context *context; /* NULL: it has slept. */
+    uint8_t state;               /* enum tls_state */
+    bool server, begun, resumed, peer_ended;
     uint64_t sealed_count, opened_count;
     struct slice alpn;
     struct tls_output partial; /* Of the record that is arriving. */
@@ -118,16 +125,31 @@ void tls_context_release(struct tls_context *c)
 
 /* ---- Sessions ------------------------------------------------------------------------------------------ */
 
-static struct tls *session_new(struct tls_context *c, struct slice alpn)
+static struct tls *session_alloc(void)
 {
-    struct tls *t = heap_try_alloc(shard_self()->heap, sizeof *t);
+    struct shard *s = shard_self();
+    struct tls *t = heap_try_alloc(s->heap, sizeof *t);
+    struct tls_shard *shared = s->slot[SLOT_TLS];
 
     if (t == NULL)
         return NULL;
+    if (shared == NULL)
+        shared = s->slot[SLOT_TLS] = heap_zalloc(s->heap, sizeof *shared);
+    shared->sessions++;
     memset(t, 0, sizeof *t);
-    t->context = c;
-    t->alpn = alpn;
     t->error = "";
+    return t;
+}
+
+static struct tls *session_new(struct tls_context *c, struct slice alpn)
+{
+    struct tls *t = session_alloc();
+
+    if (t == NULL)
+        return NULL;
+    t->context = c;
+    t->server = c->server;
+    t->alpn = alpn;
     c->references++;
     return t;
 }
@@ -160,11 +182,50 @@ struct tls *tls_connect(struct tls_context *c, struct slice name, struct slice a
 
 void tls_free(struct tls *t)
 {
+    struct shard *s = shard_self();
+    struct tls_shard *shared = s->slot[SLOT_TLS];
+
     if (t == NULL)
         return;
     tls_output_fini(&t->partial);
     tls_context_release(t->context);
-    heap_free(shard_self()->heap, t);
+    heap_free(s->heap, t);
+    if (--shared->sessions > 0)
+        return;
+    s->slot[SLOT_TLS] = NULL;
+    heap_free(s->heap, shared);
+}
+
+size_t tls_pack(struct tls *t, void *out)
+{
+    uint8_t *bytes = out;
+
+    if (t->state != TLS_OPEN || t->peer_ended || t->partial.size > 0)
+        return 0;
+    memset(bytes, 0, PACKED_SIZE);
+    bytes[0] = (uint8_t)((t->server ? PACKED_SERVER : 0) | (t->resumed ? PACKED_RESUMED : 0));
+    put_u64(bytes + 1, t->opened_count);
+    put_u64(bytes + 9, t->sealed_count);
+    tls_free(t);
+    return PACKED_SIZE;
+}
+
+struct tls *tls_unpack(const void *in, size_t size)
+{
+    const uint8_t *bytes = in;
+    struct tls *t;
+
+    ASSERT(size == PACKED_SIZE);
+    t = session_alloc();
+    if (t == NULL)
+        return NULL;
+    t->state = TLS_OPEN;
+    t->server = (bytes[0] & PACKED_SERVER) != 0;
+    t->resumed = (bytes[0] & PACKED_RESUMED) != 0;
+    t->begun = true;
+    t->opened_count = get_u64(bytes + 1);
+    t->sealed_count = get_u64(bytes + 9);
+    return t;
 }
 
 /* ---- Records ------------------------------------------------------------------------------------------- */
@@ -187,7 +248,7 @@ static void record_put(struct tls *t, enum record type, struct slice body, struc
     tls_output_append(out, slice_of(header, sizeof header));
     tls_output_append(out, body);
     tls_output_append(out, slice_of(&inner, 1));
-    record_tag(t->context->server, t->sealed_count++, slice_of(out->data + start, out->size - start), tag);
+    record_tag(t->server, t->sealed_count++, slice_of(out->data + start, out->size - start), tag);
     tls_output_append(out, slice_of(tag, sizeof tag));
 }
 
@@ -232,7 +293,7 @@ static bool record_open(struct tls *t, enum record *type_out, struct slice *body
     struct slice record = slice_of(t->partial.data, t->partial.size - TAG_SIZE);
     uint8_t tag[TAG_SIZE];
 
-    record_tag(!t->context->server, t->opened_count++, record, tag);
+    record_tag(!t->server, t->opened_count++, record, tag);
     if (memcmp(tag, record.data + record.size, TAG_SIZE) != 0)
         return false;
     *type_out = (enum record)(uint8_t)record.data[record.size - 1];
@@ -340,8 +401,10 @@ static enum tls_event server_message(struct tls *t, struct slice body, struct tl
     struct slice random, name, alpn, ticket, subject, fields = slice_from(body, 1);
     struct fields f;
 
-    if (body.data[0] == MESSAGE_FINISHED && t->begun) {
+    if (body.data[0] == MESSAGE_FINISHED && t->begun && t->state == TLS_HANDSHAKING) {
         t->state = TLS_OPEN;
+        for (unsigned i = 0; i < 2 && !t->context->node; i++)
+            send_ticket(t, out);
         return TLS_SECURED;
     }
     if (body.data[0] != MESSAGE_HELLO || t->begun || !field_take(&fields, &random) ||
@@ -390,6 +453,8 @@ static enum tls_event client_message(struct tls *t, struct slice body, struct tl
 static enum tls_event record_take(struct tls *t, enum record type, struct slice body, struct slice *plain_out,
                                   struct tls_output *out)
 {
+    struct tls_shard *shared;
+
     if (type == RECORD_ALERT && body.size == 2 && body.data[1] == ALERT_CLOSE) {
         t->peer_ended = true;
         return TLS_ENDED;
@@ -400,13 +465,14 @@ static enum tls_event record_take(struct tls *t, enum record type, struct slice 
         return TLS_FAILED;
     }
     if (type == RECORD_HANDSHAKE && body.size > 0)
-        return t->context->server ? server_message(t, body, out) : client_message(t, body, out);
+        return t->server ? server_message(t, body, out) : client_message(t, body, out);
     if (type != RECORD_DATA || t->state == TLS_HANDSHAKING || body.size > TLS_RECORD_MAX)
         return fail(t, "UNEXPECTED_MESSAGE", ALERT_UNEXPECTED, out);
     if (body.size == 0)
         return TLS_WAIT;
-    memcpy(t->context->plain, body.data, body.size);
-    *plain_out = slice_of(t->context->plain, body.size);
+    shared = shard_self()->slot[SLOT_TLS];
+    memcpy(shared->plain, body.data, body.size);
+    *plain_out = slice_of(shared->plain, body.size);
     return TLS_DATA;
 }
 
@@ -418,7 +484,7 @@ enum tls_event tls_feed(struct tls *t, struct slice *in, struct slice *plain_out
         return TLS_ENDED;
     if (t->state == TLS_CLOSED && t->error[0] != '\0')
         return TLS_FAILED;
-    if (!t->context->server && !t->begun)
+    if (!t->server && !t->begun)
         client_hello(t, out);
     while (event == TLS_WAIT) {
         enum record type;
@@ -442,11 +508,6 @@ void tls_seal(struct tls *t, struct slice plain, struct tls_output *out)
     ASSERT(plain.size > 0 && plain.size <= TLS_RECORD_MAX);
     if (t->state != TLS_OPEN)
         return;
-    if (t->context->server && !t->context->node && !t->tickets_sent) {
-        send_ticket(t, out);
-        send_ticket(t, out);
-        t->tickets_sent = true;
-    }
     record_put(t, RECORD_DATA, plain, out);
 }
 
@@ -492,7 +553,7 @@ const char *tls_error(const struct tls *t)
 
 struct slice tls_ticket(const struct tls *t)
 {
-    return slice_of(t->ticket, t->context->server ? 0 : t->ticket_size);
+    return slice_of(t->ticket, t->server ? 0 : t->ticket_size);
 }
 
 bool tls_peer(const struct tls *t, struct tls_identity *identity_out)
