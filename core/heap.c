@@ -5,10 +5,13 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 struct heap {
     const char *name;
     uint64_t used, budget;
+    struct list secrets; /* struct secret_map */
 #ifdef TRIREME_JEMALLOC
     unsigned arena, tcache;
     int flags;
@@ -145,6 +148,40 @@ static void raw_free(struct heap *h, void *p)
 }
 #endif
 
+/* ---- Secret pages -------------------------------------------------------------------------------------- */
+
+struct secret_map { /* At the beginning of the pages; one more on each side is out of bounds. */
+    struct list link;
+    size_t size; /* Of the pages. */
+    _Alignas(64) char data[];
+};
+
+static void secret_unmap(struct secret_map *m)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = m->size;
+
+    asan_unpoison(m, size);
+    munmap((char *)m - page, size + 2 * page);
+}
+
+static struct secret_map *secret_map(size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *base = mmap(NULL, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct secret_map *m;
+
+    if (base == MAP_FAILED)
+        return NULL;
+    m = (struct secret_map *)(void *)(base + page);
+    if (mprotect(m, size, PROT_READ | PROT_WRITE) < 0 || madvise(m, size, MADV_DONTDUMP) < 0 ||
+        madvise(m, size, MADV_WIPEONFORK) < 0) {
+        munmap(base, size + 2 * page);
+        return NULL;
+    }
+    m->size = size;
+    return m;
+}
+
 /* ---- Heaps --------------------------------------------------------------------------------------------- */
 
 struct heap *heap_create(const char *name, uint64_t budget)
@@ -155,6 +192,7 @@ struct heap *heap_create(const char *name, uint64_t budget)
         return NULL;
     h->name = name;
     h->budget = budget;
+    list_init(&h->secrets);
     if (raw_create(h) < 0) {
         free(h);
         return NULL;
@@ -164,8 +202,12 @@ struct heap *heap_create(const char *name, uint64_t budget)
 
 void heap_destroy(struct heap *h)
 {
+    struct list *node;
+
     if (h == NULL)
         return;
+    while ((node = list_pop_front(&h->secrets)) != NULL)
+        secret_unmap(CONTAINER_OF(node, struct secret_map, link));
     raw_destroy(h);
     free(h);
 }
@@ -253,6 +295,33 @@ void heap_free(struct heap *h, void *p)
         return;
     h->used -= raw_used(h, p);
     raw_free(h, p);
+}
+
+void *heap_try_map_secret(struct heap *h, size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct secret_map *m;
+
+    ASSERT(size > 0 && size < SIZE_MAX / 2);
+    size = (sizeof *m + size + page - 1) / page * page;
+    m = fits(h, size) ? secret_map(size) : NULL;
+    if (m == NULL)
+        return NULL;
+    h->used += size;
+    list_push_back(&h->secrets, &m->link);
+    return m->data;
+}
+
+void heap_unmap_secret(struct heap *h, void *p)
+{
+    struct secret_map *m;
+
+    if (p == NULL)
+        return;
+    m = CONTAINER_OF(p, struct secret_map, data);
+    h->used -= m->size;
+    list_remove(&m->link);
+    secret_unmap(m);
 }
 
 /* ---- Arenas -------------------------------------------------------------------------------------------- */
@@ -377,6 +446,9 @@ void arena_fini(struct arena *a)
 
 #define SLAB_PAGE_SIZE        (16 * 1024)
 #define SLAB_PAGE_RECORDS_MIN 8
+/* Secret pages are three mappings each, and a process may have 65,530: they grow with the slab. */
+#define SLAB_SECRET_SIZE_MIN (64 * 1024)
+#define SLAB_SECRET_SIZE_MAX (1024 * 1024)
 
 struct slab_page {
     struct slab_page *next;
@@ -396,6 +468,12 @@ void slab_init(struct slab *s, struct heap *h, uint32_t record_size, uint32_t li
     s->record_size = (record_size + align - 1) & ~(align - 1);
 }
 
+void slab_init_secret(struct slab *s, struct heap *h, uint32_t record_size, uint32_t limit_count)
+{
+    slab_init(s, h, record_size, limit_count);
+    s->secret = true;
+}
+
 static void slab_put(struct slab *s, void *record)
 {
     struct slab_free *f = record;
@@ -405,14 +483,24 @@ static void slab_put(struct slab *s, void *record)
     asan_poison(record, s->record_size);
 }
 
+static size_t slab_page_size(const struct slab *s)
+{
+    size_t used = (size_t)s->used_count * s->record_size;
+
+    return s->secret ? MIN(MAX(used, (size_t)SLAB_SECRET_SIZE_MIN), (size_t)SLAB_SECRET_SIZE_MAX)
+                     : (size_t)SLAB_PAGE_SIZE;
+}
+
 static int slab_grow(struct slab *s)
 {
-    uint32_t count = SLAB_PAGE_SIZE / s->record_size;
+    uint32_t count = (uint32_t)(slab_page_size(s) / s->record_size);
     struct slab_page *page;
+    size_t size;
 
     count = MAX(count, (uint32_t)SLAB_PAGE_RECORDS_MIN);
     count = MIN(count, s->limit_count - s->used_count);
-    page = heap_try_alloc(s->heap, sizeof *page + (size_t)count * s->record_size);
+    size = sizeof *page + (size_t)count * s->record_size;
+    page = s->secret ? heap_try_map_secret(s->heap, size) : heap_try_alloc(s->heap, size);
     if (page == NULL)
         return -ENOMEM;
     page->next = s->pages;
@@ -441,6 +529,8 @@ void slab_give(struct slab *s, void *record)
 {
     ASSERT(record != NULL && s->used_count > 0);
     s->used_count--;
+    if (s->secret)
+        bytes_wipe(record, s->record_size);
     slab_put(s, record);
 }
 
@@ -450,7 +540,10 @@ void slab_fini(struct slab *s)
         struct slab_page *page = s->pages;
 
         s->pages = page->next;
-        heap_free(s->heap, page);
+        if (s->secret)
+            heap_unmap_secret(s->heap, page);
+        else
+            heap_free(s->heap, page);
     }
     s->free_list = NULL;
     s->used_count = 0;

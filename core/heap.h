@@ -27,6 +27,11 @@ void *heap_zalloc(struct heap *h, size_t size);
 MUST_CHECK void *heap_try_realloc(struct heap *h, void *p, size_t size);
 void heap_free(struct heap *h, void *p);
 
+/* For keys: zeroed pages that are in no core dump and not in what a fork makes, between pages that nobody can
+ * touch. They count in the budget. NULL over it. */
+MUST_CHECK void *heap_try_map_secret(struct heap *h, size_t size);
+void heap_unmap_secret(struct heap *h, void *p); /* NULL is allowed. */
+
 /* A bump arena: everything that one command allocates, freed at once. What goes into it is bounded by the
  * command's own limits, so it never fails. */
 struct arena_block;
@@ -57,9 +62,12 @@ struct slab { /* Private. */
     struct slab_page *pages;
     uint32_t record_size, record_align;
     uint32_t used_count, limit_count;
+    bool secret;
 };
 
 void slab_init(struct slab *s, struct heap *h, uint32_t record_size, uint32_t limit_count);
+/* Its records hold keys: they are mapped apart (heap_try_map_secret()), and wiped when they are given back. */
+void slab_init_secret(struct slab *s, struct heap *h, uint32_t record_size, uint32_t limit_count);
 /* Zeroed. NULL when limit_count records are in use, or the heap is over its budget. */
 MUST_CHECK void *slab_take(struct slab *s);
 void slab_give(struct slab *s, void *record);

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -155,12 +157,80 @@ static void test_slab_over_budget(void **state)
     heap_destroy(h);
 }
 
+struct mapping { /* Of smaps(5): the flags of a mapping, and what may be done with its neighbours. */
+    char flags[256], before[5], after[5];
+};
+
+static struct mapping mapping_of(const void *p)
+{
+    FILE *f = fopen("/proc/self/smaps", "r");
+    struct mapping m = {.flags = ""};
+    bool inside = false, passed = false;
+    char line[512], rights[5];
+
+    assert_non_null(f);
+    while (!passed && fgets(line, sizeof line, f) != NULL) {
+        uintptr_t from, to;
+
+        if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(m.flags, sizeof m.flags, "%.250s", line + 8);
+        if (sscanf(line, "%lx-%lx %4s", &from, &to, rights) != 3)
+            continue;
+        passed = inside;
+        inside = (uintptr_t)p >= from && (uintptr_t)p < to;
+        if (!inside)
+            memcpy(passed ? m.after : m.before, rights, sizeof rights);
+    }
+    fclose(f);
+    return m;
+}
+
+static void test_secret_slab(void **state)
+{
+    struct heap *h = heap_create("test", 4 << 20);
+    struct slab s;
+    struct mapping m;
+    char *record;
+    int status;
+    pid_t child;
+
+    (void)state;
+    slab_init_secret(&s, h, 100, 1000000);
+    record = slab_take(&s);
+    memset(record, 's', 100);
+    m = mapping_of(record);
+    assert_non_null(strstr(m.flags, " dd")); /* Do not dump. */
+    assert_non_null(strstr(m.flags, " wf")); /* Wipe on fork. */
+    assert_string_equal(m.before, "---p");
+    assert_string_equal(m.after, "---p");
+    child = fork();
+    if (child == 0)
+        _exit(record[0] == '\0' && record[99] == '\0' ? 0 : 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(record[99], 's');
+    slab_give(&s, record);
+    asan_unpoison(record, 100);
+    for (unsigned i = sizeof(void *); i < 100; i++) /* Before it: the free list. */
+        assert_int_equal(record[i], 0);
+    asan_poison(record, 100);
+    while (slab_take(&s) != NULL)
+        continue;
+    assert_in_range(heap_used(h), 2 << 20, 4 << 20);
+    slab_fini(&s);
+    assert_int_equal(heap_used(h), 0);
+    slab_init_secret(&s, h, 100, 10);
+    assert_non_null(slab_take(&s));
+    heap_destroy(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budget),       cmocka_unit_test(test_no_budget),
         cmocka_unit_test(test_destroy_many), cmocka_unit_test(test_arena),
         cmocka_unit_test(test_slab),         cmocka_unit_test(test_slab_over_budget),
+        cmocka_unit_test(test_secret_slab),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
