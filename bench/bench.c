@@ -300,9 +300,34 @@ static void print_cpu(const struct bench *b, const double *before, const double 
     printf("\"server_rss_kib\": %llu, ", (unsigned long long)server_rss_kib(s, false));
 }
 
+static uint64_t bytes_received(const struct bench *b)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < b->options.connections; i++)
+        sum += b->workers[i].client.bytes_in;
+    return sum;
+}
+
+static void print_bulk(const struct bench *b, const double *before, const double *after, double gb,
+                       double seconds)
+{
+    const struct server *s = &b->options.server;
+    double sum = 0;
+
+    for (unsigned i = 0; i < s->count; i++)
+        sum += (after[i] - before[i]) / 1e3;
+    if (s->count > 0)
+        printf("\"server_cpu_ms_per_gb\": %.1f, ", sum / gb);
+    for (unsigned i = 0; s->count > 1 && i < s->count; i++)
+        printf("\"server_cpu_ms_per_gb_%s\": %.1f, ", s->roots[i].layer, (after[i] - before[i]) / 1e3 / gb);
+    printf("\"gb\": %.3f, \"gb_per_s\": %.3f, ", gb, gb / seconds);
+}
+
 static int measure_operations(struct bench *b)
 {
     double before[LAYERS_MAX] = {0}, after[LAYERS_MAX] = {0}, start;
+    uint64_t bytes;
 
     b->running = true;
     for (unsigned i = 0; i < b->options.connections; i++)
@@ -310,15 +335,19 @@ static int measure_operations(struct bench *b)
     run_for(b, WARM_UP_US);
     server_cpu_us(&b->options.server, before);
     b->measuring = true;
+    bytes = bytes_received(b);
     start = clock_us();
     run_for(b, b->options.seconds * 1e6);
     b->measuring = false;
+    bytes = bytes_received(b) - bytes;
     start = clock_us() - start;
     server_cpu_us(&b->options.server, after);
     b->running = false;
     print_head(b);
     if (b->options.server.count > 0)
         print_cpu(b, before, after);
+    if (b->options.operation->bulk)
+        print_bulk(b, before, after, (double)bytes / 1e9, start / 1e6);
     printf("\"ops\": %llu, \"seconds\": %.2f, \"ops_per_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f, "
            "\"errors\": %llu}\n",
            (unsigned long long)b->operations, start / 1e6, (double)b->operations * 1e6 / start,

@@ -13,6 +13,7 @@ struct operation {
     bool lmtp;                      /* Speaks LMTP, on --lmtp-port; otherwise IMAP. */
     bool reconnect;                 /* One operation is a connection: login. */
     bool idle;                      /* Opens sessions and measures memory instead of operations. */
+    bool bulk;                      /* What counts is bytes, not operations. */
     unsigned messages, size;        /* Defaults of --messages (in INBOX before it starts) and --size. */
     void (*send)(struct worker *w); /* Writes one request whose tag is "x"; NULL for reconnect and idle. */
 };

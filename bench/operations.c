@@ -64,6 +64,8 @@ const struct operation operations[] = {
     {"fetch-envelope", "FETCH n (ENVELOPE BODYSTRUCTURE)", .messages = 500, .size = 20480,
      .send = send_fetch_envelope},
     {"fetch-body", "FETCH n BODY.PEEK[]", .messages = 500, .size = 20480, .send = send_fetch_body},
+    {"pipe", "FETCH n BODY.PEEK[] of large bodies: CPU a GB", .bulk = true, .messages = 2, .size = 10 << 20,
+     .send = send_fetch_body},
     {"search", "SEARCH UNSEEN", .messages = 10000, .size = 1024, .send = send_search},
     {"store", "STORE n +FLAGS, -FLAGS", .messages = 500, .size = 1024, .send = send_store},
     {"append", "APPEND to INBOX", .size = 10240, .send = send_append},

@@ -1,8 +1,10 @@
-"""Servers to measure and to compare with: Trireme itself, and Debian's Dovecot 2.3.
+"""Servers to measure and to compare with: Trireme as one process and as three, and what stands beside it in Debian: Dovecot
+2.3 alone and as proxy, director and backend, nginx's mail proxy, HAProxy.
 
 Each is started with a directory of its own under a scratch directory, listens on 127.0.0.1 only, and is ended by its
-process id. Both know the users u0 to uN-1 with the password 'pass', stored as {PLAIN}, and keep their login caches on.
+process id. All know the users u0 to uN-1 with the password 'pass', stored as {PLAIN}, and keep their login caches on.
 """
+import json
 import os
 import shutil
 import signal
@@ -23,6 +25,25 @@ def make_certificate(directory):
     return cert, key
 
 
+def openssl(directory, *arguments):
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, stderr=subprocess.DEVNULL)
+
+
+def make_authority(directory):
+    """Signs the certificates of a cluster's nodes."""
+    openssl(directory, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+            "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.pem")
+
+
+def make_node_certificate(directory, name, role):
+    """(certificate, key, authority)"""
+    openssl(directory, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+            f"/OU={role}/CN={name}", "-keyout", name + ".key", "-out", name + ".csr")
+    openssl(directory, "x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
+            "-CAcreateserial", "-out", name + ".pem")
+    return tuple(os.path.join(directory, f) for f in (name + ".pem", name + ".key", "ca.pem"))
+
+
 def wait_port(port, process, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
@@ -34,6 +55,25 @@ def wait_port(port, process, seconds=60):
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"nothing listens on port {port}")
+
+
+def wait_login(server, seconds=60):
+    """A listener may be there before the passwords are."""
+    end = time.time() + seconds
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", server.imap), 5) as s:
+                s.sendall(b"a LOGIN u0 pass\r\nb SELECT INBOX\r\n")
+                text = b""
+                while not (text.count(b"\r\nb ") and text.endswith(b"\r\n")):
+                    text += s.recv(4096) or b"\r\nb NO\r\n"
+                if b"\r\nb OK" in text:
+                    return
+        except OSError:
+            pass
+        if time.time() > end:
+            raise RuntimeError(f"nobody can log in to {server.name}")
+        time.sleep(0.2)
 
 
 class Server:
@@ -56,6 +96,10 @@ class Server:
 
     def passwd(self):
         return self.write("passwd", "".join(f"u{i}:{self.scheme_password}::::::\n" for i in range(self.users)))
+
+    def layers(self):
+        """Process by layer; each with all its descendants."""
+        return {"server": self.pid}
 
     def remove(self):
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -115,28 +159,13 @@ class Dovecot(Server):
     sdbox; mail_fsync=always for deliveries, since an acknowledged message must be on the disk."""
     name = "dovecot"
     extra = ""
+    login_executable = ""
 
     def config(self):
         return self.write("dovecot.conf", f"""\
-base_dir = {self.directory}/run
-state_dir = {self.directory}/state
-log_path = {self.directory}/log
-listen = 127.0.0.1
-protocols = imap lmtp
-ssl = yes
-ssl_cert = <{self.cert}
-ssl_key = <{self.key}
-ssl_min_protocol = TLSv1.2
-disable_plaintext_auth = no
-auth_username_format = %n
-auth_cache_size = 100M
-auth_mechanisms = plain login
-first_valid_uid = 1
+{self.base()}
 mail_location = sdbox:{self.directory}/mail/%n
 mail_fsync = optimized
-default_client_limit = 20000
-default_process_limit = 5000
-default_vsz_limit = 0
 passdb {{
   driver = passwd-file
   args = username_format=%n {self.passwd()}
@@ -158,7 +187,36 @@ namespace inbox {{
 protocol lmtp {{
   mail_fsync = always
 }}
+service imap {{
+  service_count = 1000
+  process_min_avail = 2
+  process_limit = 5000
+}}
+{self.extra}
+""")
+
+    def base(self):
+        """What each of Dovecot's layers needs: listeners, TLS, and processes that hold many connections."""
+        return f"""\
+base_dir = {self.directory}/run
+state_dir = {self.directory}/state
+log_path = {self.directory}/log
+listen = 127.0.0.1
+protocols = imap lmtp
+ssl = yes
+ssl_cert = <{self.cert}
+ssl_key = <{self.key}
+ssl_min_protocol = TLSv1.2
+disable_plaintext_auth = no
+auth_username_format = %n
+auth_cache_size = 100M
+auth_mechanisms = plain login
+first_valid_uid = 1
+default_client_limit = 20000
+default_process_limit = 5000
+default_vsz_limit = 0
 service imap-login {{
+  {self.login_executable}
   service_count = 0
   process_min_avail = 2
   client_limit = 20000
@@ -169,11 +227,6 @@ service imap-login {{
     port = {self.imaps}
     ssl = yes
   }}
-}}
-service imap {{
-  service_count = 1000
-  process_min_avail = 2
-  process_limit = 5000
 }}
 service lmtp {{
   process_min_avail = 2
@@ -188,8 +241,7 @@ service stats {{
 service anvil {{
   client_limit = 20000
 }}
-{self.extra}
-""")
+"""
 
     def start(self):
         os.makedirs(f"{self.directory}/mail", exist_ok=True)
@@ -204,6 +256,287 @@ service anvil {{
         self.process.terminate()
         self.process.wait(30)
         return self.process.returncode
+
+
+class DovecotProxy(Dovecot):
+    """A Dovecot without mail: it takes any password and passes the login on to `behind`, who checks it."""
+    name = "dovecot-proxy"
+    extra_fields = "host=127.0.0.1"
+
+    def __init__(self, *args, behind=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.behind = behind
+
+    def config(self):
+        return self.write("dovecot.conf", f"""\
+{self.base()}
+lmtp_proxy = yes
+passdb {{
+  driver = static
+  args = nopassword=y proxy=y {self.extra_fields} port=%{{if;%s;eq;lmtp;{self.behind.lmtp};{self.behind.imap}}}
+}}
+protocol lmtp {{
+  {self.lmtp_socket}
+}}
+{self.extra}
+""")
+
+    lmtp_socket = ""
+
+
+class DovecotDirector(DovecotProxy):
+    """A director, whose ring is itself and whose one backend is `behind`."""
+    name = "dovecot-director"
+    extra_fields = ""
+    login_executable = "executable = imap-login director"
+    lmtp_socket = "auth_socket_path = director-userdb"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = f"""\
+director_servers = 127.0.0.1:{self.lmtp + 1}
+director_mail_servers = 127.0.0.1
+service director {{
+  unix_listener login/director {{
+    mode = 0666
+  }}
+  fifo_listener login/proxy-notify {{
+    mode = 0666
+  }}
+  unix_listener director-userdb {{
+    mode = 0600
+  }}
+  inet_listener {{
+    address = 127.0.0.1
+    port = {self.lmtp + 1}
+  }}
+}}
+"""
+
+
+class Fronts:
+    """What stands in front of a backend that others started and will stop. Its ports are those of the first layer."""
+    name = ""
+
+    def __init__(self, backend, parts):
+        self.backend, self.parts = backend, parts
+        first = next(iter(parts.values()))
+        self.imap, self.imaps, self.lmtp = first.imap, first.imaps, first.lmtp
+        self.pid = 0
+
+    def start(self):
+        for part in reversed(self.parts.values()):
+            part.start()
+        self.pid = next(iter(self.parts.values())).pid
+        return self
+
+    def layers(self):
+        return {**{layer: part.pid for layer, part in self.parts.items()}, "backend": self.backend.pid}
+
+    def stop(self):
+        end(self.parts.values())
+
+
+class DovecotCluster(Fronts):
+    """Dovecot's proxy and director in front of a Dovecot."""
+    name = "dovecot3"
+
+    def __init__(self, directory, users, port_base, backend):
+        director = DovecotDirector(directory, users, port_base + 10, behind=backend)
+        super().__init__(backend, {"proxy": DovecotProxy(directory, users, port_base, behind=director), "director": director})
+
+
+class NginxMail(Server):
+    """nginx's mail proxy, which asks itself over HTTP where to go. It has no LMTP."""
+    name = "nginx-mail"
+
+    def __init__(self, *args, behind=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.behind, self.lmtp = behind, None
+
+    def config(self):
+        auth = self.imap + 3
+        return self.write("nginx.conf", f"""\
+load_module /usr/lib/nginx/modules/ngx_mail_module.so;
+daemon off;
+worker_processes 2;
+worker_rlimit_nofile 20000;
+pid {self.directory}/pid;
+error_log {self.directory}/log;
+events {{
+  worker_connections 8000;
+}}
+mail {{
+  auth_http 127.0.0.1:{auth}/auth;
+  imap_auth plain login;
+  imap_capabilities IMAP4rev1 SASL-IR LITERAL+;
+  ssl_certificate {self.cert};
+  ssl_certificate_key {self.key};
+  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_session_cache shared:mail:10m;
+  server {{
+    listen 127.0.0.1:{self.imap};
+    protocol imap;
+  }}
+  server {{
+    listen 127.0.0.1:{self.imaps} ssl;
+    protocol imap;
+  }}
+}}
+http {{
+  access_log off;
+  keepalive_timeout 0;
+  server {{
+    listen 127.0.0.1:{auth};
+    location = /auth {{
+      add_header Auth-Status OK;
+      add_header Auth-Server 127.0.0.1;
+      add_header Auth-Port {self.behind.imap};
+      return 200 "";
+    }}
+  }}
+}}
+""")
+
+    def start(self):
+        self.process = subprocess.Popen(["nginx", "-p", self.directory, "-c", self.config()], stderr=subprocess.DEVNULL)
+        self.pid = self.process.pid
+        wait_port(self.imap, self.process)
+        return self
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+class Nginx(Fronts):
+    name = "nginx"
+
+    def __init__(self, directory, users, port_base, backend):
+        super().__init__(backend, {"proxy": NginxMail(directory, users, port_base, behind=backend)})
+
+
+class HaproxyTcp(Server):
+    """HAProxy passes bytes, and ends TLS; it does not look into them."""
+    name = "haproxy-tcp"
+
+    def __init__(self, *args, behind=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.behind = behind
+
+    def config(self):
+        with open(self.cert) as cert, open(self.key) as key:
+            pem = self.write("both.pem", cert.read() + key.read())
+        return self.write("haproxy.cfg", f"""\
+global
+  maxconn 9000
+  nbthread 2
+defaults
+  mode tcp
+  timeout connect 10s
+  timeout client 1h
+  timeout server 1h
+listen imap
+  bind 127.0.0.1:{self.imap}
+  server backend 127.0.0.1:{self.behind.imap}
+listen imaps
+  bind 127.0.0.1:{self.imaps} ssl crt {pem}
+  server backend 127.0.0.1:{self.behind.imap}
+listen lmtp
+  bind 127.0.0.1:{self.lmtp}
+  server backend 127.0.0.1:{self.behind.lmtp}
+""")
+
+    def start(self):
+        self.process = subprocess.Popen(["haproxy", "-db", "-q", "-f", self.config()], stderr=subprocess.DEVNULL)
+        self.pid = self.process.pid
+        wait_port(self.imap, self.process)
+        return self
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+class Haproxy(Fronts):
+    name = "haproxy"
+
+    def __init__(self, directory, users, port_base, backend):
+        super().__init__(backend, {"proxy": HaproxyTcp(directory, users, port_base, behind=backend)})
+
+
+class TriremeCluster(Server):
+    """One proxy, one director, one backend: deploy/cluster on one machine. Links are plain, as they may be on loopback and as
+    those of the peers are; link_tls makes them mutual TLS."""
+    name = "trireme3"
+
+    def __init__(self, *args, binary=None, extra=(), link_tls=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.binary = binary or os.path.join(ROOT, "build", "trireme")
+        self.extra, self.link_tls, self.processes = list(extra), link_tls, {}
+
+    def settings(self):
+        director, backend = (f"127.0.0.1:{self.lmtp + i}" for i in (1, 2))
+        return {"backend": {"link.listen": backend},
+                "director": {"link.listen": director, "backends": backend, "auth.passwd_file": self.passwd()},
+                "proxy": {"directors": director, "imap.listen": f"127.0.0.1:{self.imap}",
+                          "imaps.listen": f"127.0.0.1:{self.imaps}", "lmtp.listen": f"127.0.0.1:{self.lmtp}",
+                          "tls.cert": self.cert, "tls.key": self.key}}
+
+    def start(self):
+        self.log = open(os.path.join(self.directory, "log"), "ab")
+        if self.link_tls:
+            make_authority(self.directory)
+        for role, settings in self.settings().items():
+            data = os.path.join(self.directory, role)
+            os.makedirs(data, exist_ok=True)
+            settings |= {"node": role + "1", "data": data, "cores.shared": "true", "log.level": "warn"}
+            if self.link_tls:
+                certificate = make_node_certificate(self.directory, role + "1", role)
+                settings |= dict(zip(("cluster.cert", "cluster.key", "cluster.ca"), certificate))
+            command = [self.binary, "--role=" + role]
+            for item in [f"{key}={value}" for key, value in settings.items()] + self.extra:
+                command += ["--set", item]
+            self.processes[role] = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.pid = self.processes["proxy"].pid
+        self.deal()
+        return self
+
+    def deal(self):
+        """The operator's word, once the director has heard of the backend."""
+        socket_path = os.path.join(self.directory, "director", "ctl.sock")
+        self.until(lambda: json.loads(subprocess.run(
+            [self.binary, "ctl", "--socket", socket_path, "cluster", "init", "--json"],
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout)["dealt"])
+
+    def until(self, try_it, seconds=30):
+        end_time = time.time() + seconds
+        while True:
+            try:
+                if try_it():
+                    return
+            except (OSError, ValueError, subprocess.SubprocessError):
+                pass
+            if time.time() > end_time or any(p.poll() is not None for p in self.processes.values()):
+                self.stop()
+                raise RuntimeError(f"the cluster did not come up: see {self.directory}/log")
+            time.sleep(0.1)
+
+    def layers(self):
+        return {role: self.processes[role].pid for role in ("proxy", "director", "backend")}
+
+    def stop(self, seconds=45):
+        for role in ("proxy", "director", "backend"):
+            process = self.processes.get(role)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.log.close()
 
 
 def end(servers):

@@ -6,7 +6,7 @@ set -eu
 build="gcc libc6-dev make meson ninja-build pkg-config liburing-dev libjemalloc-dev libxxhash-dev libyaml-dev
 libcrypt-dev libargon2-dev android-libboringssl-dev libcmocka-dev openssl curl python3"
 test="clang clang-format libclang-rt-dev llvm isync neomutt tmux patch"
-bench="dovecot-imapd dovecot-lmtpd"
+bench="dovecot-imapd dovecot-lmtpd libnginx-mod-mail haproxy"
 
 case "${1:-build}" in
 build) wanted="$build" ;;

@@ -87,7 +87,7 @@ class Cluster:
         self.directory, self.tls, self.examples = directory, tls or examples, examples
         os.makedirs(directory)
         if self.tls:
-            self.authority()
+            peers.make_authority(directory)
         count = 1 + backends + proxies
         bases = port_bases(2 * count)
         link, clients, admin = bases[:1 + backends], bases[1 + backends:count], bases[count:]
@@ -116,20 +116,9 @@ class Cluster:
             node.settings["admin.listen"] = f"127.0.0.1:{port}"
         self.cutter = cutter.Cutter({n.name: (n.port + 1, n.port) for n in [self.director] + self.backends})
 
-    def openssl(self, *arguments):
-        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, stderr=subprocess.DEVNULL)
-
-    def authority(self):
-        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-                     "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.pem")
-
     def certificate_of(self, name, role):
         """(certificate, key, authority)"""
-        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-                     f"/OU={role}/CN={name}", "-keyout", name + ".key", "-out", name + ".csr")
-        self.openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
-                     "-CAcreateserial", "-out", name + ".pem")
-        return tuple(os.path.join(self.directory, f) for f in (name + ".pem", name + ".key", "ca.pem"))
+        return peers.make_node_certificate(self.directory, name, role)
 
     def certificate(self, node):
         keys = ("cluster.cert", "cluster.key", "cluster.ca")
