@@ -3,6 +3,7 @@
 #include "roles/ctl.h"
 #include "core/io.h"
 #include "net/http/http.h"
+#include "roles/ctl_certificates.h"
 #include "roles/settings.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +23,8 @@
 
 struct ctl {
     const char *socket, *admin, *config_file;
-    const char *words[4]; /* The command. */
+    const char *certificates, *nodes; /* Of `cluster init` without a server. */
+    const char *words[4];             /* The command. */
     int word_count;
     bool json;
     char path[4096]; /* Of the socket, when it comes from the configuration. */
@@ -39,7 +41,10 @@ static const struct command {
     {"why", NULL, "/ctl/why", true, false, "why USER             where a user's mail is served"},
     {"kick", NULL, "/ctl/kick", true, false, "kick USER|MASK|IP    ends sessions; they may come again"},
     {"cluster", "init", "/ctl/cluster-init", false, false,
-     "cluster init         deals the partitions to the backends, once; ask a director"},
+     "cluster init         deals the partitions to the backends, once; ask a director\n"
+     "  cluster init --certificates DIR --nodes NAME:ROLE[+ROLE],...\n"
+     "                       makes the cluster's authority and the nodes' certificates that are missing in "
+     "DIR"},
     {"log", "level", "/ctl/log-level", true, false, "log level LEVEL      debug, info, warn or error"},
     {"reload", NULL, "/ctl/reload", false, false,
      "reload               reads the passwd-file again, as SIGHUP does"},
@@ -81,7 +86,9 @@ static int arguments_parse(struct ctl *ctl, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (option("--socket", argc, argv, &i, &ctl->socket) ||
             option("--admin", argc, argv, &i, &ctl->admin) ||
-            option("--config", argc, argv, &i, &ctl->config_file))
+            option("--config", argc, argv, &i, &ctl->config_file) ||
+            option("--certificates", argc, argv, &i, &ctl->certificates) ||
+            option("--nodes", argc, argv, &i, &ctl->nodes))
             continue;
         if (strcmp(argv[i], "--json") == 0)
             ctl->json = true;
@@ -316,6 +323,20 @@ static int reply_print(int fd, const char *path)
     return fflush(out) == 0 ? exit_status_of(status, path) : EX_IOERR;
 }
 
+/* Whether this is asked of no server: then *status_out is the exit status. */
+static bool without_server(const struct ctl *ctl, const struct command *command, int *status_out)
+{
+    if (ctl->certificates == NULL && ctl->nodes == NULL)
+        return false;
+    if (strcmp(command->path, "/ctl/cluster-init") != 0 || ctl->certificates == NULL || ctl->nodes == NULL)
+        *status_out = usage("--certificates and --nodes go together, with cluster init", "");
+    else if (ctl->socket != NULL || ctl->admin != NULL || ctl->config_file != NULL)
+        *status_out = usage("certificates are made without a server: no --socket, --admin or --config", "");
+    else
+        *status_out = ctl_certificates(ctl->certificates, ctl->nodes, ctl->json);
+    return true;
+}
+
 int ctl_main(int argc, char **argv)
 {
     struct ctl ctl = {.socket = NULL};
@@ -326,6 +347,8 @@ int ctl_main(int argc, char **argv)
     rc = arguments_parse(&ctl, argc, argv);
     if (rc == 0)
         rc = command_find(&ctl, &command, &argument);
+    if (rc == 0 && without_server(&ctl, command, &rc))
+        return rc;
     if (rc == 0 && (ctl.socket != NULL) + (ctl.admin != NULL) + (ctl.config_file != NULL) > 1)
         rc = usage("--socket, --admin and --config exclude each other", "");
     if (rc == 0 && ctl.socket == NULL && ctl.admin == NULL)

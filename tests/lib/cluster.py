@@ -86,8 +86,6 @@ class Cluster:
     def __init__(self, directory, users, tls=False, proxies=2, backends=2, proxy_cores="2", examples=False):
         self.directory, self.tls, self.examples = directory, tls or examples, examples
         os.makedirs(directory)
-        if self.tls:
-            peers.make_authority(directory)
         count = 1 + backends + proxies
         bases = port_bases(2 * count)
         link, clients, admin = bases[:1 + backends], bases[1 + backends:count], bases[count:]
@@ -118,7 +116,9 @@ class Cluster:
 
     def certificate_of(self, name, role):
         """(certificate, key, authority)"""
-        return peers.make_node_certificate(self.directory, name, role)
+        folder = os.path.join(self.directory, "certificates")
+        mail.run([mail.BINARY, "ctl", "cluster", "init", "--certificates", folder, "--nodes", f"{name}:{role}"])
+        return tuple(os.path.join(folder, name, f) for f in ("cluster.pem", "cluster.key", "ca.pem"))
 
     def certificate(self, node):
         keys = ("cluster.cert", "cluster.key", "cluster.ca")
