@@ -87,8 +87,15 @@ struct io_connect {
 void io_connect(struct io_connect *c);
 
 /* Waits until the socket can be read, or the peer has closed: what an idle connection has armed. Completes once;
- * res: a poll(2) mask. */
+ * res: a poll(2) mask. Takes the place of a watch of the socket, which then tells nothing any more. */
 void io_poll(struct sock s, struct io_op *op);
+/* The same for an owner that keeps no operation while it waits: the socket remembers `cookie` until fired(cookie,
+ * res) of io_watch_with(). Takes the place of a poll in flight, whose operation then counts as never submitted (it
+ * must not have been cancelled). Neither change of places asks anything of the kernel. One a socket; io_close() ends
+ * it. Not behind io_shutdown(). */
+void io_watch(struct sock s, uint32_t cookie);
+/* Once, before the shard's first io_watch(). fired() is called from the loop. */
+void io_watch_with(void (*fired)(uint32_t cookie, int32_t res));
 /* Receives into a buffer of the shard's ring: res > 0 and op->data on loan until io_recv_release(); 0: end of
  * stream; -ENOBUFS: all buffers are out, ask again after a turn. What an active connection has armed. */
 void io_recv(struct sock s, struct io_op *op);
@@ -97,7 +104,7 @@ void io_recv_release(struct io_op *op);
 void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
 /* Ends both directions: every operation in flight on it completes soon. */
 void io_shutdown(struct sock s);
-/* No operation may be in flight on it. */
+/* No operation may be in flight on it; a watch may. */
 void io_close(struct sock s);
 
 /* ---- Files: fibers only, each call suspends; 0 or -errno ----------------------------------------------- */

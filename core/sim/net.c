@@ -76,13 +76,14 @@ struct sim_op {
     struct sim_done done;
     struct sim_event event;
     struct list link; /* Free list, or the listener's accepts. */
-    struct io_op *op; /* NULL: free. */
+    struct io_op *op; /* NULL: free, or a watch. */
     struct shard_private *p;
     struct sim_socket *socket;
     uint32_t index;
     enum op_kind kind;
     int result;
     bool completed;
+    uint32_t cookie;            /* OP_POLL that is a watch. */
     const struct iovec *vector; /* OP_SEND: what is left. */
     unsigned count;
     size_t skip, total;
@@ -162,11 +163,18 @@ static void op_free(struct sim_op *o)
 static void op_done(struct sim_done *d)
 {
     struct sim_op *o = CONTAINER_OF(d, struct sim_op, done);
+    struct shard_private *p = o->p;
     struct io_op *op = o->op;
+    uint32_t cookie = o->cookie;
+    int result = o->result;
 
-    sim_trace_shard(TRACE_DONE, o->kind, (uint64_t)(int64_t)o->result, 0);
-    op->res = o->result;
+    sim_trace_shard(TRACE_DONE, o->kind, (uint64_t)(int64_t)result, 0);
     op_free(o);
+    if (op == NULL) {
+        p->watch_fired(cookie, result);
+        return;
+    }
+    op->res = result;
     op->in_flight = false;
     op->done(op);
 }
@@ -184,13 +192,21 @@ static void op_complete(struct sim_op *o, int result)
 
 static void op_fire(struct sim_event *e);
 
+static void op_bind(struct sim_op *o, struct io_op *op)
+{
+    ASSERT(!op->in_flight && op->done != NULL);
+    o->op = op;
+    op->in_flight = true;
+    op->index = o->index;
+}
+
+/* `op` NULL: a watch. */
 static struct sim_op *op_new(struct shard_private *p, struct io_op *op, enum op_kind kind,
                              struct sim_socket *socket)
 {
     struct list *l = list_pop_front(&p->free_ops);
     struct sim_op *o;
 
-    ASSERT(!op->in_flight && op->done != NULL);
     if (l != NULL) {
         o = CONTAINER_OF(l, struct sim_op, link);
     } else {
@@ -206,14 +222,13 @@ static struct sim_op *op_new(struct shard_private *p, struct io_op *op, enum op_
     }
     *o = (struct sim_op){.done.run = op_done,
                          .event.fire = op_fire,
-                         .op = op,
                          .p = p,
                          .socket = socket,
                          .index = o->index,
                          .kind = kind};
     list_init(&o->link);
-    op->in_flight = true;
-    op->index = o->index;
+    if (op != NULL)
+        op_bind(o, op);
     if (socket != NULL && kind != OP_ACCEPT) {
         ASSERT(socket->ops[kind] == NULL);
         socket->ops[kind] = o;
@@ -807,7 +822,46 @@ void io_poll(struct sock s, struct io_op *op)
     struct sim_socket *socket = socket_of(p, s);
 
     sim_trace_shard(TRACE_POLL, s.slot, 0, 0);
+    if (socket->ops[OP_POLL] != NULL) {
+        ASSERT(socket->ops[OP_POLL]->op == NULL);
+        op_bind(socket->ops[OP_POLL], op);
+        return;
+    }
     op_look(op_new(p, op, OP_POLL, socket));
+}
+
+void io_watch_with(void (*fired)(uint32_t cookie, int32_t res))
+{
+    sim_private()->watch_fired = fired;
+}
+
+void io_watch(struct sock s, uint32_t cookie)
+{
+    struct shard_private *p = sim_private();
+    struct sim_socket *socket = socket_of(p, s);
+    struct sim_op *o = socket->ops[OP_POLL];
+
+    ASSERT(p->watch_fired != NULL && socket->end != NULL && !socket->end->shut);
+    sim_trace_shard(TRACE_POLL, s.slot, 1, cookie);
+    if (o == NULL) {
+        o = op_new(p, NULL, OP_POLL, socket);
+        op_look(o);
+    } else if (o->op != NULL) {
+        ASSERT(!o->completed || o->result != -ECANCELED);
+        o->op->in_flight = false;
+        o->op = NULL;
+    }
+    o->cookie = cookie;
+}
+
+static void watch_end(struct sim_op *o)
+{
+    if (o == NULL || o->op != NULL)
+        return;
+    sim_event_cancel(&o->event);
+    if (o->completed)
+        list_remove(&o->done.link);
+    op_free(o);
 }
 
 static void poll_look(struct sim_op *o)
@@ -981,6 +1035,7 @@ void io_close(struct sock s)
         ASSERT(list_empty(&socket->listener->accepts));
         listener_free(socket->listener, false);
     } else {
+        watch_end(socket->ops[OP_POLL]);
         end_close(socket->end, false);
     }
     socket_give(p, socket);

@@ -149,6 +149,7 @@ struct shard_private {
     struct sim_op **ops;
     uint32_t op_count, op_capacity;
     struct list free_ops;
+    void (*watch_fired)(uint32_t cookie, int32_t res);
     struct recv_buffer *buffers[SIM_RECV_BUFFERS_MAX];
     unsigned buffers_out;
     struct sim_open_file *files; /* SIM_FILES_MAX */

@@ -113,6 +113,11 @@ static void completed(struct shard_private *p, uint64_t user_data, int32_t res, 
         special_completed(p, user_data);
         return;
     }
+    if ((user_data & UD_POLL) != 0) {
+        trace("poll completed", user_data, (uint64_t)(int64_t)res);
+        poll_completed(p, user_data, res);
+        return;
+    }
     o = op_at(&p->ops, index);
     ASSERT(o->generation == user_data >> 32 && o->kind != OP_FREE); /* Each completes once. */
     trace(o->kind == OP_FILE ? "file completed" : "socket completed", user_data, (uint64_t)(int64_t)res);
@@ -321,7 +326,9 @@ static void reap_away(struct shard_private *p, struct ring *r)
     (void)io_uring_submit_and_get_events(&r->uring);
     io_uring_for_each_cqe(&r->uring, head, cqe)
     {
-        if (cqe->user_data >> 32 != 0)
+        if ((cqe->user_data & UD_POLL) != 0)
+            poll_reaped_away(p, cqe->user_data);
+        else if (cqe->user_data >> 32 != 0)
             op_free(&p->ops, (uint32_t)cqe->user_data);
         count++;
     }

@@ -34,8 +34,11 @@ uint32_t op_new(struct op_table *t, void *owner, enum op_kind kind, uint16_t rin
     ASSERT(o->kind == OP_FREE && kind != OP_FREE);
     t->free_head = o->slot;
     t->used_count++;
-    *o = (struct op){
-        .owner = owner, .generation = o->generation + 1, .slot = slot, .ring = ring, .kind = kind};
+    *o = (struct op){.owner = owner,
+                     .generation = (o->generation + 1) & OP_GENERATION_MAX,
+                     .slot = slot,
+                     .ring = ring,
+                     .kind = kind};
     if (o->generation == 0) /* 0 marks what is no operation. */
         o->generation = 1;
     return index;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -63,19 +62,24 @@ static void from_sockaddr(const char space[32], struct net_addr *a)
 
 /* ---- Beginning and ending operations ------------------------------------------------------------------- */
 
-static void submit_ignored(struct io_uring_sqe *sqe)
+void op_submit_ignored(struct io_uring_sqe *sqe)
 {
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = user_data_special(UD_IGNORE, 0);
+}
+
+void op_begin(struct shard_private *p, struct io_op *op, enum op_kind kind, struct ring *r, uint32_t slot)
+{
+    ASSERT(!op->in_flight && op->done != NULL);
+    op->in_flight = true;
+    op->index = op_new(&p->ops, op, kind, r->index, slot);
 }
 
 /* The submission for an operation that begins now. */
 static struct io_uring_sqe *begin(struct shard_private *p, struct io_op *op, enum op_kind kind,
                                   struct ring *r, uint32_t slot)
 {
-    ASSERT(!op->in_flight && op->done != NULL);
-    op->in_flight = true;
-    op->index = op_new(&p->ops, op, kind, r->index, slot);
+    op_begin(p, op, kind, r, slot);
     return ring_sqe(p, r);
 }
 
@@ -84,8 +88,7 @@ static void tag(struct shard_private *p, struct io_uring_sqe *sqe, uint32_t inde
     sqe->user_data = op_user_data(op_at(&p->ops, index), index);
 }
 
-/* Completes from the loop, not in here, though nothing is asked of the kernel. */
-static void complete_later(struct shard_private *p, struct io_op *op, int res)
+void op_complete_later(struct shard_private *p, struct io_op *op, int res)
 {
     struct io_uring_sqe *sqe = begin(p, op, OP_FAIL, p->rings[0], (uint32_t)res);
 
@@ -93,7 +96,7 @@ static void complete_later(struct shard_private *p, struct io_op *op, int res)
     tag(p, sqe, op->index);
 }
 
-static void finish(struct shard_private *p, struct io_op *op, int32_t res)
+void op_finish(struct shard_private *p, struct io_op *op, int32_t res)
 {
     op_free(&p->ops, op->index);
     op->in_flight = false;
@@ -101,7 +104,7 @@ static void finish(struct shard_private *p, struct io_op *op, int32_t res)
     op->done(op);
 }
 
-static struct ring *ring_of(struct shard_private *p, struct sock s)
+struct ring *socket_ring(struct shard_private *p, struct sock s)
 {
     ASSERT(s.ring < p->ring_count && s.slot < p->rings[s.ring]->slot_count);
     ASSERT(p->rings[s.ring]->slots[s.slot].generation == s.generation); /* Else it was closed. */
@@ -121,9 +124,13 @@ void io_cancel(struct io_op *op)
     if (o->cancelled || o->kind == OP_FAIL)
         return;
     o->cancelled = true;
+    if (o->kind == OP_POLL) {
+        poll_cancel(p, p->rings[o->ring], o->slot);
+        return;
+    }
     sqe = ring_sqe(p, p->rings[o->ring]);
     io_uring_prep_cancel64(sqe, op_user_data(o, op->index), 0);
-    submit_ignored(sqe);
+    op_submit_ignored(sqe);
 }
 
 /* ---- Listening and accepting --------------------------------------------------------------------------- */
@@ -266,7 +273,7 @@ void io_accept(struct sock listener, struct io_accept *a)
     a->sock = SOCK_NONE;
     r = ring_for_socket(p);
     if (r == NULL) {
-        complete_later(p, &a->op, -ENFILE);
+        op_complete_later(p, &a->op, -ENFILE);
         return;
     }
     sqe = begin(p, &a->op, OP_ACCEPT, r, 0);
@@ -281,7 +288,7 @@ static struct sock sock_new(struct ring *r, uint32_t slot)
     struct slot *s = &r->slots[slot];
 
     ASSERT(slot < r->slot_count);
-    s->readable = s->shut = false;
+    *s = (struct slot){.generation = s->generation};
     return (struct sock){slot, r->index, s->generation};
 }
 
@@ -293,7 +300,7 @@ static void accept_completed(struct shard_private *p, struct io_accept *a, struc
         a->sock = sock_new(r, (uint32_t)res);
         from_sockaddr(a->address_space, &a->peer);
     }
-    finish(p, &a->op, MIN(res, 0));
+    op_finish(p, &a->op, MIN(res, 0));
 }
 
 /* ---- Connecting: a socket is made, then connected; two submissions, one operation
@@ -301,10 +308,12 @@ static void accept_completed(struct shard_private *p, struct io_accept *a, struc
 
 static void close_slot(struct shard_private *p, struct ring *r, uint32_t slot)
 {
-    struct io_uring_sqe *sqe = ring_sqe(p, r);
+    struct io_uring_sqe *sqe;
 
+    poll_cancel(p, r, slot);
+    sqe = ring_sqe(p, r);
     io_uring_prep_close_direct(sqe, slot);
-    submit_ignored(sqe);
+    op_submit_ignored(sqe);
     r->slots[slot].generation++;
     ring_socket_gone(p, r);
 }
@@ -317,7 +326,7 @@ void io_connect(struct io_connect *c)
 
     c->sock = SOCK_NONE;
     if (r == NULL) {
-        complete_later(p, &c->op, -ENFILE);
+        op_complete_later(p, &c->op, -ENFILE);
         return;
     }
     sqe = begin(p, &c->op, OP_CONNECT_SOCKET, r, 0);
@@ -333,14 +342,14 @@ static void connect_socket_made(struct shard_private *p, struct io_connect *c, s
 
     if (res < 0) {
         ring_socket_gone(p, r);
-        finish(p, &c->op, res);
+        op_finish(p, &c->op, res);
         return;
     }
     c->sock = sock_new(r, (uint32_t)res);
     if (o->cancelled) {
         close_slot(p, r, c->sock.slot);
         c->sock = SOCK_NONE;
-        finish(p, &c->op, -ECANCELED);
+        op_finish(p, &c->op, -ECANCELED);
         return;
     }
     o->kind = OP_CONNECT;
@@ -348,7 +357,7 @@ static void connect_socket_made(struct shard_private *p, struct io_connect *c, s
     sqe = ring_sqe(p, r);
     uring_prep_setsockopt(sqe, (int)o->slot, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     sqe->flags |= IOSQE_FIXED_FILE;
-    submit_ignored(sqe);
+    op_submit_ignored(sqe);
     sqe = ring_sqe(p, r);
     size = to_sockaddr(&c->peer, c->address_space);
     io_uring_prep_connect(sqe, (int)o->slot, (struct sockaddr *)(void *)c->address_space, size);
@@ -362,26 +371,10 @@ static void connect_completed(struct shard_private *p, struct io_connect *c, str
         close_slot(p, p->rings[o->ring], o->slot);
         c->sock = SOCK_NONE;
     }
-    finish(p, &c->op, res);
+    op_finish(p, &c->op, res);
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
-
-void io_poll(struct sock s, struct io_op *op)
-{
-    struct shard_private *p = door_self();
-    struct ring *r = ring_of(p, s);
-    struct io_uring_sqe *sqe;
-
-    if (r->slots[s.slot].shut) {
-        complete_later(p, op, -ECANCELED);
-        return;
-    }
-    sqe = begin(p, op, OP_POLL, r, s.slot);
-    io_uring_prep_poll_add(sqe, (int)s.slot, POLLIN | POLLRDHUP);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    tag(p, sqe, op->index);
-}
 
 static void recv_submit(struct shard_private *p, struct ring *r, struct io_uring_sqe *sqe, uint32_t slot,
                         uint32_t index)
@@ -398,12 +391,12 @@ static void recv_submit(struct shard_private *p, struct ring *r, struct io_uring
 void io_recv(struct sock s, struct io_op *op)
 {
     struct shard_private *p = door_self();
-    struct ring *r = ring_of(p, s);
+    struct ring *r = socket_ring(p, s);
     struct io_uring_sqe *sqe;
 
     ASSERT(!op->recv_owned);
     if (r->slots[s.slot].shut) {
-        complete_later(p, op, -ECANCELED);
+        op_complete_later(p, op, -ECANCELED);
         return;
     }
     sqe = begin(p, op, OP_RECV, r, s.slot);
@@ -447,7 +440,7 @@ static void recv_completed(struct shard_private *p, struct io_op *op, struct op 
         recv_submit(p, r, ring_sqe(p, r), o->slot, op->index);
         return;
     }
-    finish(p, op, res);
+    op_finish(p, op, res);
 }
 
 /* ---- Sending ------------------------------------------------------------------------------------------- */
@@ -492,14 +485,14 @@ static bool send_advance(struct send *send, size_t size)
 void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
 {
     struct shard_private *p = door_self();
-    struct ring *r = ring_of(p, s);
+    struct ring *r = socket_ring(p, s);
     struct io_uring_sqe *sqe;
     struct send *send;
 
     while (count > 0 && vector->iov_len == 0)
         vector++, count--;
     if (r->slots[s.slot].shut || count == 0) {
-        complete_later(p, op, count == 0 ? 0 : -ECANCELED);
+        op_complete_later(p, op, count == 0 ? 0 : -ECANCELED);
         return;
     }
     if (count == 1) {
@@ -540,7 +533,7 @@ static void send_completed(struct shard_private *p, struct io_op *op, struct op 
         return;
     }
     op->data = slice_of(NULL, 0);
-    finish(p, op, res);
+    op_finish(p, op, res);
 }
 
 static void sendv_completed(struct shard_private *p, struct io_op *op, struct op *o, int32_t res)
@@ -556,7 +549,7 @@ static void sendv_completed(struct shard_private *p, struct io_op *op, struct op
     }
     op->data = slice_of(NULL, 0);
     heap_free(p->shard->heap, send);
-    finish(p, op, res);
+    op_finish(p, op, res);
 }
 
 /* ---- The end ------------------------------------------------------------------------------------------- */
@@ -566,7 +559,7 @@ static void cancel_all(struct shard_private *p, struct ring *r, int fd, unsigned
     struct io_uring_sqe *sqe = ring_sqe(p, r);
 
     io_uring_prep_cancel_fd(sqe, fd, flags | IORING_ASYNC_CANCEL_ALL);
-    submit_ignored(sqe);
+    op_submit_ignored(sqe);
 }
 
 /* The kernel's own IORING_OP_SHUTDOWN always goes through a worker thread. What its callers need is that
@@ -581,7 +574,7 @@ void io_shutdown(struct sock s)
             cancel_all(p, p->rings[i], (int)s.slot, 0);
         return;
     }
-    r = ring_of(p, s);
+    r = socket_ring(p, s);
     if (r->slots[s.slot].shut)
         return;
     r->slots[s.slot].shut = true;
@@ -595,7 +588,7 @@ void io_close(struct sock s)
     if (s.ring == RING_LISTENER)
         close((int)s.slot);
     else
-        close_slot(p, ring_of(p, s), s.slot);
+        close_slot(p, socket_ring(p, s), s.slot);
 }
 
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags)
@@ -613,11 +606,6 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
     case OP_CONNECT:
         connect_completed(p, CONTAINER_OF(op, struct io_connect, op), o, res);
         return;
-    case OP_POLL:
-        if (res > 0)
-            p->rings[o->ring]->slots[o->slot].readable = true;
-        finish(p, op, res);
-        return;
     case OP_RECV:
         recv_completed(p, op, o, res, flags);
         return;
@@ -628,10 +616,11 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
         sendv_completed(p, op, o, res);
         return;
     case OP_FAIL:
-        finish(p, op, (int32_t)o->slot);
+        op_finish(p, op, (int32_t)o->slot);
         return;
     case OP_FREE:
     case OP_FILE:
+    case OP_POLL:
         break;
     }
     ASSERT(!"a completion of no socket operation");

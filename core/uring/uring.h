@@ -38,13 +38,15 @@ enum op_kind {
     OP_ACCEPT,
     OP_CONNECT_SOCKET, /* First half of io_connect: the socket is being made. */
     OP_CONNECT,
-    OP_POLL,
+    OP_POLL, /* The slot knows its index: see poll.c. */
     OP_RECV,
     OP_SEND,  /* One piece: what is left of it is in io_op.data. */
     OP_SENDV, /* A vector: io_op.data.data is its struct send. */
     OP_FILE,
     OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
 };
+
+#define OP_GENERATION_MAX (UINT32_MAX >> 1) /* The bit above it in user_data says UD_POLL. */
 
 struct op {
     void *owner; /* struct io_op, or struct file_wait for OP_FILE. Free: unused. */
@@ -62,11 +64,18 @@ struct op_table {
     uint32_t used_count;
 };
 
+enum slot_poller { POLLER_NONE, POLLER_OP, POLLER_WATCH };
+
 struct slot {
     uint16_t generation;
-    bool readable; /* The next receive will find bytes: do not poll first. */
-    bool shut;     /* io_shutdown() was called. */
+    bool readable : 1;   /* The next receive will find bytes: do not poll first. */
+    bool shut : 1;       /* io_shutdown() was called. */
+    bool poll_armed : 1; /* The kernel has a poll of it. */
+    uint8_t poller;      /* enum slot_poller: who is told when that completes: */
+    uint32_t poller_id;  /* the operation's index, or the watch's cookie. */
 };
+
+_Static_assert(sizeof(struct slot) == 8, "what a socket costs at least");
 
 struct ring {
     struct io_uring uring;
@@ -101,6 +110,7 @@ struct shard_private {
     char *buffers;                            /* RECV_BUFFER_COUNT of RECV_BUFFER_SIZE. */
     uint16_t free_buffers[RECV_BUFFER_COUNT]; /* A stack. */
     unsigned free_buffer_count;
+    void (*watch_fired)(uint32_t cookie, int32_t res);
     uint64_t now_ns;
     int event_fd;
     uint64_t event_value;
@@ -161,6 +171,13 @@ static inline uint64_t user_data_special(unsigned what, unsigned ring)
     return what | (uint64_t)ring << 8;
 }
 
+/* user_data of a poll: it belongs to the slot, not to an operation. */
+#define UD_POLL (UINT64_C(1) << 63)
+static inline uint64_t user_data_poll(const struct ring *r, uint32_t slot)
+{
+    return UD_POLL | (uint64_t)r->index << 48 | (uint64_t)r->slots[slot].generation << 32 | slot;
+}
+
 /* ---- op.c ---------------------------------------------------------------------------------------------- */
 
 /* An index, with the ring, slot and kind filled in. */
@@ -174,8 +191,24 @@ static inline uint64_t op_user_data(const struct op *o, uint32_t index)
 
 /* ---- socket.c, file.c: what completions do ------------------------------------------------------------- */
 
+struct ring *socket_ring(struct shard_private *p, struct sock s);
+/* Takes a place for the operation; ends it. */
+void op_begin(struct shard_private *p, struct io_op *op, enum op_kind kind, struct ring *r, uint32_t slot);
+void op_finish(struct shard_private *p, struct io_op *op, int32_t res);
+/* Completes from the loop, not in here, though nothing is asked of the kernel. */
+void op_complete_later(struct shard_private *p, struct io_op *op, int res);
+/* Nobody is told how it went. */
+void op_submit_ignored(struct io_uring_sqe *sqe);
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
 void file_completed(struct shard_private *p, uint32_t index, int32_t res);
+
+/* ---- poll.c -------------------------------------------------------------------------------------------- */
+
+void poll_completed(struct shard_private *p, uint64_t user_data, int32_t res);
+/* Nothing may hear of it any more: what it was for is given back. */
+void poll_reaped_away(struct shard_private *p, uint64_t user_data);
+/* Before the slot is closed: the kernel's poll would keep the socket open. */
+void poll_cancel(struct shard_private *p, struct ring *r, uint32_t slot);
 
 /* ---- buffers.c ----------------------------------------------------------------------------------------- */
 

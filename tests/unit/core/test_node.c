@@ -279,6 +279,131 @@ static void test_cancel(void **state)
     run_node(1, cancel_body);
 }
 
+/* ---- Watches ------------------------------------------------------------------------------------------- */
+
+static uint32_t watch_cookie;
+static int32_t watch_res;
+static unsigned watch_count;
+
+static void watch_told(uint32_t cookie, int32_t res)
+{
+    watch_cookie = cookie;
+    watch_res = res;
+    watch_count++;
+}
+
+/* True: `count` were told by then. */
+static bool watch_wait(unsigned count)
+{
+    for (unsigned ms = 0; ms < 2000 && watch_count < count; ms++)
+        CHECK(fiber_sleep_ms(1) == 0);
+    return watch_count == count;
+}
+
+static void watch_recv(struct sock s, const char *expected)
+{
+    struct call c;
+
+    call_init(&c);
+    io_recv(s, &c.op);
+    CHECK(call_wait(&c) == (int)strlen(expected));
+    CHECK(slice_eq(c.op.data, slice_str(expected)));
+    io_recv_release(&c.op);
+}
+
+/* A watch fires once; a poll and a watch take over from each other, before and after bytes are there. */
+static void watch_body(struct shard *s)
+{
+    struct call poll_call;
+    struct pair p;
+
+    (void)s;
+    watch_count = 0;
+    io_watch_with(watch_told);
+    pair_open(&p);
+    io_watch(p.server, 7);
+    CHECK(fiber_sleep_ms(2) == 0 && watch_count == 0);
+    CHECK(send_text(p.client, "a") == 1);
+    CHECK(watch_wait(1) && watch_cookie == 7 && (watch_res & POLLIN) != 0);
+    watch_recv(p.server, "a");
+    CHECK(send_text(p.client, "b") == 1);
+    CHECK(fiber_sleep_ms(5) == 0 && watch_count == 1);
+    watch_recv(p.server, "b");
+
+    call_init(&poll_call); /* A poll that becomes a watch, */
+    io_poll(p.server, &poll_call.op);
+    io_watch(p.server, 8);
+    CHECK(!poll_call.op.in_flight);
+    io_watch(p.server, 9);
+    CHECK(fiber_sleep_ms(2) == 0);
+    io_poll(p.server, &poll_call.op); /* and a poll again, */
+    CHECK(fiber_sleep_ms(2) == 0 && poll_call.op.in_flight);
+    CHECK(send_text(p.client, "c") == 1);
+    CHECK(call_wait(&poll_call) > 0 && watch_count == 1);
+    io_poll(p.server, &poll_call.op); /* and one whose bytes are there already. */
+    io_watch(p.server, 10);
+    CHECK(watch_wait(2) && watch_cookie == 10);
+    watch_recv(p.server, "c");
+
+    io_watch(p.server, 11); /* Cancelled as a poll. */
+    io_poll(p.server, &poll_call.op);
+    io_cancel(&poll_call.op);
+    io_cancel(&poll_call.op);
+    CHECK(call_wait(&poll_call) == -ECANCELED);
+    io_watch(p.server, 12);
+    CHECK(send_text(p.client, "d") == 1);
+    CHECK(watch_wait(3) && watch_cookie == 12);
+    watch_recv(p.server, "d");
+
+    io_watch(p.server, 13); /* The peer's end; then a socket closed under its watch. */
+    io_close(p.client);
+    CHECK(watch_wait(4) && (watch_res & POLLRDHUP) != 0);
+    io_close(p.server);
+    io_close(p.listener);
+}
+
+static void test_watch(void **state)
+{
+    (void)state;
+    run_node(1, watch_body);
+}
+
+/* Closing under a watch ends the connection at once, and the slot's next socket hears nothing of it. */
+static void watch_close_body(struct shard *s)
+{
+    struct net_addr addr;
+    struct sock listener = listen_here(&addr);
+
+    (void)s;
+    watch_count = 0;
+    io_watch_with(watch_told);
+    for (unsigned i = 0; i < 300; i++) {
+        struct call accept, receive;
+        struct sock client;
+
+        call_init(&accept);
+        call_init(&receive);
+        io_accept(listener, &accept.accept);
+        client = connect_to(&addr);
+        CHECK(call_wait(&accept) == 0);
+        io_watch(accept.accept.sock, i);
+        if (i % 3 == 0)
+            CHECK(fiber_sleep_ms(1) == 0);
+        io_close(accept.accept.sock);
+        io_recv(client, &receive.op);
+        CHECK(call_wait(&receive) == 0);
+        io_close(client);
+    }
+    CHECK(watch_count == 0);
+    io_close(listener);
+}
+
+static void test_watch_close(void **state)
+{
+    (void)state;
+    run_node(1, watch_close_body);
+}
+
 /* Slots are used again at once; operations of the old socket must never meet the new one. */
 static void close_race_body(struct shard *s)
 {
@@ -965,6 +1090,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_echo),           cmocka_unit_test(test_refused),
         cmocka_unit_test(test_cancel),         cmocka_unit_test(test_close_race),
+        cmocka_unit_test(test_watch),          cmocka_unit_test(test_watch_close),
         cmocka_unit_test(test_send),           cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_many),           cmocka_unit_test(test_files),
         cmocka_unit_test(test_list),           cmocka_unit_test(test_parallel_files),

@@ -13,7 +13,8 @@
 enum kind { KIND_POLL, KIND_RECV, KIND_SEND };
 
 struct pending {
-    struct io_op *op;
+    struct io_op *op; /* NULL: a watch. */
+    uint32_t cookie;
     int fd;
     enum kind kind;
     bool cancelled;
@@ -33,6 +34,7 @@ static unsigned pending_count, submit_count;
 static bool shut[1024];
 static uint64_t now_ms;
 static uint32_t random_state;
+static void (*watch_fired)(uint32_t cookie, int32_t res);
 static struct node node;
 static struct shard *shard;
 
@@ -85,18 +87,56 @@ static struct pending *submit(struct sock s, struct io_op *op, enum kind kind)
     struct pending *p = &pending[pending_count++];
 
     submit_count++;
-    ASSERT(pending_count <= PENDING_MAX && op->done != NULL && !op->in_flight);
+    ASSERT(pending_count <= PENDING_MAX && (op == NULL || (op->done != NULL && !op->in_flight)));
     for (struct pending *q = pending; q < p; q++)
         ASSERT(q->fd != (int)s.slot || (q->kind == KIND_SEND) != (kind == KIND_SEND)); /* One of each. */
     *p = (struct pending){.op = op, .fd = (int)s.slot, .kind = kind};
-    op->in_flight = true;
+    if (op != NULL)
+        op->in_flight = true;
     return p;
+}
+
+static struct pending *poll_pending(struct sock s)
+{
+    for (unsigned i = 0; i < pending_count; i++) {
+        if (pending[i].fd == (int)s.slot && pending[i].kind == KIND_POLL)
+            return &pending[i];
+    }
+    return NULL;
 }
 
 void io_poll(struct sock s, struct io_op *op)
 {
-    door_counts.polls++;
-    submit(s, op, KIND_POLL);
+    struct pending *p = poll_pending(s);
+
+    if (p == NULL) {
+        door_counts.polls++;
+        submit(s, op, KIND_POLL);
+        return;
+    }
+    ASSERT(p->op == NULL);
+    p->op = op;
+    op->in_flight = true;
+}
+
+void io_watch_with(void (*fired)(uint32_t cookie, int32_t res))
+{
+    watch_fired = fired;
+}
+
+void io_watch(struct sock s, uint32_t cookie)
+{
+    struct pending *p = poll_pending(s);
+
+    if (p == NULL) {
+        door_counts.polls++;
+        p = submit(s, NULL, KIND_POLL);
+    } else if (p->op != NULL) {
+        ASSERT(!p->cancelled);
+        p->op->in_flight = false;
+        p->op = NULL;
+    }
+    p->cookie = cookie;
 }
 
 void io_recv(struct sock s, struct io_op *op)
@@ -140,6 +180,12 @@ void io_shutdown(struct sock s)
 
 void io_close(struct sock s)
 {
+    struct pending *watch = poll_pending(s);
+
+    if (watch != NULL && watch->op == NULL) {
+        pending_count--;
+        memmove(watch, watch + 1, (size_t)(&pending[pending_count] - watch) * sizeof *watch);
+    }
     for (unsigned i = 0; i < pending_count; i++)
         ASSERT(pending[i].fd != (int)s.slot);
     shut[s.slot] = false;
@@ -235,6 +281,7 @@ static bool complete_some(void)
 
     for (unsigned i = 0; i < pending_count;) {
         struct io_op *op = pending[i].op;
+        uint32_t cookie = pending[i].cookie;
         int rc = try_one(&pending[i]);
 
         if (rc == -EAGAIN) {
@@ -243,10 +290,14 @@ static bool complete_some(void)
         }
         memmove(&pending[i], &pending[i + 1], (pending_count - i - 1) * sizeof pending[0]);
         pending_count--;
+        some = true;
+        if (op == NULL) {
+            watch_fired(cookie, rc);
+            continue;
+        }
         op->res = rc;
         op->in_flight = false;
         op->done(op);
-        some = true;
     }
     return some;
 }
