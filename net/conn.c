@@ -417,7 +417,10 @@ static void seal_pieces(struct conn *c)
 {
     struct conn_output *out = c->output;
 
-    while (out->queued > out->sending && out->sending < CONN_SEAL_WINDOW) {
+    /* Sealed bytes are nobody's window any more: short of memory a record at a time must do. */
+    uint32_t window = heap_admits(heap()) ? CONN_SEAL_WINDOW : TLS_RECORD_MAX;
+
+    while (out->queued > out->sending && out->sending < window) {
         size_t size = MIN(out->first->size, TLS_RECORD_MAX);
 
         if (size > 0)
@@ -446,10 +449,9 @@ static void send_done(struct io_op *op);
 static void send_cipher(struct conn *c)
 {
     struct conn_output *out = output_of(c);
-    struct tls_output empty = out->cipher; /* What the last send used becomes the next to be filled. */
 
     out->cipher = c->sealed;
-    c->sealed = empty;
+    c->sealed = (struct tls_output){0};
     out->vector[0] = (struct iovec){out->cipher.data, out->cipher.size};
     out->vector_count = 0;
     c->send_op.done = send_done;
@@ -496,6 +498,19 @@ static void output_flush(struct conn *c)
         send_pieces(c);
 }
 
+/* Its buffer is the next to be filled. */
+static void cipher_sent(struct conn *c)
+{
+    struct tls_output *cipher = &c->output->cipher;
+
+    cipher->size = 0;
+    if (c->sealed.data == NULL)
+        c->sealed = *cipher;
+    else
+        tls_output_fini(cipher);
+    *cipher = (struct tls_output){0};
+}
+
 static void send_done(struct io_op *op)
 {
     struct conn *c = CONTAINER_OF(op, struct conn, send_op);
@@ -507,7 +522,7 @@ static void send_done(struct io_op *op)
     out->queued -= out->sending;
     c->sent = out->sending > 0;
     out->sending = 0;
-    out->cipher.size = 0;
+    cipher_sent(c);
     if (op->res < 0) {
         conn_end(c, op->res);
     } else {

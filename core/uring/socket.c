@@ -25,6 +25,10 @@ struct send {
 
 static const int on = 1;
 
+/* What the kernel takes of a socket's bytes before the peer has room for them, or they are on their way: else a peer that does not
+ * read costs net.ipv4.tcp_wmem's maximum, 4 MiB, of memory that nobody here sees. */
+static const int unsent_max = 64 * 1024;
+
 /* ---- Addresses ----------------------------------------------------------------------------------------- */
 
 static socklen_t to_sockaddr(const struct net_addr *a, char space[32])
@@ -150,7 +154,8 @@ static int listener_open(const struct net_addr *addr, bool shared)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on,
                          sizeof on); /* "*:143" listens beside "[::]:143". */
     if ((shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0) ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* Accepted sockets inherit it. */
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* Accepted sockets inherit both. */
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max) < 0 ||
         bind(fd, (struct sockaddr *)(void *)space, size) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
         rc = -errno;
         close(fd);
@@ -334,6 +339,15 @@ void io_connect(struct io_connect *c)
     tag(p, sqe, c->op.index);
 }
 
+static void option_set(struct shard_private *p, struct ring *r, uint32_t slot, int name, const int *value)
+{
+    struct io_uring_sqe *sqe = ring_sqe(p, r);
+
+    uring_prep_setsockopt(sqe, (int)slot, IPPROTO_TCP, name, value, sizeof *value);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    op_submit_ignored(sqe);
+}
+
 static void connect_socket_made(struct shard_private *p, struct io_connect *c, struct op *o, int32_t res)
 {
     struct ring *r = p->rings[o->ring];
@@ -354,10 +368,8 @@ static void connect_socket_made(struct shard_private *p, struct io_connect *c, s
     }
     o->kind = OP_CONNECT;
     o->slot = c->sock.slot;
-    sqe = ring_sqe(p, r);
-    uring_prep_setsockopt(sqe, (int)o->slot, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    op_submit_ignored(sqe);
+    option_set(p, r, o->slot, TCP_NODELAY, &on);
+    option_set(p, r, o->slot, TCP_NOTSENT_LOWAT, &unsent_max);
     sqe = ring_sqe(p, r);
     size = to_sockaddr(&c->peer, c->address_space);
     io_uring_prep_connect(sqe, (int)o->slot, (struct sockaddr *)(void *)c->address_space, size);
