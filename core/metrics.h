@@ -33,6 +33,7 @@
     X(commit_failures, "Batches that the disk did not take")                                                 \
     X(link_opens, "Streams opened between roles")                                                            \
     X(link_starved, "Times that a stream had used up its credit")                                            \
+    X(link_credit_narrowed, "Windows of streams that were halved because the budget was short")              \
     X(proxy_headers, "PROXY headers accepted")                                                               \
     X(proxy_headers_bad, "Connections ended over a PROXY header that was missing or malformed")              \
     X(kicked, "Sessions ended by the operator")                                                              \
@@ -45,12 +46,16 @@
     X(connections, "Connections open")                                                                       \
     X(accounts, "Accounts in memory")                                                                        \
     X(link_streams, "Ends of streams between roles")                                                         \
-    X(link_bytes, "Bytes sent on them that the receiver has not released")
+    X(link_bytes, "Bytes sent on them that the receiver has not released")                                   \
+    X(link_credit_starved, "Ends of streams that wait for credit")
 
 /* Told for each shard: a mean over the shards would hide the one that is full. */
 #define METRIC_SHARD_GAUGES(X)                                                                               \
     X(fibers, "Fibers in flight")                                                                            \
     X(fiber_stack_high_water, "Deepest fiber stack seen, bytes")                                             \
+    X(link_credit_budget_bytes, "Bytes that frames of links and granted windows may take")                   \
+    X(link_credit_used_bytes, "Bytes of it in use")                                                          \
+    X(link_credit_share_bytes, "What one stream may have of it now")                                         \
     X(heap_bytes, "Bytes of the shard's heap in use")                                                        \
     X(heap_budget_bytes, "Bytes that the shard's heap may use; 0: no limit")
 

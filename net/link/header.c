@@ -60,6 +60,9 @@ static bool header_good(const struct link_header *h)
         return empty && (h->flags & ~LINK_FROM_OPENER) == 0 && h->value < LINK_LOST_COUNT;
     case LINK_CREDIT:
         return empty && (h->flags & ~LINK_FROM_OPENER) == 0 && h->value > 0 && h->value <= LINK_WINDOW;
+    case LINK_GRANT:
+        return empty && (h->flags & ~LINK_FROM_OPENER) == 0 && h->value >= LINK_WINDOW_FIRST &&
+               h->value <= LINK_WINDOW;
     case LINK_PING:
         return empty && h->flags == 0 && h->stream == 0 && h->value == 0;
     case LINK_HELLO:

@@ -8,8 +8,9 @@
 #pragma once
 #include "net/link/link.h"
 
-#define LINK_VERSION        1
-#define LINK_VERSION_OLDEST 1
+/* 2: streams begin with LINK_WINDOW_FIRST, and GRANT; with 1 they had LINK_WINDOW at once. No release has spoken 1. */
+#define LINK_VERSION        2
+#define LINK_VERSION_OLDEST 2
 #define LINK_HELLO_MAX      512
 
 enum link_lane { LINK_LANE_SMALL, LINK_LANE_BULK, LINK_LANE_COUNT };

@@ -16,8 +16,9 @@ int link_start(void)
     state->link_count = count;
     slab_init(&state->streams, s->heap, sizeof(struct link_stream), LINK_STREAMS_MAX);
     for (unsigned i = 0; i < count; i++)
-        state->links[i].peer = s->node->shards[i];
+        state->links[i] = (struct link){.peer = s->node->shards[i], .state = state, .share = LINK_WINDOW};
     s->slot[SLOT_LINK] = state;
+    credit_start(state);
     return 0;
 }
 
@@ -86,6 +87,8 @@ static struct link_stream *stream_new(struct link *l, uint32_t id)
     s->link = l;
     s->id = id;
     s->serial = ++state->serial;
+    s->window = l->wire != NULL ? LINK_WINDOW_FIRST : LINK_WINDOW;
+    s->grant = LINK_WINDOW_FIRST;
     list_init(&s->out);
     list_init(&s->ready);
     shard_self()->metrics->link_streams++;
@@ -133,8 +136,11 @@ void link_stream_finish(struct link_stream *s)
     struct link_stream **table = s->opener ? s->link->opened : s->link->served;
 
     ASSERT(!s->dead && table[s->id] == s);
-    if (s->link->wire != NULL)
+    credit_starve(s, false);
+    if (s->link->wire != NULL) {
+        credit_promise(s, true);
         wire_stream_drop(s);
+    }
     if (s->relay != NULL)
         relay_cut(s);
     table[s->id] = NULL;
@@ -159,6 +165,7 @@ static struct link_frame *frame_new(size_t size, size_t behind)
 
     ASSERT(size <= LINK_PAYLOAD_MAX);
     f = heap_alloc(link_state()->heap, sizeof *f + size + behind);
+    credit_draw(link_state(), (int64_t)(sizeof *f + size));
     memset(f, 0, sizeof *f);
     f->capacity = (uint32_t)size;
     f->message.from = shard_self();
@@ -171,15 +178,21 @@ struct link_frame *link_frame_new(size_t size)
     return frame_new(size, 0);
 }
 
+static void frame_drop(struct link_frame *f)
+{
+    credit_draw(link_state(), -(int64_t)(sizeof *f + f->capacity));
+    heap_free(link_state()->heap, f);
+}
+
 static void frame_arrived_home(struct shard_message *m)
 {
-    heap_free(link_state()->heap, CONTAINER_OF(m, struct link_frame, message));
+    frame_drop(CONTAINER_OF(m, struct link_frame, message));
 }
 
 static void frame_free(struct link_frame *f)
 {
     if (f->message.from == shard_self()) {
-        heap_free(link_state()->heap, f);
+        frame_drop(f);
         return;
     }
     f->message.deliver = frame_arrived_home;
@@ -224,11 +237,7 @@ void link_stream_credit(struct link_stream *s, uint32_t credit)
     shard_self()->metrics->link_bytes -= credit;
     if (s->relay != NULL && s->link->wire == NULL)
         wire_released(s->relay, credit);
-    if (s->starved && s->window_used <= LINK_WINDOW / 2) {
-        s->starved = false;
-        if (s->ops != NULL)
-            s->ops->credit(s);
-    }
+    credit_wake(s);
 }
 
 /* In memory the frame that comes home is the credit. Its stream may be gone by then, and the id in use again.
@@ -240,10 +249,11 @@ static void credit_home(struct shard_message *m)
     bool from_opener = (f->header.flags & LINK_FROM_OPENER) != 0;
     struct link_stream *s = from_opener ? link_find(l->opened, l->opened_count, f->header.stream)
                                         : link_find(l->served, l->served_count, f->header.stream);
+    uint32_t size = f->header.size, serial = f->serial;
 
-    if (s != NULL && s->serial == f->serial)
-        link_stream_credit(s, f->header.size);
-    heap_free(link_state()->heap, f);
+    frame_drop(f); /* First: a sender that is told has its room. */
+    if (s != NULL && s->serial == serial)
+        link_stream_credit(s, size);
 }
 
 void link_frame_home(struct link_frame *f)
@@ -318,19 +328,14 @@ struct link_stream *link_open(struct link_target to, enum link_kind kind, struct
     return s;
 }
 
-int64_t link_credit(const struct link_stream *s)
-{
-    return (int64_t)LINK_WINDOW - (int64_t)s->window_used;
-}
-
 void link_send(struct link_stream *s, struct link_frame *f, size_t size, unsigned flags)
 {
     ASSERT(!s->dead && !s->sent_last && size <= f->capacity);
     window_take(s, size);
-    s->starved = s->window_used >= LINK_WINDOW;
-    shard_self()->metrics->link_starved += s->starved;
+    credit_starve(s, false); /* So that nobody is told in here. */
     s->sent_last = (flags & LINK_LAST) != 0;
     frame_post(s, f, LINK_DATA, size, flags);
+    (void)link_credit(s);
 }
 
 /* Over a wire the id is in use until the END has left; that may be at once, and the stream be gone. */

@@ -1,9 +1,16 @@
 /* net/link/link.h -- the one internal protocol: frames, streams and credit between roles.
  *
  * A stream is one command in flight: opened by whoever asks (a proxy), answered by whoever serves (a director
- * or a backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send
- * LINK_WINDOW bytes a stream ahead of what the other has released; OPEN, END, RESET and CREDIT need no
+ * or a backend); an idle session has none. Frames are at most LINK_FRAME_MAX bytes. Each side may send a window
+ * of bytes a stream ahead of what the other has released; OPEN, END, RESET, CREDIT and GRANT need no
  * credit, and DATA with HOLD none either: it is released only after the END, which follows it.
+ *
+ * Windows come out of a budget, a quarter of the shard's heap. In use of it are all frames made here, until they
+ * come home or have left, and what was granted over wires and has not arrived. A stream's window is 1/16 of what
+ * is free, from LINK_WINDOW_FIRST to LINK_WINDOW: streams that stand still make windows smaller and never take
+ * the last of them. In memory that holds at once. Over a wire a stream begins with LINK_WINDOW_FIRST; the
+ * receiver doubles it (GRANT) when the sender has filled it and its bytes are being released, and halves it
+ * when the budget is short. Of what waits to leave by one connection a stream has its share by the same rule.
  *
  * opener server
  *     OPEN  head + data (flag LAST: all there) ->
@@ -25,15 +32,25 @@
 #include "core/shard.h"
 #include "core/writer.h"
 
-#define LINK_FRAME_MAX   16384
-#define LINK_HEADER_SIZE 16
-#define LINK_PAYLOAD_MAX (LINK_FRAME_MAX - LINK_HEADER_SIZE)
-#define LINK_WINDOW      (128 * 1024)        /* Bytes of payload unreleased, each direction of a stream. */
-#define LINK_HELD_MAX    (128 * 1024 * 1024) /* With HOLD: every other message of the largest mailbox, twice. */
-#define LINK_STREAMS_MAX 65536               /* A pair of shards. */
-#define LINK_TRAILER_MAX 512
+#define LINK_FRAME_MAX    16384
+#define LINK_HEADER_SIZE  16
+#define LINK_PAYLOAD_MAX  (LINK_FRAME_MAX - LINK_HEADER_SIZE)
+#define LINK_WINDOW       (128 * 1024) /* Bytes of payload unreleased, each direction of a stream, at most, */
+#define LINK_WINDOW_FIRST (32 * 1024)  /* and what each stream may have, whatever the others do. */
+#define LINK_HELD_MAX     (128 * 1024 * 1024) /* With HOLD: every other message of the largest mailbox, twice. */
+#define LINK_STREAMS_MAX  65536               /* A pair of shards. */
+#define LINK_TRAILER_MAX  512
 
-enum link_type { LINK_OPEN = 1, LINK_DATA, LINK_END, LINK_RESET, LINK_CREDIT, LINK_PING, LINK_HELLO };
+enum link_type {
+    LINK_OPEN = 1,
+    LINK_DATA,
+    LINK_END,
+    LINK_RESET,
+    LINK_CREDIT,
+    LINK_PING,
+    LINK_HELLO,
+    LINK_GRANT
+};
 
 enum link_kind {                 /* What an OPEN asks for: who serves it. */
                  LINK_LOGIN = 1, /* director: credentials -> route */
@@ -63,8 +80,8 @@ enum link_lost {                      /* What became of a request whose stream w
 
 struct link_header { /* What a frame says of itself. */
     uint32_t stream;
-    uint32_t value;        /* CREDIT: bytes granted. OPEN: the route. RESET: enum link_lost. */
-    uint16_t size;         /* Of the payload, trailer included. */
+    uint32_t value; /* CREDIT: bytes released. GRANT: the window. OPEN: the route. RESET: enum link_lost. */
+    uint16_t size;  /* Of the payload, trailer included. */
     uint16_t trailer_size; /* OPEN: head at the front; END: trailer at the end. */
     uint8_t type, kind, flags;
 };
@@ -108,7 +125,7 @@ void link_frame_release(struct link_frame *f);
 struct link_stream_ops {
     /* DATA (or END: header.type says it; then nothing follows and ended() is not called apart). Takes f. */
     void (*frame)(struct link_stream *s, struct link_frame *f);
-    /* Credit came back after the window was used up. */
+    /* There is credit again, after link_credit() or link_send() found none left. */
     void (*credit)(struct link_stream *s);
     /* RESET by the peer, or the link died (s->why): nothing follows. The stream is gone when this returns. */
     void (*lost)(struct link_stream *s);
@@ -123,6 +140,7 @@ struct link_stream {
     bool opener, sent_last, starved, dead;
     struct link *link;
     uint32_t id, serial;
+    uint32_t window;      /* What that may come to. */
     uint32_t window_used; /* Bytes sent and not yet released by the peer. */
     uint32_t frames_held; /* Received frames not yet released. */
     /* Over a wire: */
@@ -130,6 +148,8 @@ struct link_stream {
     uint32_t in_flight;        /* Of window_used: what has left. */
     uint32_t received;         /* Bytes received and not yet released. */
     uint32_t credit_due;       /* Released, and the peer not yet told. */
+    uint32_t grant;            /* The peer's window. */
+    uint32_t promised;         /* Of the budget: what of it may still arrive. */
     uint32_t opened_ms;        /* When: what cannot be sent for too long is given up. */
     struct list out;           /* Frames that wait for their turn or for credit. */
     struct list ready;         /* In the connection's ring of streams that can send. */
@@ -162,8 +182,9 @@ MUST_CHECK struct link_stream *link_open(struct link_target to, enum link_kind k
                                          void *owner);
 /* Has any of it left? In memory: yes. Over a wire: not before there is a connection. */
 bool link_stream_sent(const struct link_stream *s);
-/* Bytes that may be sent now; negative when a sender went ahead by one item, as it may. */
-int64_t link_credit(const struct link_stream *s);
+/* Bytes that may be sent now; negative when a sender went ahead by one item, as it may. When there are none,
+ * ops->credit() will tell. */
+int64_t link_credit(struct link_stream *s);
 /* A new frame to write into, at least `size` bytes of payload (<= LINK_PAYLOAD_MAX). Never NULL. */
 struct link_frame *link_frame_new(size_t size);
 /* Sends `size` payload bytes of f as DATA. Takes f. flags: LINK_LAST, LINK_HOLD. */

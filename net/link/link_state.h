@@ -5,8 +5,10 @@
 
 /* Streams opened here and streams served here have separate tables, since each side numbers what it opens. */
 struct link {
-    struct shard *peer;                    /* In memory: the other end. */
-    struct link_wire *wire;                /* Or the connection. */
+    struct shard *peer;     /* In memory: the other end. */
+    struct link_wire *wire; /* Or the connection. */
+    struct link_state *state;
+    uint32_t share;                        /* Over a wire: what a stream may have waiting for it. */
     struct link_stream **opened, **served; /* By id; NULL: free. */
     uint32_t opened_count, served_count;   /* Entries allocated. */
     uint32_t opened_free_hint;
@@ -16,6 +18,8 @@ struct link_state { /* SLOT_LINK of a shard. */
     struct heap *heap;
     struct slab streams;
     uint32_t serial;
+    uint64_t budget, used; /* Bytes of frames, and what was granted. */
+    uint32_t share;        /* What one stream may have of it. */
     link_serve_fn *serve[LINK_KIND_COUNT];
     struct wires *wires; /* NULL: this process has none. */
     unsigned link_count;
@@ -47,7 +51,7 @@ bool link_serve_frame(struct link_stream *s, struct link_frame *f);
 void link_stream_frame(struct link_stream *s, struct link_frame *f);
 /* Tells the owner, then finishes. */
 void link_stream_lost(struct link_stream *s, enum link_lost why);
-/* Bytes that the peer has released. */
+/* Bytes that the peer has released. May call the owner, who may end it. */
 void link_stream_credit(struct link_stream *s, uint32_t credit);
 /* A frame that has left by a wire: home, as if it had been released by its reader. */
 void link_frame_home(struct link_frame *f);
@@ -59,6 +63,21 @@ bool link_relay_open(struct link_stream *from, struct shard *to, struct link_fra
 void link_relay_frame(struct link_stream *to, struct link_frame *f);
 /* The wire's end has gone: the shard's end is given up. */
 void link_relay_reset(struct link_stream *from);
+
+/* ---- credit.c -------------------------------------------------------------------------------------------- */
+
+_Static_assert(LINK_WINDOW_FIRST >= 2 * LINK_FRAME_MAX,
+               "a frame fits what is left when no credit is due yet");
+
+void credit_start(struct link_state *state);
+void credit_draw(struct link_state *state, int64_t size);
+uint32_t credit_share(uint64_t budget, uint64_t used);
+void credit_starve(struct link_stream *s, bool starved);
+/* Tells the owner if there is enough again: from the loop only. He may end it. */
+void credit_wake(struct link_stream *s);
+/* After `received`, `credit_due` or `grant` has changed. */
+void credit_promise(struct link_stream *s, bool ended);
+bool credit_regrant(struct link_stream *s);
 
 /* ---- wire.c ---------------------------------------------------------------------------------------------- */
 

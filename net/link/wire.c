@@ -9,7 +9,8 @@
 #define WIRE_QUEUED_MAX (64 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
 #define WIRE_COPY_MAX   1024        /* Frames up to this size are copied, so that they leave in one piece. */
 #define WIRE_INPUT_MAX  65536       /* Of the connection; never reached, since all input is taken at once. */
-#define CREDIT_STEP     (LINK_WINDOW / 4)
+#define WIRE_WAITING    (4 * 1024 * 1024) /* The budget of what waits to leave by one connection. */
+#define CREDIT_PART     4                 /* Of a window: released, it is worth a CREDIT. */
 #define STOP_POLL_MS    5
 #define STOP_FLUSH_MS   1000
 #define ALPN            "trireme-link"
@@ -33,6 +34,7 @@ struct link_wire {
     struct link_frame *incoming; /* The frame whose payload arrives. */
     uint32_t incoming_size;      /* Of its payload, so far. */
     uint32_t unsent;             /* Streams whose OPEN has not left. */
+    uint64_t waiting;            /* Bytes of DATA in its streams' queues. */
     uint64_t heard_ms;           /* When something arrived; before UP: when it began. */
     uint8_t state;               /* enum wire_state */
     uint8_t lane;                /* enum link_lane */
@@ -109,9 +111,16 @@ static struct link_frame *stream_next(const struct link_stream *s)
     struct link_frame *f = list_empty(&s->out) ? NULL : CONTAINER_OF(s->out.next, struct link_frame, link);
 
     if (f != NULL && f->header.type == LINK_DATA && (f->header.flags & LINK_HOLD) == 0 &&
-        s->in_flight + f->header.size > LINK_WINDOW)
+        s->in_flight + f->header.size > s->window)
         return NULL; /* Waits for credit. */
     return f;
+}
+
+/* `size` more, or less, bytes of DATA wait in queues. */
+static void waiting_add(struct link_wire *w, int64_t size)
+{
+    w->waiting += (uint64_t)size;
+    w->link.share = credit_share(WIRE_WAITING, w->waiting);
 }
 
 static void stream_transmit(struct link_wire *w, struct link_stream *s)
@@ -125,12 +134,16 @@ static void stream_transmit(struct link_wire *w, struct link_stream *s)
         w->unsent--;
     } else if (type == LINK_DATA) {
         s->in_flight += f->header.size;
+        waiting_add(w, -(int64_t)f->header.size);
     }
     frame_write(w, s, f);
-    if (type == LINK_END)
+    if (type == LINK_END) {
         link_stream_finish(s);
-    else if (stream_next(s) != NULL)
+        return;
+    }
+    if (stream_next(s) != NULL)
         list_push_back(&w->ready, &s->ready);
+    credit_wake(s);
 }
 
 /* Streams take turns, a frame each. */
@@ -158,6 +171,8 @@ static void stream_ready(struct link_stream *s)
 void wire_post(struct link_stream *s, struct link_frame *f)
 {
     list_push_back(&s->out, &f->link);
+    if (f->header.type == LINK_DATA)
+        waiting_add(s->link->wire, f->header.size);
     stream_ready(s);
 }
 
@@ -171,16 +186,23 @@ void wire_reset(struct link_wire *w, uint32_t id, bool opener, enum link_lost wh
 
 void wire_released(struct link_stream *s, uint32_t size)
 {
-    struct link_header h = {.type = LINK_CREDIT, .stream = s->id, .flags = s->opener ? LINK_FROM_OPENER : 0};
+    struct link_header h = {.stream = s->id, .flags = s->opener ? LINK_FROM_OPENER : 0};
 
     ASSERT(s->received >= size);
     s->received -= size;
     s->credit_due += size;
-    if (s->credit_due < CREDIT_STEP || s->got_last)
+    if (s->credit_due < s->grant / CREDIT_PART || s->got_last)
         return;
+    if (credit_regrant(s)) {
+        h.type = LINK_GRANT;
+        h.value = s->grant;
+        control_write(s->link->wire, &h);
+    }
+    h.type = LINK_CREDIT;
     h.value = s->credit_due;
-    s->credit_due = 0;
     control_write(s->link->wire, &h);
+    s->credit_due = 0;
+    credit_promise(s, false);
 }
 
 void wire_stream_drop(struct link_stream *s)
@@ -192,8 +214,13 @@ void wire_stream_drop(struct link_stream *s)
         s->transmitted = true;
     }
     list_remove(&s->ready);
-    while ((it = list_pop_front(&s->out)) != NULL)
-        link_frame_home(CONTAINER_OF(it, struct link_frame, link));
+    while ((it = list_pop_front(&s->out)) != NULL) {
+        struct link_frame *f = CONTAINER_OF(it, struct link_frame, link);
+
+        if (f->header.type == LINK_DATA)
+            waiting_add(s->link->wire, -(int64_t)f->header.size);
+        link_frame_home(f);
+    }
 }
 
 void wire_opened(struct link_stream *s)
@@ -455,6 +482,7 @@ static bool data_arrived(struct link_wire *w, struct link_frame *f)
         s->received += f->header.size;
         if (s->received > ((f->header.flags & LINK_HOLD) != 0 ? LINK_HELD_MAX : LINK_WINDOW))
             return false;
+        credit_promise(s, s->got_last || (f->header.flags & LINK_LAST) != 0);
     }
     if (s->relay != NULL) {
         s->got_last = (f->header.flags & LINK_LAST) != 0;
@@ -500,6 +528,15 @@ static bool credit_arrived(struct link_wire *w, const struct link_header *h)
     return true;
 }
 
+static void grant_arrived(struct link_wire *w, const struct link_header *h)
+{
+    struct link_stream *s = wire_stream(w, h);
+
+    if (s == NULL)
+        return;
+    s->window = h->value; /* What it makes room for comes with the CREDIT behind it. */
+}
+
 static bool frame_arrived(struct link_wire *w, struct link_frame *f)
 {
     const struct link_header h = f->header;
@@ -521,6 +558,9 @@ static bool frame_arrived(struct link_wire *w, struct link_frame *f)
             break;
         case LINK_CREDIT:
             good = credit_arrived(w, &h);
+            break;
+        case LINK_GRANT:
+            grant_arrived(w, &h);
             break;
         default: /* PING: it was heard. */
             break;
@@ -663,6 +703,8 @@ static void wire_init(struct link_wire *w, struct link_peer *p, unsigned lane)
     w->peer = p;
     w->lane = (uint8_t)lane;
     w->link.wire = w;
+    w->link.state = link_state();
+    w->link.share = LINK_WINDOW;
     list_init(&w->ready);
     timer_init(&w->retry, on_retry);
     list_push_back(&wires->list, &w->entry);

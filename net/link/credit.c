@@ -1,0 +1,104 @@
+#include "core/metrics.h"
+#include "net/link/link_state.h"
+
+#define BUDGET_PART    4 /* Of the shard's heap: the rest is accounts, bodies and sessions. */
+#define BUDGET_DEFAULT (64 * 1024 * 1024) /* Of a heap without a limit. */
+#define SHARE_PART     16                 /* Of what is free: what those who stand still leave to others. */
+
+/* ---- The budget ---------------------------------------------------------------------------------------- */
+
+/* What one of many may hold of `budget`, of which all together hold `used`. The less is free the less, so that streams that
+ * stand still never take the last of it: those that come later find 1/16 of it free, and at worst the first window. */
+uint32_t credit_share(uint64_t budget, uint64_t used)
+{
+    uint64_t share = (budget - MIN(used, budget)) / SHARE_PART;
+
+    return (uint32_t)MIN(MAX(share, LINK_WINDOW_FIRST), LINK_WINDOW);
+}
+
+void credit_start(struct link_state *state)
+{
+    uint64_t memory = heap_budget(state->heap);
+
+    state->budget = memory > 0 ? memory / BUDGET_PART : BUDGET_DEFAULT;
+    shard_self()->metrics->link_credit_budget_bytes = state->budget;
+    credit_draw(state, 0);
+}
+
+/* `size` more, or less, bytes of the budget are in use. */
+void credit_draw(struct link_state *state, int64_t size)
+{
+    state->used += (uint64_t)size;
+    state->share = credit_share(state->budget, state->used);
+    shard_self()->metrics->link_credit_used_bytes = state->used;
+    shard_self()->metrics->link_credit_share_bytes = state->share;
+}
+
+/* ---- Sending ------------------------------------------------------------------------------------------- */
+
+void credit_starve(struct link_stream *s, bool starved)
+{
+    struct metrics *m = shard_self()->metrics;
+
+    if (s->starved == starved)
+        return;
+    s->starved = starved;
+    m->link_starved += starved;
+    m->link_credit_starved += starved ? 1 : UINT64_MAX;
+}
+
+/* Over a wire: what has left is the receiver's memory, not ours. */
+static int64_t credit_left(const struct link_stream *s)
+{
+    int64_t share = MIN(s->link->state->share, s->link->share), used = s->window_used;
+
+    return MIN((int64_t)s->window - used, share - (used - (int64_t)s->in_flight));
+}
+
+int64_t link_credit(struct link_stream *s)
+{
+    int64_t left = credit_left(s);
+
+    if (UNLIKELY(left <= 0))
+        credit_starve(s, true);
+    return left;
+}
+
+/* Not for each frame that comes home: half a window makes it worth a fiber. */
+void credit_wake(struct link_stream *s)
+{
+    if (!s->starved || credit_left(s) < (int64_t)MIN(s->window, s->link->state->share) / 2)
+        return;
+    credit_starve(s, false);
+    if (s->ops != NULL)
+        s->ops->credit(s);
+}
+
+/* ---- Receiving over a wire ------------------------------------------------------------------------------ */
+
+/* What of the window beyond the first, which every stream has, may still arrive. */
+void credit_promise(struct link_stream *s, bool ended)
+{
+    uint32_t here = LINK_WINDOW_FIRST + s->received + s->credit_due, promised = 0;
+
+    if (!ended && s->grant > here)
+        promised = s->grant - here;
+    if (promised == s->promised)
+        return;
+    credit_draw(s->link->state, (int64_t)promised - (int64_t)s->promised);
+    s->promised = promised;
+}
+
+/* Doubles while a reader that drains fills it; halves while the budget is short. True: it has changed. */
+bool credit_regrant(struct link_stream *s)
+{
+    uint32_t share = s->link->state->share, before = s->grant;
+    bool filled = s->received + s->credit_due >= s->grant / 2;
+
+    if (share < s->grant)
+        s->grant = MAX(s->grant / 2, LINK_WINDOW_FIRST);
+    else if (filled && share >= 2 * s->grant)
+        s->grant *= 2;
+    shard_self()->metrics->link_credit_narrowed += s->grant < before;
+    return s->grant != before;
+}
