@@ -1,13 +1,15 @@
 /* net/tls.h -- TLS in memory: ciphertext in, plaintext out, and back. No sockets here; see net/conn.h.
- * Two implementations, chosen at link time: net/tls_boring.c (BoringSSL), and net/tls_sim.c, the simulator's
- * stand-in, which has the same record sizes, keeps nothing secret, and replays.
+ * Two implementations, chosen at link time: net/tls_boring.c (BoringSSL shakes hands, net/tls_record.c serves
+ * the connection from then on), and net/tls_sim.c, the simulator's stand-in, which has the same record sizes, keeps
+ * nothing secret, and replays.
  *
  * TLS 1.2 and 1.3 (RFC 5246, 8446), AEAD suites only; no renegotiation, no compression, no session ids;
  * tickets (RFC 5077, 8446) under keys that the caller shares between shards; SNI (RFC 6066); ALPN (RFC 7301).
  *
  * Owner:  one shard; no locks. Call it from the loop's own stack: a handshake needs some 10 KiB of it.
- * Memory: a live session costs a few KiB of the process's heap. Plaintext that comes out dies at the next call
- *         for any session of the shard.
+ * Memory: a session shaking hands costs some 5 KiB of the process's heap, then a record of 250 bytes in pages of
+ *         secrets; one that asks for tickets (a client's) a few KiB to its end. Plaintext that comes out dies at the
+ *         next call for any session of the shard.
  * Errors: what the peer does wrong is TLS_FAILED, never an -errno; the alert for him is in the output. */
 #pragma once
 #include "core/base.h"
@@ -32,7 +34,7 @@ struct tls_pair {
 };
 
 /* For servers. The first pair is the default. Copies what it needs. 0; -EINVAL with a line in `error` that
- * says which pair is wrong and why. */
+ * says which pair is wrong and why; -ENOMEM. */
 MUST_CHECK int tls_context_create(const struct tls_pair *pairs, unsigned count,
                                   const uint8_t ticket_key[TLS_TICKET_KEY_SIZE],
                                   struct tls_context **context_out, char error[TLS_ERROR_MAX]);
@@ -70,7 +72,10 @@ struct tls_output {
     uint32_t size, capacity;
 };
 void tls_output_fini(struct tls_output *o);
-void tls_output_append(struct tls_output *o, struct slice bytes); /* For implementations. */
+/* For implementations. */
+void tls_output_append(struct tls_output *o, struct slice bytes);
+/* Where `size` bytes more may be written; then add to o->size. */
+char *tls_output_room(struct tls_output *o, size_t size);
 
 enum tls_event {
     TLS_WAIT,    /* All of *in is taken; more is needed. */
@@ -100,7 +105,7 @@ enum tls_state tls_state(const struct tls *t);
  * frees it. 0: it is not at rest, nothing was done. Else the bytes written to `out`. They are secret: wipe them.
  * What is lost: tls_server_name(), tls_peer(), tls_ticket(). */
 size_t tls_pack(struct tls *t, void *out /* [TLS_PACKED_MAX] */);
-/* The other way, on any shard, of any process: once. NULL: no memory. */
+/* The other way, on any shard, of any process: once. NULL: no memory, or another release packed it. */
 MUST_CHECK struct tls *tls_unpack(const void *in, size_t size);
 
 /* ---- What is known of a session, from TLS_SECURED on --------------------------------------------------- */

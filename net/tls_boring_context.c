@@ -96,7 +96,7 @@ static bool ticket_key_use(const uint8_t key[TLS_TICKET_KEY_SIZE], const uint8_t
 static int on_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac,
                          int encrypt)
 {
-    struct tls_context *c = tls_of(ssl)->context;
+    struct tls_context *c = tls_of(ssl)->handshake->context;
 
     if (encrypt) {
         memcpy(name, c->ticket_key, 16);
@@ -117,10 +117,18 @@ void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TIC
     c->has_previous = true;
 }
 
+/* TLS 1.2 sends tickets in the clear and keeps a session's secrets as long as their key: none. */
+static int on_version(SSL *ssl, void *arg)
+{
+    if (SSL_version(ssl) < TLS1_3_VERSION)
+        SSL_set_options(ssl, SSL_OP_NO_TICKET);
+    return 1;
+}
+
 /* A client's: keeps the newest. */
 static int on_new_session(SSL *ssl, SSL_SESSION *session)
 {
-    struct tls *t = tls_of(ssl);
+    struct tls_handshake *t = tls_of(ssl)->handshake;
     uint8_t *bytes;
     size_t size;
 
@@ -150,7 +158,7 @@ static bool name_matches(struct slice pattern, struct slice name)
 
 static int on_server_name(SSL *ssl, int *alert, void *arg)
 {
-    struct tls_context *c = tls_of(ssl)->context;
+    struct tls_context *c = tls_of(ssl)->handshake->context;
     const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
 
     for (unsigned i = 0; name != NULL && i < c->pair_count; i++) {
@@ -165,7 +173,7 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
 static int on_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_size, const uint8_t *in, unsigned in_size,
                    void *arg)
 {
-    struct slice ours = tls_of(ssl)->alpn;
+    struct slice ours = tls_of(ssl)->handshake->alpn;
 
     for (unsigned at = 0; at < in_size;
          at += 1u + in[at]) { /* The list is well-formed: the library saw to it. */
@@ -182,6 +190,7 @@ static int on_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_size, const uint8
 
 static bool common_settings(SSL_CTX *ssl)
 {
+    SSL_CTX_set_keylog_callback(ssl, tls_on_secret);
     return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) &&
            SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) &&
            SSL_CTX_set_strict_cipher_list(ssl, CIPHERS_TLS12);
@@ -205,6 +214,7 @@ static SSL_CTX *server_ssl(const struct tls_pair *pair, char error[TLS_ERROR_MAX
     }
     SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_cert_cb(ssl, on_version, NULL);
     SSL_CTX_set_tlsext_ticket_key_cb(ssl, on_ticket_key);
     SSL_CTX_set_tlsext_servername_callback(ssl, on_server_name);
     SSL_CTX_set_alpn_select_cb(ssl, on_alpn, NULL);
@@ -213,7 +223,7 @@ static SSL_CTX *server_ssl(const struct tls_pair *pair, char error[TLS_ERROR_MAX
 
 static int bio_read(BIO *bio, char *out, int size)
 {
-    struct tls *t = BIO_get_data(bio);
+    struct tls_handshake *t = BIO_get_data(bio);
     size_t take = MIN(t->in->size, (size_t)MAX(size, 0));
 
     BIO_clear_retry_flags(bio);
@@ -228,7 +238,7 @@ static int bio_read(BIO *bio, char *out, int size)
 
 static int bio_write(BIO *bio, const char *in, int size)
 {
-    struct tls *t = BIO_get_data(bio);
+    struct tls_handshake *t = BIO_get_data(bio);
 
     BIO_clear_retry_flags(bio);
     tls_output_append(t->out, slice_of(in, (size_t)MAX(size, 0)));
@@ -240,11 +250,17 @@ static long bio_control(BIO *bio, int command, long number, void *arg)
     return command == BIO_CTRL_FLUSH;
 }
 
-static struct tls_context *context_new(unsigned count)
+/* NULL: no memory. */
+static struct tls_context *context_new(unsigned count, char error[TLS_ERROR_MAX])
 {
     struct heap *h = shard_self()->heap;
-    struct tls_context *c = heap_zalloc(h, sizeof *c);
+    struct tls_context *c;
 
+    if (!tls_shard_acquire()) {
+        snprintf(error, TLS_ERROR_MAX, "no memory for TLS");
+        return NULL;
+    }
+    c = heap_zalloc(h, sizeof *c);
     c->references = 1;
     c->pairs = heap_zalloc(h, count * sizeof *c->pairs);
     c->bio = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "trireme");
@@ -267,6 +283,7 @@ void tls_context_release(struct tls_context *c)
     heap_free(h, c->pairs);
     bytes_wipe(c, sizeof *c);
     heap_free(h, c);
+    tls_shard_release();
 }
 
 struct creation { /* Arguments of a call that needs a deep stack. */
@@ -318,7 +335,9 @@ int tls_context_create(const struct tls_pair *pairs, unsigned count,
     struct creation call = {.pairs = pairs, .count = count, .error = error};
 
     ASSERT(count > 0);
-    call.context = context_new(count);
+    call.context = context_new(count, error);
+    if (call.context == NULL)
+        return -ENOMEM;
     call.context->server = true;
     memcpy(call.context->ticket_key, ticket_key, TLS_TICKET_KEY_SIZE);
     core_call(create_server, &call);
@@ -339,6 +358,7 @@ static void create_client(void *arg)
         SSL_CTX_set_verify(ssl, call->ca.size > 0 ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
         SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(ssl, on_new_session);
+        call->context->asks_tickets = true;
         call->context->pairs[0].ssl = ssl;
         call->context->pair_count = 1;
         return;
@@ -350,7 +370,9 @@ int tls_context_create_client(struct slice ca, struct tls_context **context_out,
 {
     struct creation call = {.ca = ca, .error = error};
 
-    call.context = context_new(1);
+    call.context = context_new(1, error);
+    if (call.context == NULL)
+        return -ENOMEM;
     core_call(create_client, &call);
     return created(&call, context_out);
 }
@@ -391,7 +413,9 @@ int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool s
 {
     struct creation call = {.pairs = pair, .count = 1, .ca = ca, .error = error};
 
-    call.context = context_new(1);
+    call.context = context_new(1, error);
+    if (call.context == NULL)
+        return -ENOMEM;
     call.context->server = server;
     core_call(create_node, &call);
     return created(&call, context_out);
@@ -430,26 +454,12 @@ static bool subject_read(const X509_NAME *subject, struct tls_identity *out)
     return true;
 }
 
-struct peer_call {
-    const struct tls *tls;
-    struct tls_identity *out;
-    bool good;
-};
-
-static void peer_read(void *arg)
+bool tls_certificate_read(const SSL *ssl, struct tls_identity *identity_out)
 {
-    struct peer_call *call = arg;
-    X509 *x = SSL_get_peer_certificate(call->tls->ssl);
+    X509 *x = SSL_get_peer_certificate(ssl);
+    bool good = x != NULL && subject_read(X509_get_subject_name(x), identity_out);
 
-    call->good = x != NULL && subject_read(X509_get_subject_name(x), call->out);
     X509_free(x);
     ERR_clear_error();
-}
-
-bool tls_peer(const struct tls *t, struct tls_identity *identity_out)
-{
-    struct peer_call call = {.tls = t, .out = identity_out};
-
-    core_call(peer_read, &call);
-    return call.good;
+    return good;
 }

@@ -3,10 +3,10 @@
 
 #define OUTPUT_SIZE_FIRST 512 /* Alerts and tickets; flights and records grow it once. */
 
-void tls_output_append(struct tls_output *o, struct slice bytes)
+char *tls_output_room(struct tls_output *o, size_t size)
 {
     struct heap *heap = shard_self()->heap;
-    size_t need = o->size + bytes.size;
+    size_t need = o->size + size;
 
     if (need > o->capacity) {
         uint32_t capacity = (uint32_t)MAX(MAX(need, o->capacity + o->capacity / 2), OUTPUT_SIZE_FIRST);
@@ -19,9 +19,16 @@ void tls_output_append(struct tls_output *o, struct slice bytes)
         o->data = data;
         o->capacity = capacity;
     }
+    return o->data + o->size;
+}
+
+void tls_output_append(struct tls_output *o, struct slice bytes)
+{
+    char *room = tls_output_room(o, bytes.size);
+
     if (bytes.size > 0)
-        memcpy(o->data + o->size, bytes.data, bytes.size);
-    o->size = (uint32_t)need;
+        memcpy(room, bytes.data, bytes.size);
+    o->size += (uint32_t)bytes.size;
 }
 
 void tls_output_fini(struct tls_output *o)
