@@ -100,6 +100,9 @@ void io_watch_with(void (*fired)(uint32_t cookie, int32_t res));
  * stream; -ENOBUFS: all buffers are out, ask again after a turn. What an active connection has armed. */
 void io_recv(struct sock s, struct io_op *op);
 void io_recv_release(struct io_op *op);
+/* Receives into `space` of the owner's, which lives until done(): for a peer that sends more at a time than one of the
+ * ring's buffers takes. res as io_recv(), op->data within `space`, and nothing to release. */
+void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size);
 /* Sends all of it or fails. One in flight a socket. The vector and its bytes live until done(). */
 void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
 /* Ends both directions: every operation in flight on it completes soon. */

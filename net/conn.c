@@ -17,6 +17,7 @@ enum conn_phase {
 #define BLOCK_SIZE_MIN  4000 /* Of written bytes; with its header it fits a size class of 4 KiB. */
 #define BLOCK_SIZE_MAX  16000
 #define INPUT_GROW_SIZE 2048
+#define RECEIVE_FULL    16384 /* What one buffer of the ring takes: more may be waiting. */
 
 struct piece { /* Of what was written: a block of our own, or a loan. */
     struct piece *next;
@@ -208,15 +209,24 @@ static void recv_done(struct io_op *op)
 
     c->working = true;
     c->read_cancelled = false;
+    c->full = c->bulk && op->res >= RECEIVE_FULL;
     if (op->res > 0) {
         bytes_arrived(c, op->data);
-        io_recv_release(op);
+        if (op->recv_owned)
+            io_recv_release(op);
     } else if (op->res == -ENOBUFS) {
         c->active = false; /* The poll fires at once, a turn later, when buffers are back. */
     } else if (op->res != -ECANCELED) {
         conn_end(c, op->res);
     }
     conn_work(c);
+}
+
+static void space_drop(struct conn *c)
+{
+    if (c->space != NULL)
+        heap_free(heap(), c->space);
+    c->space = NULL;
 }
 
 static void poll_done(struct io_op *op)
@@ -248,6 +258,19 @@ static bool read_wanted(const struct conn *c)
     return c->closing ? !c->broken && !output_drained(c) : !c->paused;
 }
 
+static void recv_begin(struct conn *c)
+{
+    c->read_op.done = recv_done;
+    if (!c->full) {
+        space_drop(c);
+        io_recv(c->sock, &c->read_op);
+        return;
+    }
+    if (c->space == NULL)
+        c->space = heap_alloc(heap(), CONN_BULK_SIZE);
+    io_recv_into(c->sock, &c->read_op, c->space, CONN_BULK_SIZE);
+}
+
 static void read_arm(struct conn *c)
 {
     if (c->read_op.in_flight) {
@@ -266,8 +289,7 @@ static void read_arm(struct conn *c)
         c->quiet = true;
         timer_set(&c->timer, CONN_QUIET_MS);
     }
-    c->read_op.done = recv_done;
-    io_recv(c->sock, &c->read_op);
+    recv_begin(c);
 }
 
 /* ---- Output -------------------------------------------------------------------------------------------- */
@@ -644,6 +666,7 @@ static void close_finish(struct conn *c)
     c->working = true; /* For good: what is released now may still call, and is not heard. */
     timer_cancel(&c->timer);
     input_drop(c);
+    space_drop(c);
     output_free(c);
     tls_output_fini(&c->sealed);
     tls_free(c->tls);
@@ -710,6 +733,11 @@ void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, ui
     c->work.deliver = work_delivered;
     timer_init(&c->timer, timer_fired);
     conn_post(c);
+}
+
+void conn_receive_bulk(struct conn *c)
+{
+    c->bulk = true;
 }
 
 void conn_pause(struct conn *c)

@@ -23,6 +23,7 @@
 #define CONN_SEND_MAX    (128 * 1024) /* Of one send. */
 #define CONN_SEAL_WINDOW (64 * 1024)  /* Plaintext sealed for one send. */
 #define CONN_VECTOR_MAX  16
+#define CONN_BULK_SIZE   (128 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
 #define CONN_QUIET_MS    1500
 #define CONN_CLOSE_MS    10000 /* For the last bytes of a conn_close(). */
 
@@ -62,9 +63,11 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool tls_behind;      /* What is kept is the beginning of the peer's TLS. */
     bool working, posted; /* In a callback of this connection; `work` is under way. */
     bool sent;            /* ops->sent() is due. */
+    bool bulk, full;      /* conn_receive_bulk(); the last receive filled its buffer. */
     int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
     char *input;                /* NULL: nothing is kept. */
+    char *space;                /* Of receives larger than a buffer of the ring; NULL while none are due. */
     struct conn_output *output; /* NULL: nothing was written for a while. */
     struct tls *tls;            /* NULL: plain text. */
     struct tls_output sealed;   /* Ciphertext for the next send. */
@@ -99,6 +102,9 @@ static inline bool conn_paused(const struct conn *c)
 }
 /* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
 void conn_rest(struct conn *c);
+
+/* The peer may send much at a time: while he does, receives are CONN_BULK_SIZE each, into memory of its own. */
+void conn_receive_bulk(struct conn *c);
 
 /* ---- TLS ----------------------------------------------------------------------------------------------- */
 

@@ -87,6 +87,7 @@ struct sim_op {
     const struct iovec *vector; /* OP_SEND: what is left. */
     unsigned count;
     size_t skip, total;
+    char *space;    /* OP_RECV of io_recv_into(): `total` bytes. */
     unsigned tries; /* OP_CONNECT */
     struct connection *connection;
 };
@@ -891,12 +892,42 @@ void io_recv(struct sock s, struct io_op *op)
     op_look(op_new(p, op, OP_RECV, socket));
 }
 
+void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size)
+{
+    struct shard_private *p = sim_private();
+    struct sim_op *o = op_new(p, op, OP_RECV, socket_of(p, s));
+
+    ASSERT(!op->recv_owned);
+    o->space = space;
+    o->total = size;
+    sim_trace_shard(TRACE_RECV, s.slot, size, 0);
+    op->data = slice_of(NULL, 0);
+    op_look(o);
+}
+
+/* A buffer for what has arrived, lent to the operation. */
+static char *recv_lend(struct sim_op *o, size_t size)
+{
+    struct recv_buffer *b =
+        malloc(sizeof *b + size); /* As large as its bytes: a sanitizer sees who reads past them. */
+    unsigned slot = 0;
+
+    ASSERT(b != NULL);
+    while (o->p->buffers[slot] != NULL)
+        slot++;
+    b->size = (uint32_t)size;
+    o->p->buffers[slot] = b;
+    o->p->buffers_out++;
+    o->op->recv_owned = true;
+    o->op->recv_buffer = (uint16_t)slot;
+    return b->bytes;
+}
+
 static void recv_look(struct sim_op *o)
 {
     struct end *e = o->socket->end;
     struct sim_random *r = &o->p->node->world->random;
-    struct recv_buffer *b;
-    unsigned slot = 0;
+    char *bytes;
     size_t size;
 
     if (!end_readable(e))
@@ -905,24 +936,16 @@ static void recv_look(struct sim_op *o)
         op_complete(o, e->error);
         return;
     }
-    if (o->p->buffers_out == SIM_RECV_BUFFERS_MAX || sim_random_one_in(r, 4096)) {
+    if (o->space == NULL && (o->p->buffers_out == SIM_RECV_BUFFERS_MAX || sim_random_one_in(r, 4096))) {
         op_complete(o, -ENOBUFS);
         return;
     }
-    while (o->p->buffers[slot] != NULL)
-        slot++;
-    size = MIN(e->in.arrived, SIM_RECV_SIZE);
+    size = MIN(e->in.arrived, o->space != NULL ? o->total : SIM_RECV_SIZE);
     if (sim_random_one_in(r, 16))
         size = sim_random_range(r, 1, size);
-    b = malloc(sizeof *b + size); /* As large as its bytes: a sanitizer sees who reads past them. */
-    ASSERT(b != NULL);
-    b->size = (uint32_t)size;
-    pipe_copy_out(&e->in, b->bytes, size);
-    o->p->buffers[slot] = b;
-    o->p->buffers_out++;
-    o->op->recv_owned = true;
-    o->op->recv_buffer = (uint16_t)slot;
-    o->op->data = slice_of(b->bytes, size);
+    bytes = o->space != NULL ? o->space : recv_lend(o, size);
+    pipe_copy_out(&e->in, bytes, size);
+    o->op->data = slice_of(bytes, size);
     if (!end_peer(e)->gone && !sim_event_armed(&e->in.room))
         sim_event_after(&e->in.room, pipe_delay(&e->in));
     pipe_shrink(&e->in);

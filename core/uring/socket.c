@@ -388,15 +388,21 @@ static void connect_completed(struct shard_private *p, struct io_connect *c, str
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
 
+/* Where nothing is expected yet, trying first would be a wasted call into TCP. */
+static void recv_flags(const struct ring *r, struct io_uring_sqe *sqe, uint32_t slot)
+{
+    sqe->flags |= IOSQE_FIXED_FILE;
+    if (!r->slots[slot].readable)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+}
+
 static void recv_submit(struct shard_private *p, struct ring *r, struct io_uring_sqe *sqe, uint32_t slot,
                         uint32_t index)
 {
     io_uring_prep_recv(sqe, (int)slot, NULL, 0, 0);
-    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+    recv_flags(r, sqe, slot);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = RECV_GROUP;
-    /* Where nothing is expected yet, trying first would be a wasted call into TCP. */
-    if (!r->slots[slot].readable)
-        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     tag(p, sqe, index);
 }
 
@@ -413,6 +419,32 @@ void io_recv(struct sock s, struct io_op *op)
     }
     sqe = begin(p, op, OP_RECV, r, s.slot);
     recv_submit(p, r, sqe, s.slot, op->index);
+}
+
+void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size)
+{
+    struct shard_private *p = door_self();
+    struct ring *r = socket_ring(p, s);
+    struct io_uring_sqe *sqe;
+
+    ASSERT(!op->recv_owned);
+    if (r->slots[s.slot].shut) {
+        op_complete_later(p, op, -ECANCELED);
+        return;
+    }
+    op->data = slice_of(space, size);
+    sqe = begin(p, op, OP_RECV_INTO, r, s.slot);
+    io_uring_prep_recv(sqe, (int)s.slot, space, size, 0);
+    recv_flags(r, sqe, s.slot);
+    tag(p, sqe, op->index);
+}
+
+static void recv_into_completed(struct shard_private *p, struct io_op *op, struct op *o, int32_t res,
+                                uint32_t flags)
+{
+    p->rings[o->ring]->slots[o->slot].readable = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+    op->data = slice_first(op->data, (size_t)MAX(res, 0));
+    op_finish(p, op, res);
 }
 
 void io_recv_release(struct io_op *op)
@@ -620,6 +652,9 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
         return;
     case OP_RECV:
         recv_completed(p, op, o, res, flags);
+        return;
+    case OP_RECV_INTO:
+        recv_into_completed(p, op, o, res, flags);
         return;
     case OP_SEND:
         send_completed(p, op, o, res);

@@ -40,8 +40,9 @@ enum op_kind {
     OP_CONNECT,
     OP_POLL, /* The slot knows its index: see poll.c. */
     OP_RECV,
-    OP_SEND,  /* One piece: what is left of it is in io_op.data. */
-    OP_SENDV, /* A vector: io_op.data.data is its struct send. */
+    OP_RECV_INTO, /* Until it completes io_op.data is the whole space. */
+    OP_SEND,      /* One piece: what is left of it is in io_op.data. */
+    OP_SENDV,     /* A vector: io_op.data.data is its struct send. */
     OP_FILE,
     OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
 };

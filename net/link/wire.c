@@ -6,9 +6,10 @@
 #include "net/link/link_state.h"
 #include <errno.h>
 
-#define WIRE_QUEUED_MAX (64 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
-#define WIRE_COPY_MAX   1024        /* Frames up to this size are copied, so that they leave in one piece. */
-#define WIRE_INPUT_MAX  65536       /* Of the connection; never reached, since all input is taken at once. */
+#define WIRE_QUEUED_MAX (128 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
+#define WIRE_TURN_BULK  (64 * 1024)  /* Of one stream before the next one's turn; elsewhere a frame. */
+#define WIRE_COPY_MAX   1024         /* Frames up to this size are copied, so that they leave in one piece. */
+#define WIRE_INPUT_MAX  65536        /* Of the connection; never reached, since all input is taken at once. */
 #define WIRE_WAITING    (4 * 1024 * 1024) /* The budget of what waits to leave by one connection. */
 #define CREDIT_PART     4                 /* Of a window: released, it is worth a CREDIT. */
 #define STOP_POLL_MS    5
@@ -35,6 +36,7 @@ struct link_wire {
     uint32_t incoming_size;      /* Of its payload, so far. */
     uint32_t unsent;             /* Streams whose OPEN has not left. */
     uint64_t waiting;            /* Bytes of DATA in its streams' queues. */
+    uint32_t burst;              /* Bytes that the stream whose turn it is has sent in it. */
     uint64_t heard_ms;           /* When something arrived; before UP: when it began. */
     uint8_t state;               /* enum wire_state */
     uint8_t lane;                /* enum link_lane */
@@ -136,17 +138,24 @@ static void stream_transmit(struct link_wire *w, struct link_stream *s)
         s->in_flight += f->header.size;
         waiting_add(w, -(int64_t)f->header.size);
     }
+    w->burst += f->header.size;
     frame_write(w, s, f);
     if (type == LINK_END) {
+        w->burst = 0;
         link_stream_finish(s);
         return;
     }
-    if (stream_next(s) != NULL)
-        list_push_back(&w->ready, &s->ready);
+    if (stream_next(s) == NULL || w->lane != LINK_LANE_BULK || w->burst >= WIRE_TURN_BULK) {
+        w->burst = 0;
+        if (stream_next(s) != NULL)
+            list_push_back(&w->ready, &s->ready);
+    } else {
+        list_push_front(&w->ready, &s->ready);
+    }
     credit_wake(s);
 }
 
-/* Streams take turns, a frame each. */
+/* Streams take turns. */
 static void wire_pump(struct link_wire *w)
 {
     while (w->state == WIRE_UP && conn_queued(&w->conn) < WIRE_QUEUED_MAX) {
@@ -673,6 +682,7 @@ static void connect_done(struct io_op *op)
         return;
     }
     conn_init(&w->conn, w->connect.sock, &w->peer->addr, WIRE_INPUT_MAX, &wire_conn_ops);
+    conn_receive_bulk(&w->conn);
     if (wires->config.tls_client == NULL) {
         hello_begin(w);
         return;
@@ -725,6 +735,7 @@ void wires_accept(struct sock sock, const struct net_addr *peer)
     wire_init(w, NULL, LINK_LANE_SMALL);
     w->heard_ms = time_ms();
     conn_init(&w->conn, sock, peer, WIRE_INPUT_MAX, &wire_conn_ops);
+    conn_receive_bulk(&w->conn);
     if (wires->config.tls_server == NULL) {
         hello_begin(w);
         return;

@@ -10,7 +10,7 @@
 
 #define PENDING_MAX 64
 
-enum kind { KIND_POLL, KIND_RECV, KIND_SEND };
+enum kind { KIND_POLL, KIND_RECV, KIND_RECV_INTO, KIND_SEND };
 
 struct pending {
     struct io_op *op; /* NULL: a watch. */
@@ -145,6 +145,13 @@ void io_recv(struct sock s, struct io_op *op)
     submit(s, op, KIND_RECV);
 }
 
+void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size)
+{
+    door_counts.recvs_into++;
+    op->data = slice_of(space, size);
+    submit(s, op, KIND_RECV_INTO);
+}
+
 void io_recv_release(struct io_op *op)
 {
     ASSERT(op->recv_owned);
@@ -243,6 +250,16 @@ static int try_recv(struct pending *p)
     return (int)rc;
 }
 
+static int try_recv_into(struct pending *p)
+{
+    ssize_t rc = recv(p->fd, (void *)(uintptr_t)p->op->data.data, p->op->data.size, 0);
+
+    if (rc < 0)
+        return -errno;
+    p->op->data = slice_first(p->op->data, (size_t)rc);
+    return (int)rc;
+}
+
 static int try_send(struct pending *p)
 {
     size_t total = 0;
@@ -270,7 +287,10 @@ static int try_one(struct pending *p)
 {
     if (door_hold_reads && p->kind != KIND_SEND)
         return -EAGAIN;
-    int rc = p->kind == KIND_POLL ? try_poll(p) : p->kind == KIND_RECV ? try_recv(p) : try_send(p);
+    int rc = p->kind == KIND_POLL   ? try_poll(p)
+             : p->kind == KIND_RECV ? try_recv(p)
+             : p->kind == KIND_SEND ? try_send(p)
+                                    : try_recv_into(p);
 
     return rc == -EAGAIN && p->cancelled ? -ECANCELED : rc;
 }
