@@ -56,7 +56,8 @@ static void operation_done(struct worker *w, bool ok, struct slice line)
         b->operations++;
         latency_add(&b->latencies, clock_us() - w->started_us);
     }
-    if (b->running)
+    w->due_us = clock_us() + b->options.operation->pause_us;
+    if (b->running && b->options.operation->pause_us == 0)
         operation_start(w);
     else
         w->phase = WORKER_READY;
@@ -100,12 +101,12 @@ static unsigned status_messages(struct slice line)
 /* ---- Answers
  * -------------------------------------------------------------------------------------------------- */
 
-static bool answer_is(struct slice line, const char *tag) /* The tagged line. */
+bool answer_is(struct slice line, const char *tag)
 {
     return line.size > 2 && line.data[0] == tag[0] && line.data[1] == ' ';
 }
 
-static bool answer_ok(struct slice line)
+bool answer_ok(struct slice line)
 {
     return slice_starts_nocase(slice_from(line, 2), SLICE("OK"));
 }
@@ -218,6 +219,8 @@ static void worker_event(struct client *c, enum client_event event)
         on_lmtp_line(w, c->line);
     } else if (event == CLIENT_LINE) {
         on_imap_line(w, c->line);
+    } else if (event == CLIENT_LITERAL) {
+        return;
     } else if (event == CLIENT_CLOSED && b->options.operation->reconnect) {
         operation_done(w, w->phase == WORKER_LOGOUT && c->error == 0, SLICE("connection closed"));
     } else if (event == CLIENT_CLOSED) {
@@ -228,12 +231,27 @@ static void worker_event(struct client *c, enum client_event event)
 /* ---- Runs
  * ------------------------------------------------------------------------------------------------------- */
 
-static void run_for(struct bench *b, double us)
+/* Whose pause is over goes on. */
+static void pauses_end(struct bench *b)
 {
+    double now = clock_us();
+
+    for (unsigned i = 0; b->running && i < b->options.connections; i++) {
+        if (b->workers[i].phase == WORKER_READY && b->workers[i].due_us <= now)
+            operation_start(&b->workers[i]);
+    }
+}
+
+void bench_run_for(struct bench *b, double us)
+{
+    bool pauses = b->options.operation->pause_us > 0;
     double end = clock_us() + us;
 
-    while (clock_us() < end)
-        loop_run(&b->loop, 10);
+    while (clock_us() < end) {
+        if (pauses)
+            pauses_end(b);
+        loop_run(&b->loop, pauses ? 1 : 10);
+    }
 }
 
 static bool wait_ready(struct bench *b, unsigned count)
@@ -249,7 +267,7 @@ static bool wait_ready(struct bench *b, unsigned count)
     return false;
 }
 
-static void message_make(struct bench *b)
+char *bench_message(const struct bench *b)
 {
     unsigned size = b->options.size;
     char *m = malloc((size_t)size + 256);
@@ -268,10 +286,10 @@ static void message_make(struct bench *b)
     }
     if (size >= 2)
         memcpy(m + size - 2, "\r\n", 2);
-    b->message = m;
+    return m;
 }
 
-static void print_head(const struct bench *b)
+void bench_print_head(const struct bench *b)
 {
     const struct options *o = &b->options;
 
@@ -324,30 +342,39 @@ static void print_bulk(const struct bench *b, const double *before, const double
     printf("\"gb\": %.3f, \"gb_per_s\": %.3f, ", gb, gb / seconds);
 }
 
-static int measure_operations(struct bench *b)
+void bench_measure(struct bench *b)
 {
-    double before[LAYERS_MAX] = {0}, after[LAYERS_MAX] = {0}, start;
-    uint64_t bytes;
+    double start;
 
+    b->operations = 0;
+    b->latencies = (struct latencies){0};
     b->running = true;
     for (unsigned i = 0; i < b->options.connections; i++)
         operation_start(&b->workers[i]);
-    run_for(b, WARM_UP_US);
-    server_cpu_us(&b->options.server, before);
+    bench_run_for(b, WARM_UP_US);
+    server_cpu_us(&b->options.server, b->cpu_before);
     b->measuring = true;
-    bytes = bytes_received(b);
+    b->measured_bytes = bytes_received(b);
     start = clock_us();
-    run_for(b, b->options.seconds * 1e6);
+    bench_run_for(b, b->options.seconds * 1e6);
     b->measuring = false;
-    bytes = bytes_received(b) - bytes;
-    start = clock_us() - start;
-    server_cpu_us(&b->options.server, after);
+    b->measured_bytes = bytes_received(b) - b->measured_bytes;
+    b->measured_us = clock_us() - start;
+    server_cpu_us(&b->options.server, b->cpu_after);
     b->running = false;
-    print_head(b);
+}
+
+static int measure_operations(struct bench *b)
+{
+    double start;
+
+    bench_measure(b);
+    start = b->measured_us;
+    bench_print_head(b);
     if (b->options.server.count > 0)
-        print_cpu(b, before, after);
+        print_cpu(b, b->cpu_before, b->cpu_after);
     if (b->options.operation->bulk)
-        print_bulk(b, before, after, (double)bytes / 1e9, start / 1e6);
+        print_bulk(b, b->cpu_before, b->cpu_after, (double)b->measured_bytes / 1e9, start / 1e6);
     printf("\"ops\": %llu, \"seconds\": %.2f, \"ops_per_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f, "
            "\"errors\": %llu}\n",
            (unsigned long long)b->operations, start / 1e6, (double)b->operations * 1e6 / start,
@@ -370,9 +397,9 @@ static int measure_sessions(struct bench *b)
     }
     if (!wait_ready(b, o->connections))
         return 1;
-    run_for(b, SETTLE_US);
+    bench_run_for(b, SETTLE_US);
     after = server_rss_kib(&o->server, true);
-    print_head(b);
+    bench_print_head(b);
     printf("\"user_bytes_per_session\": %.0f, \"server_pss_kib_before\": %llu, \"server_pss_kib\": %llu, "
            "\"errors\": %llu}\n",
            (double)(int64_t)(after - before) * 1024 / o->connections, (unsigned long long)before,
@@ -381,7 +408,7 @@ static int measure_sessions(struct bench *b)
 }
 
 /* Each mailbox is filled by one connection; then all are opened. */
-static bool prepare(struct bench *b)
+bool bench_prepare(struct bench *b)
 {
     struct options *o = &b->options;
     unsigned fillers = MIN(o->users, o->connections);
@@ -408,7 +435,7 @@ int bench_run(struct bench *b)
 {
     struct options *o = &b->options;
 
-    message_make(b);
+    b->message = bench_message(b);
     loop_init(&b->loop, o->host, o->operation->lmtp ? o->lmtp_port : o->port, o->tls && !o->operation->lmtp,
               o->resume);
     b->workers = calloc(o->connections, sizeof *b->workers);
@@ -418,7 +445,9 @@ int bench_run(struct bench *b)
                                         .index = i,
                                         .user = i % o->users,
                                         .random = 0x9e3779b97f4a7c15ull * (i + 1)};
+    if (o->operation->run != NULL)
+        return o->operation->run(b);
     if (o->operation->idle)
         return measure_sessions(b);
-    return prepare(b) ? measure_operations(b) : 1;
+    return bench_prepare(b) ? measure_operations(b) : 1;
 }

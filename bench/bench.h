@@ -15,7 +15,10 @@ struct operation {
     bool idle;                      /* Opens sessions and measures memory instead of operations. */
     bool bulk;                      /* What counts is bytes, not operations. */
     unsigned messages, size;        /* Defaults of --messages (in INBOX before it starts) and --size. */
+    unsigned connections;           /* Default of --connections; 0: 16. */
+    unsigned pause_us;              /* Between two operations of a connection. */
     void (*send)(struct worker *w); /* Writes one request whose tag is "x"; NULL for reconnect and idle. */
+    int (*run)(struct bench *b);    /* Measures in its own way. */
 };
 
 extern const struct operation operations[];
@@ -24,7 +27,7 @@ extern const size_t operation_count;
 struct options {
     const struct operation *operation;
     const char *host, *password;
-    unsigned port, lmtp_port, users, connections, messages, size;
+    unsigned port, lmtp_port, users, connections, messages, size, stuck;
     double seconds;
     bool tls, resume;
     struct server server;
@@ -49,7 +52,7 @@ struct worker {
     unsigned exists, filled, expected; /* Of a fill: messages there, asked for, answers due. */
     unsigned lmtp_step;
     uint64_t random, sequence;
-    double started_us;
+    double started_us, due_us;
 };
 
 struct bench {
@@ -62,9 +65,27 @@ struct bench {
     uint64_t operations, errors;
     char first_error[256];
     struct latencies latencies;
+    double measured_us, cpu_before[LAYERS_MAX], cpu_after[LAYERS_MAX];
+    uint64_t measured_bytes;
 };
 
 uint64_t worker_random(struct worker *w, uint64_t below);
 /* Connects all workers, brings them to WORKER_READY, then measures and prints one line of JSON. Exit status.
  */
 int bench_run(struct bench *b);
+
+/* ---- For operations that measure in their own way ------------------------------------------------------ */
+
+/* A message of options.size bytes. */
+char *bench_message(const struct bench *b);
+/* Fills the mailboxes and brings all workers to WORKER_READY. */
+bool bench_prepare(struct bench *b);
+void bench_run_for(struct bench *b, double us);
+/* All workers repeat the operation for options.seconds: b->operations, latencies, measured_*, cpu_*. */
+void bench_measure(struct bench *b);
+void bench_print_head(const struct bench *b);
+bool answer_is(struct slice line, const char *tag); /* The tagged line. */
+bool answer_ok(struct slice line);
+
+int slow_readers_run(struct bench *b); /* slow_readers.c */
+void slow_readers_send(struct worker *w);

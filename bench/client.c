@@ -59,7 +59,8 @@ void loop_init(struct loop *l, const char *host, unsigned port, bool tls, bool r
 
 static void client_watch(struct client *c)
 {
-    struct epoll_event event = {.events = EPOLLIN | (c->want_write ? EPOLLOUT : 0), .data.ptr = c};
+    struct epoll_event event = {.events = (c->stalled ? 0 : EPOLLIN) | (c->want_write ? EPOLLOUT : 0),
+                                .data.ptr = c};
 
     epoll_ctl(c->loop->epoll, EPOLL_CTL_MOD, c->fd, &event);
 }
@@ -80,7 +81,7 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
     c->loop = l;
     c->event = event;
     c->owner = owner;
-    c->connected = false;
+    c->connected = c->stalled = false;
     c->want_write = true;
     c->in_size = c->out_size = c->out_at = 0;
     c->literal = 0;
@@ -88,6 +89,8 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
     if (c->fd < 0)
         die("socket");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (c->receive_size > 0)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &c->receive_size, sizeof c->receive_size);
     if (connect(c->fd, (struct sockaddr *)&l->server, sizeof l->server) < 0 && errno != EINPROGRESS)
         die("connect");
     if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &watch) < 0)
@@ -99,6 +102,12 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
     SSL_set_connect_state(c->ssl);
     if (l->resume && l->session != NULL)
         SSL_set_session(c->ssl, l->session);
+}
+
+void client_stall(struct client *c)
+{
+    c->stalled = true;
+    client_watch(c);
 }
 
 void client_close(struct client *c)
@@ -227,6 +236,7 @@ static void client_lines(struct client *c)
 
             c->literal -= skip;
             at += skip;
+            c->event(c, CLIENT_LITERAL);
             continue;
         }
         end = slice_find(rest, '\n');
@@ -265,7 +275,7 @@ static void client_read(struct client *c)
         c->bytes_in += (uint64_t)n;
         c->in_size += (size_t)n;
         client_lines(c);
-        if (c->fd < 0 || (c->ssl == NULL && n < READ_SIZE))
+        if (c->fd < 0 || c->stalled || (c->ssl == NULL && n < READ_SIZE))
             return;
     }
 }
@@ -315,7 +325,8 @@ void loop_run(struct loop *l, int timeout_ms)
             continue;
         if ((events[i].events & EPOLLOUT) != 0)
             client_flush(c);
-        if (c->fd >= 0 && ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 || c->ssl != NULL))
+        if (c->fd >= 0 && !c->stalled &&
+            ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 || c->ssl != NULL))
             client_read(c);
     }
 }

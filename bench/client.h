@@ -23,6 +23,7 @@ struct loop {
 enum client_event {
     CLIENT_CONNECTED, /* TLS included. */
     CLIENT_LINE,      /* client->line is one line of the answer, without CRLF and without its literals. */
+    CLIENT_LITERAL,   /* Some of a literal has passed. */
     CLIENT_CLOSED,    /* The server closed, or an error (client->error is errno, 0 for a clean end). */
 };
 
@@ -31,11 +32,13 @@ struct client {
     int fd;
     SSL *ssl;
     bool connected, want_write;
+    bool stalled; /* client_stall() */
     int error;
     char *in, *out;
     size_t in_size, in_capacity, out_size, out_at, out_capacity;
     uint64_t literal; /* Bytes of a literal still to be skipped. */
     uint64_t bytes_in;
+    int receive_size; /* SO_RCVBUF of the next client_connect(); 0: the kernel's own. */
     struct slice line;
     void (*event)(struct client *c, enum client_event event);
     void *owner;
@@ -50,6 +53,8 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
 void client_write(struct client *c, const void *data, size_t size); /* Queued; leaves at client_flush(). */
 void client_printf(struct client *c, const char *format, ...) PRINTF_LIKE(2, 3);
 void client_flush(struct client *c);
+/* Reads no more. The connection stays. */
+void client_stall(struct client *c);
 /* No event follows. Buffers stay for the next client_connect(). */
 void client_close(struct client *c);
 void client_free(struct client *c);

@@ -10,7 +10,8 @@
 static void usage(FILE *to)
 {
     fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
-                "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N]\n"
+                "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
+                "[--stuck N]\n"
                 "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
                 "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
                 "processes.\n\nNAME:\n");
@@ -53,6 +54,7 @@ enum {
     OPT_SECONDS,
     OPT_SIZE,
     OPT_MESSAGES,
+    OPT_STUCK,
     OPT_PIDS,
     OPT_JSON,
     OPT_HELP
@@ -70,6 +72,7 @@ static const struct option long_options[] = {
     {"seconds", 1, NULL, OPT_SECONDS},
     {"size", 1, NULL, OPT_SIZE},
     {"messages", 1, NULL, OPT_MESSAGES},
+    {"stuck", 1, NULL, OPT_STUCK},
     {"server-pids", 1, NULL, OPT_PIDS},
     {"json", 0, NULL, OPT_JSON},
     {"help", 0, NULL, OPT_HELP},
@@ -112,6 +115,9 @@ static void option_set(struct options *o, int option)
     case OPT_MESSAGES:
         o->messages = number("messages", optarg, 1000000);
         break;
+    case OPT_STUCK:
+        o->stuck = number("stuck", optarg, CONNECTIONS_MAX);
+        break;
     case OPT_PIDS:
         if (server_parse(&o->server, optarg))
             break;
@@ -131,7 +137,7 @@ static void option_set(struct options *o, int option)
 int main(int argc, char **argv)
 {
     static struct bench bench = {
-        .options = {.host = "127.0.0.1", .password = "pass", .users = 100, .connections = 16, .seconds = 5}};
+        .options = {.host = "127.0.0.1", .password = "pass", .users = 100, .seconds = 5, .stuck = 1000}};
     struct options *o = &bench.options;
     bool sized = false, counted = false;
 
@@ -146,6 +152,8 @@ int main(int argc, char **argv)
         return 64;
     }
     o->operation = operation_find(argv[optind]);
+    if (o->connections == 0)
+        o->connections = o->operation->connections > 0 ? o->operation->connections : 16;
     o->size = sized ? o->size : o->operation->size;
     o->messages = counted ? o->messages : o->operation->messages;
     if (o->users == 0 || o->connections == 0 || (o->operation->lmtp ? o->lmtp_port : o->port) == 0 ||

@@ -152,19 +152,45 @@ static uint64_t field_kib(int pid, const char *file, const char *name)
     return value;
 }
 
-uint64_t server_rss_kib(const struct server *s, bool pss)
+void server_rss_layers(const struct server *s, bool pss, uint64_t kib_out[LAYERS_MAX])
 {
     static struct process list[PROCESSES_MAX];
     int count = processes_read(list);
-    uint64_t sum = 0;
 
     for (unsigned r = 0; r < s->count; r++) {
+        kib_out[r] = 0;
         for (int i = 0; i < count; i++) {
             if (!descends(list, count, list[i].pid, s->roots[r].pid))
                 continue;
-            sum += pss ? field_kib(list[i].pid, "smaps_rollup", "Pss:")
-                       : field_kib(list[i].pid, "status", "VmRSS:");
+            kib_out[r] += pss ? field_kib(list[i].pid, "smaps_rollup", "Pss:")
+                              : field_kib(list[i].pid, "status", "VmRSS:");
         }
     }
+}
+
+uint64_t server_rss_kib(const struct server *s, bool pss)
+{
+    uint64_t kib[LAYERS_MAX], sum = 0;
+
+    server_rss_layers(s, pss, kib);
+    for (unsigned r = 0; r < s->count; r++)
+        sum += kib[r];
     return sum;
+}
+
+uint64_t tcp_memory_kib(void)
+{
+    FILE *f = fopen("/proc/net/sockstat", "re");
+    unsigned long long pages = 0;
+    char line[256];
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        const char *at = strncmp(line, "TCP:", 4) == 0 ? strstr(line, " mem ") : NULL;
+
+        if (at != NULL)
+            pages = strtoull(at + 5, NULL, 10);
+    }
+    if (f != NULL)
+        fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
 }

@@ -19,6 +19,10 @@ MUST_CHECK bool server_parse(struct server *s, const char *text);
 /* CPU so far, by root. */
 void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX]);
 uint64_t server_rss_kib(const struct server *s, bool pss);
+/* By root. */
+void server_rss_layers(const struct server *s, bool pss, uint64_t kib_out[LAYERS_MAX]);
+/* What the machine's TCP sockets take of the kernel's memory. */
+uint64_t tcp_memory_kib(void);
 
 /* Latencies in a histogram of 2 % buckets, 1 us to 100 s. */
 #define LATENCY_BUCKETS 1024

@@ -70,6 +70,9 @@ const struct operation operations[] = {
     {"store", "STORE n +FLAGS, -FLAGS", .messages = 500, .size = 1024, .send = send_store},
     {"append", "APPEND to INBOX", .size = 10240, .send = send_append},
     {"lmtp", "one delivery to one recipient", .lmtp = true, .size = 10240, .send = send_lmtp},
+    {"slow-readers", "NOOP, FETCH of a list and of 20 KiB, while --stuck others stop reading --size bytes",
+     .connections = 100, .messages = 100, .size = 10 << 20, .pause_us = 20000, .send = slow_readers_send,
+     .run = slow_readers_run},
     {"sessions", "memory of idle sessions: selected, in IDLE", .idle = true},
 };
 const size_t operation_count = ARRAY_COUNT(operations);
