@@ -23,7 +23,7 @@ test:
 
 # What takes longer than anybody waits: thousands of seeds, kill rounds and hours of fuzzing.
 soak:
-	@deploy/setup.sh test
+	@deploy/setup.sh soak
 	@tests/run --soak
 
 fuzz:

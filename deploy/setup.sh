@@ -1,18 +1,21 @@
 #!/bin/sh
-# Installs what is missing on Debian 12 or newer, without questions: deploy/setup.sh build|test|bench
+# Installs what is missing on Debian 12 or newer, without questions: deploy/setup.sh build|test|bench|soak
 # Quick when everything is there: dpkg-query alone is asked.
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config liburing-dev libjemalloc-dev libxxhash-dev libyaml-dev
 libcrypt-dev libargon2-dev android-libboringssl-dev libcmocka-dev openssl curl python3"
-test="clang clang-format libclang-rt-dev llvm isync neomutt tmux patch"
+test="clang clang-format libclang-rt-dev llvm isync neomutt tmux patch
+python3-yaml iproute2 systemd"
+soak="buildah podman crun runc"
 bench="dovecot-imapd dovecot-lmtpd libnginx-mod-mail haproxy"
 
 case "${1:-build}" in
 build) wanted="$build" ;;
 test) wanted="$build $test" ;;
 bench) wanted="$build $bench" ;;
-*) echo "usage: deploy/setup.sh build|test|bench" >&2; exit 64 ;;
+soak) wanted="$build $test $soak" ;;
+*) echo "usage: deploy/setup.sh build|test|bench|soak" >&2; exit 64 ;;
 esac
 
 command -v dpkg-query >/dev/null || { # Another system: whoever builds there has seen to it.
