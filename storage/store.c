@@ -61,7 +61,6 @@ static struct store *store_of(struct shard *s)
     list_init(&store->segment_files);
     list_init(&store->unused);
     map_init(&store->accounts, s->heap);
-    map_init(&store->watched, s->heap);
     s->slot[SLOT_STORE] = store;
     return store;
 }
@@ -421,7 +420,6 @@ static void store_free(struct store *store)
     heap_free(h, store->partitions);
     heap_free(h, store->ends);
     map_fini(&store->accounts);
-    map_fini(&store->watched);
     store->shard->slot[SLOT_STORE] = NULL;
     heap_free(h, store);
 }
@@ -485,105 +483,33 @@ void store_checkpoint_if_due(struct store *store)
         store->checkpointing = false; /* Asked again after the next change. */
 }
 
-/* ---- Watches
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Watches ------------------------------------------------------------------------------------------- */
 
-struct store_watched {
-    struct map_node node;
-    struct id128 id;
-    struct store *store;
-    struct list watches;
-    bool telling;
-};
-
-static struct store_watched *watched_find(struct store *store, const struct id128 *id)
+uint64_t store_account_hash(const struct store *store, struct slice user)
 {
-    struct map_node *n = map_first(&store->watched, get_u64(id->bytes + 8));
+    struct id128 id = store_account_id(store, user);
 
-    for (; n != NULL; n = map_next(n)) {
-        struct store_watched *w = CONTAINER_OF(n, struct store_watched, node);
-
-        if (id128_eq(&w->id, id))
-            return w;
-    }
-    return NULL;
-}
-
-static uint64_t id_modseq(struct store *store, const struct id128 *id)
-{
-    struct account_entry *e = account_table_find(&store_partition_of(store, id)->table, id);
-
-    return e != NULL ? e->modseq : 0;
+    return get_u64(id.bytes + 8);
 }
 
 uint64_t store_user_modseq(const struct store *store, struct slice user)
 {
     struct id128 id = store_account_id(store, user);
+    const struct partition *p = &store->partitions[get_u64(id.bytes) & (STORE_PARTITION_COUNT - 1)];
+    const struct account_entry *e = account_table_find(&p->table, &id);
 
-    return id_modseq((struct store *)(uintptr_t)store, &id);
+    return e != NULL ? e->modseq : 0;
 }
 
-int store_watch_add(struct store *store, struct slice user, struct store_watch *w, uint64_t *modseq_out)
+void store_watch(struct store *store, store_watch_fn *changed, void *arg)
 {
-    struct id128 id = store_account_id(store, user);
-    struct store_watched *watched = watched_find(store, &id);
-
-    if (watched == NULL) {
-        watched = heap_try_alloc(store->heap, sizeof *watched);
-        if (watched == NULL)
-            return -ENOMEM;
-        *watched = (struct store_watched){.id = id, .store = store};
-        list_init(&watched->watches);
-        map_insert(&store->watched, &watched->node, get_u64(id.bytes + 8));
-    }
-    w->watched = watched;
-    list_push_back(&watched->watches, &w->link);
-    *modseq_out = id_modseq(store, &id);
-    return 0;
+    store->changed = changed;
+    store->changed_arg = arg;
 }
 
-static void watched_drop_if_unused(struct store_watched *watched)
-{
-    struct store *store = watched->store;
-
-    if (watched->telling || !list_empty(&watched->watches))
-        return;
-    map_remove(&store->watched, &watched->node);
-    heap_free(store->heap, watched);
-}
-
-void store_watch_remove(struct store_watch *w)
-{
-    struct store_watched *watched = w->watched;
-
-    list_remove(&w->link);
-    w->watched = NULL;
-    watched_drop_if_unused(watched);
-}
-
-/* Callbacks may add and remove watches, of this account too: each one is moved to the back before it is told,
- * so that a round ends where it began. Those added meanwhile are behind it, and know this change already. */
 void store_notify(struct store *store, const struct id128 *id, const struct store_change *change)
 {
-    struct store_watched *watched = watched_find(store, id);
-    struct list round;
-
-    if (watched == NULL)
-        return;
-    watched->telling = true;
-    list_init(&round);
-    list_each_safe(it, &watched->watches)
-    {
-        list_remove(it);
-        list_push_back(&round, it);
-    }
-    while (!list_empty(&round)) {
-        struct store_watch *w = CONTAINER_OF(round.next, struct store_watch, link);
-
-        list_remove(&w->link);
-        list_push_back(&watched->watches, &w->link);
-        w->changed(w, change);
-    }
-    watched->telling = false;
-    watched_drop_if_unused(watched);
+    if (store->changed != NULL)
+        store->changed((unsigned)(get_u64(id->bytes) & (STORE_PARTITION_COUNT - 1)), get_u64(id->bytes + 8),
+                       change, store->changed_arg);
 }

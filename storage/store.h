@@ -86,8 +86,7 @@ uint64_t store_partition_epoch(const struct store *store, unsigned partition);
 /* Random bytes of this data directory, made once: the key of the hash, 32 bytes. */
 struct slice store_cluster_key(const struct store *store);
 
-/* ---- Watching: level-triggered notification that survives the account's memory
- * ------------------------------ */
+/* ---- Watching: notices that need no account in memory ------------------------------------------------------- */
 
 #define STORE_CHANGE_MAILBOX_MAX 16
 
@@ -98,19 +97,12 @@ struct store_change { /* One durable change; on loan during the callback. */
     uint64_t mailboxes[STORE_CHANGE_MAILBOX_MAX];
 };
 
-struct store_watch { /* Embedded in its owner; private but for the callback. */
-    struct list link;
-    struct store_watched *watched;
-    /* After each durable change of the account, once it can be read. From the flusher: does not suspend;
-     * watches may be added and removed, no account opened. */
-    void (*changed)(struct store_watch *w, const struct store_change *change);
-};
-
-/* Registers w for the user, who need not exist yet, and writes the modification sequence at which the account
- * is now (0: no such account): if that is past what the caller knows, he has missed something already. Needs
- * no account in memory and loads none. Does not suspend. -ENOMEM. */
-MUST_CHECK int store_watch_add(struct store *store, struct slice user, struct store_watch *w,
-                               uint64_t *modseq_out);
-void store_watch_remove(struct store_watch *w);
-/* The same number alone. */
+/* After each durable change of any account of this shard, once it can be read. From the flusher: does not suspend, opens no
+ * account. `account`: store_account_hash() of its user. NULL: nobody is told any more. */
+typedef void store_watch_fn(unsigned partition, uint64_t account, const struct store_change *change,
+                            void *arg);
+void store_watch(struct store *store, store_watch_fn *changed, void *arg);
+/* Names an account in notices: keyed hash of its user. In a cluster the same as partition_user(). */
+uint64_t store_account_hash(const struct store *store, struct slice user);
+/* The modification sequence at which the account is now; 0: there is no such account. Does not suspend. */
 uint64_t store_user_modseq(const struct store *store, struct slice user);

@@ -86,7 +86,8 @@ struct store {
     unsigned unused_count;
     unsigned open_count; /* Changes begun and not ended. */
     struct fiber_queue drained;
-    struct map watched;
+    store_watch_fn *changed; /* NULL: nobody watches. */
+    void *changed_arg;
 };
 
 /* Where a checkpoint ends in a stream. */
@@ -152,5 +153,5 @@ bool reserve_release(struct store *store);
 
 /* Frees accounts that nobody uses until the heap has room again; `all`: all of them. */
 void accounts_trim(struct store *store, bool all);
-/* Tells watchers. */
+/* Tells who watches. */
 void store_notify(struct store *store, const struct id128 *id, const struct store_change *change);

@@ -58,10 +58,10 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
                  LINK_IMAP,      /* backend: one IMAP command of a session */
                  LINK_SYNC,      /* backend: what is new for a session that idles */
                  LINK_DELIVER,   /* backend: one message for one recipient */
-                 LINK_SUBSCRIBE, /* backend: changes of an account, for as long as the stream lives */
-                 LINK_TABLE,     /* director: where the partitions are, for as long as the stream lives */
-                 LINK_MEMBER,    /* backend: its place in the cluster, for as long as the stream lives */
-                 LINK_RENEW,     /* director: a ticket -> one that is valid again */
+                 LINK_SUBSCRIBE, /* backend: changes of accounts of a partition, for as long as the stream lives */
+                 LINK_TABLE,  /* director: where the partitions are, for as long as the stream lives */
+                 LINK_MEMBER, /* backend: its place in the cluster, for as long as the stream lives */
+                 LINK_RENEW,  /* director: a ticket -> one that is valid again */
                  LINK_KIND_COUNT
 };
 

@@ -3,7 +3,6 @@
 #include "core/log.h"
 #include "roles/backend/command.h"
 #include "roles/backend/deliver.h"
-#include "roles/backend/subscribe.h"
 #include "roles/role.h"
 #include "storage/change.h"
 #include <errno.h>
@@ -89,11 +88,10 @@ static int backend_start(struct shard *s)
     b->message_size_max = config_size(s->node->config, "limits.message_size");
     slab_init(&b->commands, s->heap, sizeof(struct command), BACKEND_COMMANDS_MAX);
     slab_init(&b->deliveries, s->heap, sizeof(struct delivery), BACKEND_DELIVERIES_MAX);
-    slab_init(&b->subscriptions, s->heap, sizeof(struct subscription), BACKEND_SUBSCRIPTIONS_MAX);
     list_init(&b->command_list);
     list_init(&b->delivery_list);
-    list_init(&b->subscription_list);
     fiber_queue_init(&b->stopped);
+    subscribe_start(b);
     s->slot[SLOT_BACKEND] = b;
     link_serve(LINK_IMAP, command_serve);
     link_serve(LINK_SYNC, command_serve);
@@ -110,7 +108,7 @@ static void backend_stop(struct shard *s)
     if (b == NULL)
         return;
     b->stopping = true;
-    subscribe_stop_all(b);
+    subscribe_stop(b);
     command_stop_all(b);
     deliver_stop_all(b);
     while (!nothing_in_flight(b))
@@ -118,9 +116,9 @@ static void backend_stop(struct shard *s)
     for (unsigned kind = LINK_IMAP; kind <= LINK_SUBSCRIBE; kind++)
         link_serve(kind, NULL);
     s->slot[SLOT_BACKEND] = NULL;
+    heap_free(s->heap, b->subscriptions);
     slab_fini(&b->commands);
     slab_fini(&b->deliveries);
-    slab_fini(&b->subscriptions);
     heap_free(s->heap, b);
 }
 

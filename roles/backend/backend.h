@@ -18,14 +18,15 @@
 
 #define BACKEND_COMMANDS_MAX      16384 /* A shard; over it a stream is refused: the client hears UNAVAILABLE. */
 #define BACKEND_DELIVERIES_MAX    4096    /* A shard. */
-#define BACKEND_SUBSCRIPTIONS_MAX 1000000 /* A shard: accounts times proxy cores. */
+#define BACKEND_SUBSCRIPTIONS_MAX 8000000 /* A shard: accounts times proxy cores. */
 
 struct backend {
     struct heap *heap;
     struct store *store;
-    struct slab commands, deliveries, subscriptions;
-    struct list command_list, delivery_list, subscription_list;
-    struct fiber_queue stopped; /* Whoever waits until nothing is in flight. */
+    struct slab commands, deliveries;
+    struct list command_list, delivery_list;
+    struct subscriptions *subscriptions; /* subscribe.c */
+    struct fiber_queue stopped;          /* Whoever waits until nothing is in flight. */
     uint64_t message_size_max;
     bool stopping;
 };
@@ -43,7 +44,7 @@ static inline bool backend_result_refused(struct slice result)
     return slice_eq(result, backend_refused);
 }
 
-/* A record of the three lists has gone. */
+/* A record of the two lists has gone. */
 void backend_record_gone(struct backend *b);
 
 /* Opens the account of a user whom the director knows, making it with its folders at the first use. On a
@@ -53,7 +54,8 @@ MUST_CHECK int backend_account_open(struct backend *b, struct slice user, struct
 link_serve_fn command_serve, deliver_serve, subscribe_serve;
 void command_stop_all(struct backend *b);
 void deliver_stop_all(struct backend *b);
-void subscribe_stop_all(struct backend *b);
+void subscribe_start(struct backend *b);
+void subscribe_stop(struct backend *b);
 /* Those whose ticket was revoked. */
 void command_end_revoked(struct backend *b);
 void subscribe_end_revoked(struct backend *b);

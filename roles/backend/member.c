@@ -420,57 +420,36 @@ bool member_claim_revoked(const struct member_claim *claim)
            revocations_refuse(&m->view.revoked, claim->user, claim->generation);
 }
 
-/* ---- Admission ----------------------------------------------------------------------------------------- */
-
-/* The ticket and the user of a request. False: not understood. */
-static bool request_ticket(const struct link_frame *open, struct ticket *ticket, struct slice *user)
+const struct revocations *member_revocations(void)
 {
-    struct subscribe_request subscribe;
-    struct deliver_request deliver;
-    struct imap_request imap;
+    const struct member *m = member_self();
 
-    switch (open->header.kind) {
-    case LINK_SUBSCRIBE:
-        if (!subscribe_request_decode(link_frame_head(open), &subscribe))
-            return false;
-        *ticket = subscribe.ticket;
-        *user = subscribe.user;
-        return true;
-    case LINK_DELIVER:
-        if (!deliver_request_decode(link_frame_head(open), &deliver))
-            return false;
-        *ticket = deliver.ticket;
-        *user = deliver.user;
-        return true;
-    default:
-        if (!imap_request_decode(link_frame_head(open), &imap))
-            return false;
-        *ticket = imap.ticket;
-        *user = imap.user;
-        return true;
-    }
+    return m != NULL ? &m->view.revoked : NULL;
 }
 
-bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
-                  enum link_lost *why_out)
+/* ---- Admission ----------------------------------------------------------------------------------------- */
+
+static bool at_home(const struct member *m, unsigned partition)
 {
-    struct member *m = member_self();
-    enum ticket_scope scope = open->header.kind == LINK_DELIVER ? TICKET_DELIVER : TICKET_SESSION;
-    struct ticket ticket;
-    struct slice user;
+    return partition < PARTITION_COUNT && partition_bit(m->view.partitions, partition);
+}
+
+bool member_ticket_good(const char *proxy, unsigned partition, const struct ticket *ticket,
+                        enum ticket_scope scope, struct slice user, enum link_lost *why_out)
+{
+    const struct member *m = member_self();
 
     *why_out = LINK_LOST_REFUSED;
-    if (m == NULL || m->view.ticket_keys[0].id == 0 || !request_ticket(open, &ticket, &user))
+    if (m == NULL || m->view.ticket_keys[0].id == 0)
         return false;
-    if (partition >= PARTITION_COUNT || partition != partition_of(m->view.secret, user) ||
-        !partition_bit(m->view.partitions, partition)) {
+    if (!at_home(m, partition) || partition != partition_of(m->view.secret, user)) {
         *why_out = LINK_LOST_ELSEWHERE;
         return false;
     }
-    switch (ticket_check(&ticket, m->view.ticket_keys, scope, slice_str(from->name), user)) {
+    switch (ticket_check(ticket, m->view.ticket_keys, scope, slice_str(proxy), user)) {
     case TICKET_GOOD:
         if (!revocations_refuse(&m->view.revoked, partition_user(m->view.secret, user),
-                                ticket_generation(&ticket)))
+                                ticket_generation(ticket)))
             return true;
         *why_out = LINK_LOST_TICKET;
         return false;
@@ -478,8 +457,36 @@ bool member_admit(const struct link_node *from, const struct link_frame *open, u
         *why_out = LINK_LOST_TICKET;
         return false;
     default:
-        log_event(LOG_WARN, "ticket refused", "node=%s user=%s", log_quote(slice_str(from->name)),
+        log_event(LOG_WARN, "ticket refused", "node=%s user=%s", log_quote(slice_str(proxy)),
                   log_quote(user));
         return false;
+    }
+}
+
+static bool subscribe_admit(uint16_t partition, enum link_lost *why_out)
+{
+    const struct member *m = member_self();
+
+    *why_out = m == NULL ? LINK_LOST_REFUSED : LINK_LOST_ELSEWHERE;
+    return m != NULL && at_home(m, partition);
+}
+
+bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
+                  enum link_lost *why_out)
+{
+    struct deliver_request deliver;
+    struct imap_request imap;
+
+    *why_out = LINK_LOST_REFUSED;
+    switch (open->header.kind) {
+    case LINK_SUBSCRIBE:
+        return subscribe_admit(partition, why_out);
+    case LINK_DELIVER:
+        return deliver_request_decode(link_frame_head(open), &deliver) &&
+               member_ticket_good(from->name, partition, &deliver.ticket, TICKET_DELIVER, deliver.user,
+                                  why_out);
+    default:
+        return imap_request_decode(link_frame_head(open), &imap) &&
+               member_ticket_good(from->name, partition, &imap.ticket, TICKET_SESSION, imap.user, why_out);
     }
 }

@@ -7,6 +7,8 @@
 #pragma once
 #include "core/shard.h"
 #include "net/link/link.h"
+#include "roles/revocations.h"
+#include "roles/ticket.h"
 #include "roles/words/cluster.h"
 #include "roles/words/request.h"
 
@@ -27,6 +29,13 @@ struct member_claim member_claim(const struct link_frame *open, const struct tic
 /* Not any more: see roles/revocations.h. */
 bool member_claim_revoked(const struct member_claim *claim);
 
-/* May `from` have what it asks for? Kinds that a backend serves. */
+/* Whose tickets are not valid any more; NULL: this process has no members. Dies at the next suspension. */
+const struct revocations *member_revocations(void);
+
+/* May the proxy of that name act for `user` by this ticket, in this partition? */
+MUST_CHECK bool member_ticket_good(const char *proxy, unsigned partition, const struct ticket *ticket,
+                                   enum ticket_scope scope, struct slice user, enum link_lost *why_out);
+/* May `from` have what it asks for? Kinds that a backend serves. A LINK_SUBSCRIBE may be opened for each partition that is at
+ * home here; its tickets come later. */
 bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
                   enum link_lost *why_out);

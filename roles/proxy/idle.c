@@ -1,18 +1,39 @@
-/* roles/proxy/idle.c -- IDLE (RFC 2177): the proxy holds it, the backend is asked for a difference only when
- * the account has moved past what this client has been shown. */
+/* roles/proxy/idle.c -- IDLE (RFC 2177), NOOP and CHECK: the backend is asked for a difference only when the account has
+ * moved past what this client has been shown, or when nobody knows.
+ *
+ * A NOOP that the proxy answers waits for one turn of the loop: notices of changes that were acknowledged before the NOOP
+ * came are in this shard's queue by then, and count. */
+#include "core/metrics.h"
 #include "roles/proxy/session.h"
+#include "roles/words/timing.h"
+#include <stdio.h>
+
+/* What the client has been shown of the account is complete up to here. */
+static uint64_t shown(const struct token *t)
+{
+    return MIN(MIN(t->appends, t->expunges), t->flag_changes);
+}
+
+/* Asks for the difference if there may be one. One request a session: it is looked at again when that has come back. */
+static bool idle_look(struct session *s)
+{
+    uint64_t at = subscriber_at(&s->proxy->subscriptions, &s->subscriber);
+
+    if (at == 0 || at == s->known || s->token.mailbox_id == 0 || session_asks(s) || s->request != NULL)
+        return false;
+    s->known = at;
+    if (at <= shown(&s->token))
+        return false;
+    session_sync(s);
+    return true;
+}
 
 static void on_at(struct subscriber *subscriber, uint64_t modseq)
 {
     struct session *s = CONTAINER_OF(subscriber, struct session, subscriber);
 
-    if (modseq == s->known || s->token.mailbox_id == 0)
-        return;
-    s->known = modseq;
-    if (session_asks(s) || s->request != NULL)
-        s->idle_again = true; /* One request a session; ask again when it has come back. */
-    else if (modseq > s->token.expunges)
-        session_sync(s);
+    if (s->state == SESSION_IDLE && !s->idle_done)
+        (void)idle_look(s);
 }
 
 static void on_expired(struct subscriber *subscriber)
@@ -20,10 +41,69 @@ static void on_expired(struct subscriber *subscriber)
     session_renew(CONTAINER_OF(subscriber, struct session, subscriber));
 }
 
+void session_watch(struct session *s)
+{
+    if (s->subscriber.subscribed)
+        return;
+    s->subscriber.at = on_at;
+    s->subscriber.expired = on_expired;
+    s->subscriber.partition = s->partition;
+    s->subscriber.ticket = &s->ticket;
+    subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
+}
+
+/* ---- NOOP, CHECK --------------------------------------------------------------------------------------- */
+
+static bool unchanged(const struct session *s)
+{
+    uint64_t at = subscriber_at(&s->proxy->subscriptions, &s->subscriber);
+
+    return s->token.mailbox_id == 0 || (at != 0 && at <= shown(&s->token));
+}
+
+bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool more_follows)
+{
+    if (s->token.mailbox_id != 0)
+        session_watch(s);
+    if (!unchanged(s))
+        return false;
+    session_time(s, imap_command_metric(frame->command));
+    s->noop_check = frame->command->id == IMAP_CHECK;
+    s->noop_more_follows = more_follows;
+    session_busy(s, SESSION_NOOP);
+    session_deadline(s, 0);
+    return true;
+}
+
+static void noop_forward(struct session *s)
+{
+    char text[IMAP_TAG_SIZE_MAX + 16];
+    struct imap_frame frame = {.kind = IMAP_FRAME_WHOLE,
+                               .command = imap_command_by_id(s->noop_check ? IMAP_CHECK : IMAP_NOOP)};
+    int size =
+        snprintf(text, sizeof text, "%.*s %s\r\n", s->tag_size, s->tag, s->noop_check ? "CHECK" : "NOOP");
+
+    frame.text = slice_of(text, (size_t)size);
+    session_forward(s, &frame, s->noop_more_follows);
+}
+
+void session_noop(struct session *s)
+{
+    if (!unchanged(s)) {
+        noop_forward(s);
+        return;
+    }
+    s->proxy->shard->metrics->commands++;
+    session_timed(s);
+    session_reply(s, "OK", s->noop_check ? "Check completed." : "NOOP completed.");
+    session_ready(s);
+}
+
+/* ---- IDLE ---------------------------------------------------------------------------------------------- */
+
 static void idle_done(struct session *s)
 {
     session_request_drop(s);
-    session_idle_end(s);
     session_reply(s, "OK", "Idle completed");
     session_ready(s);
 }
@@ -31,24 +111,19 @@ static void idle_done(struct session *s)
 void session_idle_begin(struct session *s)
 {
     session_enter(s, SESSION_IDLE);
-    s->idle_done = s->idle_again = false;
+    s->idle_done = false;
     s->known = 0;
-    s->subscriber.at = on_at;
-    s->subscriber.expired = on_expired;
     session_write(s, "+ idling\r\n");
     session_deadline(s, s->proxy->limits.idle_keep_alive_ms);
-    s->subscriber.partition = s->partition;
-    s->subscriber.ticket = &s->ticket;
-    subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
+    session_watch(s);
     conn_rest(&s->conn);
-    if (s->token.mailbox_id != 0)
+    if (!unchanged(s))
         session_sync(s);
 }
 
 void session_idle_line(struct session *s, struct slice line)
 {
     if (!slice_eq_nocase(line, SLICE("DONE"))) {
-        session_idle_end(s);
         if (!session_asks(s)) {
             session_request_drop(s);
             session_bad(s, "Expected DONE");
@@ -70,10 +145,7 @@ void session_idle_synced(struct session *s)
 {
     if (s->idle_done) {
         idle_done(s);
-    } else if (s->idle_again) {
-        s->idle_again = false;
-        session_sync(s);
-    } else {
+    } else if (!idle_look(s)) {
         conn_rest(&s->conn);
     }
 }
@@ -83,9 +155,4 @@ void session_idle_keep_alive(struct session *s)
     if (!session_asks(s)) /* Else it might come to stand within a line. */
         session_write(s, "* OK Still here\r\n");
     session_deadline(s, s->proxy->limits.idle_keep_alive_ms);
-}
-
-void session_idle_end(struct session *s)
-{
-    subscriber_remove(&s->proxy->subscriptions, &s->subscriber);
 }

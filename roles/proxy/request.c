@@ -116,6 +116,8 @@ static void on_renewed(struct link_stream *stream, struct link_frame *f)
     if (!ended)
         return;
     s->renewal = NULL;
+    if (known && reply.result == LOGIN_OK)
+        subscriber_renewed(&s->proxy->subscriptions, &s->subscriber);
     if (known && (reply.result == LOGIN_REFUSED || reply.result == LOGIN_DISABLED))
         session_bye(s, "[UNAVAILABLE] Please log in again");
 }

@@ -77,6 +77,7 @@ static enum metric_session_state session_counts_as(const struct session *s)
     case SESSION_DELAY:
         return METRIC_SESSION_LOGIN;
     case SESSION_RUN:
+    case SESSION_NOOP:
     case SESSION_ASK:
         return METRIC_SESSION_RUNNING;
     case SESSION_LITERAL:
@@ -173,6 +174,9 @@ static void on_timer(struct timer *t)
     case SESSION_IDLE:
         session_idle_keep_alive(s);
         break;
+    case SESSION_NOOP:
+        session_noop(s);
+        break;
     case SESSION_CLOSING:
         break;
     case SESSION_PROXY_HEADER:
@@ -204,6 +208,13 @@ static unsigned session_state_bit(const struct session *s)
     return s->token.mailbox_id != 0 ? IMAP_IN_SELECTED : IMAP_IN_DESELECTED;
 }
 
+/* Nothing stands behind the word: what does not is the backend's to refuse. */
+static bool is_noop(const struct imap_frame *frame)
+{
+    return frame->command != NULL && (frame->command->id == IMAP_NOOP || frame->command->id == IMAP_CHECK) &&
+           frame->text.size <= frame->tag.size + 1 + frame->name.size + 2;
+}
+
 /* A whole command, or an APPEND up to its first literal. */
 static void on_command(struct session *s, const struct imap_frame *frame, bool more_follows)
 {
@@ -222,7 +233,7 @@ static void on_command(struct session *s, const struct imap_frame *frame, bool m
                (imap_command_has(command, IMAP_HAS_LOCAL) || command->id == IMAP_CAPABILITY ||
                 (command->id == IMAP_NOOP && s->user_size == 0))) {
         session_local(s, command, frame->text);
-    } else {
+    } else if (!is_noop(frame) || !session_noop_begin(s, frame, more_follows)) {
         session_forward(s, frame, more_follows);
     }
 }
@@ -346,7 +357,7 @@ static void log_end(const struct session *s, const char *why)
 static void session_let_go(struct session *s)
 {
     timer_cancel(&s->timer);
-    session_idle_end(s);
+    subscriber_remove(&s->proxy->subscriptions, &s->subscriber);
     session_abandon(s);
     if (s->renewal != NULL)
         link_stream_reset(s->renewal);
@@ -468,7 +479,6 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
     s->id = ++p->next_id;
     s->nonce = random_u64();
     list_init(&s->answer);
-    list_init(&s->subscriber.link);
     timer_init(&s->timer, on_timer);
     imap_framer_init(&s->framer, &imap_framer_prelogin);
     list_push_back(&p->session_list, &s->link);

@@ -34,6 +34,7 @@ enum session_state {
     SESSION_ASK,
     SESSION_LITERAL,
     SESSION_IDLE,
+    SESSION_NOOP,
     SESSION_CLOSING,
 };
 
@@ -49,11 +50,11 @@ struct session {
     uint8_t counted; /* enum metric_session_state */
     uint8_t timed;   /* enum metric_command: of the command in flight. */
     uint8_t bad_count;
-    bool tls_first;    /* PROXY_HEADER: TLS follows. */
-    bool literal_sync; /* ASK: '+' is due when the backend asks. */
-    bool answered;     /* RUN: bytes of the answer have gone to the client. */
-    bool idle_done;    /* IDLE: DONE came while a difference was being fetched. */
-    bool idle_again;   /* IDLE: the account moved on while a difference was being fetched. */
+    bool tls_first;                     /* PROXY_HEADER: TLS follows. */
+    bool literal_sync;                  /* ASK: '+' is due when the backend asks. */
+    bool answered;                      /* RUN: bytes of the answer have gone to the client. */
+    bool idle_done;                     /* IDLE: DONE came while a difference was being fetched. */
+    bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
     struct sasl *sasl;           /* SASL: the exchange. */
@@ -71,7 +72,7 @@ struct session {
     uint64_t commands;
     uint64_t began_ns; /* The command in flight. */
     uint64_t moved;    /* Bytes in and out at the last look of the deadline. */
-    uint64_t known;    /* Position of the account that the client has been shown. */
+    uint64_t known;    /* IDLE: position of the account that was looked at last. */
     struct subscriber subscriber;
     struct login_reply login; /* Kept over DELAY. */
     uint64_t id;              /* sid= of the log. */
@@ -191,4 +192,8 @@ void session_idle_begin(struct session *s);
 void session_idle_line(struct session *s, struct slice line);
 void session_idle_synced(struct session *s);
 void session_idle_keep_alive(struct session *s);
-void session_idle_end(struct session *s); /* Leaves the subscription. */
+/* NOOP or CHECK: false, the backend is to be asked. */
+bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool more_follows);
+void session_noop(struct session *s); /* A turn later. */
+/* Subscribes to the account, until the session ends. */
+void session_watch(struct session *s);

@@ -164,54 +164,6 @@ bool imap_reply_decode(struct slice in, struct imap_reply *out)
     return true;
 }
 
-/* ---- LINK_SUBSCRIBE ------------------------------------------------------------------------------------ */
-
-size_t subscribe_request_encode(const struct subscribe_request *r, char *out)
-{
-    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
-
-    encode_u64(&e, r->known);
-    encode_ticket(&e, &r->ticket);
-    encode_slice(&e, r->user);
-    return e.at;
-}
-
-bool subscribe_request_decode(struct slice in, struct subscribe_request *out)
-{
-    struct decoder d = decode_begin(in, WORDS_VERSION);
-    struct subscribe_request r = {0};
-
-    r.known = decode_u64(&d);
-    decode_ticket(&d, &r.ticket);
-    r.user = decode_slice(&d, USER_SIZE_MAX);
-    if (!decode_end(&d))
-        return false;
-    *out = r;
-    return true;
-}
-
-size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out)
-{
-    struct encoder e = encode_begin(out, HEAD_SIZE_MAX, WORDS_VERSION);
-
-    encode_u64(&e, r->modseq);
-    encode_u64(&e, r->mailbox_id);
-    return e.at;
-}
-
-bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out)
-{
-    struct decoder d = decode_begin(in, WORDS_VERSION);
-    struct subscribe_notice r = {0};
-
-    r.modseq = decode_u64(&d);
-    r.mailbox_id = decode_u64(&d);
-    if (!decode_end(&d))
-        return false;
-    *out = r;
-    return true;
-}
-
 /* ---- LINK_DELIVER -------------------------------------------------------------------------------------- */
 
 size_t deliver_request_encode(const struct deliver_request *r, char *out)

@@ -73,21 +73,6 @@ struct renew_request {
     struct slice user;
 };
 
-/* ---- LINK_SUBSCRIBE: proxy -> backend -------------------------------------------------------------------- */
-
-/* Level-triggered: the backend answers 'at n' at once if its n differs from `known`, and after each durable change.
- * Each DATA frame is one subscribe_notice (several changes may be one notice). */
-struct subscribe_request {
-    uint64_t known; /* Modification sequence that the proxy has heard of; 0: none. */
-    struct ticket ticket;
-    struct slice user;
-};
-
-struct subscribe_notice {
-    uint64_t modseq;
-    uint64_t mailbox_id; /* 0: several, or unknown: look at all. */
-};
-
 /* ---- LINK_DELIVER: proxy -> backend -------------------------------------------------------------------- */
 
 struct deliver_request { /* Head; the data is the message, byte for byte as received (dots unstuffed). */
@@ -123,10 +108,6 @@ size_t imap_request_encode(const struct imap_request *r, char *out);
 MUST_CHECK bool imap_request_decode(struct slice in, struct imap_request *out);
 size_t imap_reply_encode(const struct imap_reply *r, char *out);
 MUST_CHECK bool imap_reply_decode(struct slice in, struct imap_reply *out);
-size_t subscribe_request_encode(const struct subscribe_request *r, char *out);
-MUST_CHECK bool subscribe_request_decode(struct slice in, struct subscribe_request *out);
-size_t subscribe_notice_encode(const struct subscribe_notice *r, char *out);
-MUST_CHECK bool subscribe_notice_decode(struct slice in, struct subscribe_notice *out);
 size_t deliver_request_encode(const struct deliver_request *r, char *out);
 MUST_CHECK bool deliver_request_decode(struct slice in, struct deliver_request *out);
 size_t deliver_reply_encode(const struct deliver_reply *r, char *out);

@@ -75,7 +75,10 @@ class Proxy:
         """(data, trailer) of the answer; Refused."""
         self.next += 1
         stream = self.next
-        self.send(OPEN, head + data, stream, route, FROM_OPENER | LAST, asks, len(head))
+        self.send(OPEN, head + data, stream, route, FROM_OPENER | (0 if asks == SUBSCRIBE else LAST), asks, len(head))
+        return self.answer(stream, asks)
+
+    def answer(self, stream, asks):
         got = b""
         while True:
             kind, of, value, part, trailer = self.receive()
@@ -111,7 +114,14 @@ class Proxy:
         return self.ask(asks, head, b"" if asks == SYNC else text, partition)[0]
 
     def subscribe(self, user, ticket, partition):
-        return self.ask(SUBSCRIBE, b"\1" + bytes(8) + ticket + sized(user.encode()), b"", partition)[0]
+        """What the backend says of the account (roles/words/feed.h)."""
+        assert self.ask(SUBSCRIBE, struct.pack("<BH", 1, partition), b"", partition)[0] == b"\1\1"
+        self.send(DATA, b"\1" + struct.pack("<BI", 2, 77) + sized(user.encode()) + ticket, self.next, 0, FROM_OPENER)
+        said = self.answer(self.next, SUBSCRIBE)[0]
+        if said == struct.pack("<BBI", 1, 5, 77):
+            raise Refused(TICKET)
+        assert said.startswith(struct.pack("<BBI", 1, 4, 77)), said
+        return said
 
     def deliver(self, user, ticket, partition, text=b"Subject: x\r\n\r\nx\r\n"):
         head = b"\1" + os.urandom(16) + struct.pack("<QB", 0, 0) + ticket + sized(user.encode()) + sized(b"")

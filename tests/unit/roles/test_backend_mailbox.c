@@ -1,5 +1,7 @@
 /* The mailbox list at the backend, subscriptions to changes, and what a restart keeps. */
 #include "core/shard.h"
+#include "roles/words/feed.h"
+#include "storage/store.h"
 #include "tests/unit/roles/backend_client.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -128,20 +130,35 @@ static void many_names(void)
 
 /* ---- LINK_SUBSCRIBE ------------------------------------------------------------------------------------ */
 
-struct notices {
-    struct fiber *waiter;
-    unsigned count;
+#define COOKIES 5000
+
+struct notices { /* Of one feed. */
+    unsigned ready, count, expired, gone;
     bool lost;
-    struct subscribe_notice last;
+    struct feed_item last; /* AT */
+    uint64_t at[COOKIES];  /* By cookie: the last AT. */
 };
 
 static void notice_on_frame(struct link_stream *s, struct link_frame *f)
 {
     struct notices *n = s->owner;
+    struct slice in = link_frame_data(f);
+    struct feed_item item;
 
     CHECK(f->header.type == LINK_DATA);
-    CHECK(subscribe_notice_decode(link_frame_data(f), &n->last));
-    n->count++;
+    CHECK(feed_open(&in));
+    while (feed_item_decode(&in, &item)) {
+        n->ready += item.kind == FEED_READY;
+        n->expired += item.kind == FEED_EXPIRED;
+        n->gone += item.kind == FEED_GONE;
+        if (item.kind != FEED_AT)
+            continue;
+        n->count++;
+        n->last = item;
+        CHECK(item.cookie < COOKIES);
+        n->at[item.cookie] = item.modseq;
+    }
+    CHECK(in.size == 0);
     link_frame_release(f);
 }
 
@@ -154,35 +171,55 @@ static void notice_on_lost(struct link_stream *s)
     ((struct notices *)s->owner)->lost = true;
 }
 
-static struct link_stream *subscribe(struct notices *n, const char *user, uint64_t known)
+static struct link_stream *feed_to(struct notices *n, const char *user)
 {
     static const struct link_stream_ops ops = {notice_on_frame, notice_on_credit, notice_on_lost};
-    struct subscribe_request request = {.known = known, .user = slice_str(user)};
-    char head[HEAD_SIZE_SMALL];
+    char head[FEED_HEAD_SIZE];
     struct link_stream *s;
 
-    *n = (struct notices){0};
-    s = link_open(link_to_shard(shard_self()), LINK_SUBSCRIBE,
-                  slice_of(head, subscribe_request_encode(&request, head)), (struct slice){0}, true, &ops, n);
+    memset(n, 0, sizeof *n);
+    feed_head_encode((uint16_t)store_partition(store_self(), slice_str(user)), head);
+    s = link_open(link_to_shard(shard_self()), LINK_SUBSCRIBE, slice_of(head, sizeof head), (struct slice){0},
+                  false, &ops, n);
     settle();
+    CHECK(n->ready == 1);
     return s;
 }
+
+static void feed_say(struct link_stream *s, enum feed_kind kind, uint32_t cookie, const char *user)
+{
+    const struct feed_item item = {.kind = kind, .cookie = cookie, .user = slice_str(user)};
+    struct link_frame *f = link_frame_new(FEED_HEADER_SIZE + FEED_ITEM_SIZE_MAX);
+    size_t size = feed_begin(f->payload);
+
+    size += feed_item_encode(&item, f->payload + size);
+    link_send(s, f, size, 0);
+}
+
+static void feed_tell(struct link_stream *s, enum feed_kind kind, uint32_t cookie, const char *user)
+{
+    feed_say(s, kind, cookie, user);
+    settle();
+}
+
+static struct notices n, m, k;
 
 static void notices(void)
 {
     struct link_stream *s, *other, *unknown;
-    struct notices n, m, k;
     uint64_t before;
 
     client_say(&a, "t SELECT INBOX");
-    s = subscribe(&n, "anna", 0); /* 'known 0' is answered at once. */
-    CHECK(n.count == 1 && n.last.modseq == a.token.appends);
-    other = subscribe(&m, "anna", a.token.appends); /* Nothing new: no answer yet. */
-    CHECK(m.count == 0);
+    s = feed_to(&n, "anna");
+    feed_tell(s, FEED_WATCH, 3, "anna"); /* Where it stands is said at once. */
+    CHECK(n.count == 1 && n.last.cookie == 3 && n.last.modseq == a.token.appends);
+    other = feed_to(&m, "anna");
+    feed_tell(other, FEED_WATCH, 0, "anna");
+    CHECK(m.count == 1);
     before = n.last.modseq;
     CHECK(deliver("anna", "", 0, SLICE(MESSAGE)) == 250);
     CHECK(n.count == 2 && n.last.modseq > before && n.last.mailbox_id == a.token.mailbox_id);
-    CHECK(m.count == 1);
+    CHECK(m.count == 2);
     client_sync(&a);
     HAS(&a, "* 1 EXISTS");
     CHECK(a.token.appends == n.last.modseq);
@@ -193,17 +230,70 @@ static void notices(void)
     client_say(&a, "t NOOP");
     CHECK(n.count == 4);
     /* A user without an account yet is told of its first mail. */
-    unknown = subscribe(&k, "new", 0);
-    CHECK(k.count == 0);
+    unknown = feed_to(&k, "new");
+    feed_tell(unknown, FEED_WATCH, 9, "new");
+    CHECK(k.count == 1 && k.last.modseq == 0);
     CHECK(deliver("new", "", 0, SLICE(MESSAGE)) == 250);
-    CHECK(k.count > 0);
-    link_stream_reset(s);
-    settle();
+    CHECK(k.count > 1 && k.last.modseq > 0 && k.last.cookie == 9);
+    feed_tell(s, FEED_LEAVE, 3, "anna");
+    CHECK(n.gone == 1);
     CHECK(deliver("anna", "", 0, SLICE(MESSAGE)) == 250);
-    CHECK(n.count == 4 && m.count == 4);
+    CHECK(n.count == 4 && m.count == 5);
+    link_stream_reset(s);
     link_stream_reset(other);
     link_stream_reset(unknown);
     settle();
+}
+
+/* Many accounts on one feed, coming and going: who is there hears, who has left does not. */
+static void many_notices(void)
+{
+    struct link_stream *s = feed_to(&n, "anna");
+    char user[32];
+
+    for (uint32_t i = 0; i < COOKIES; i++) {
+        snprintf(user, sizeof user, "user%u", i % (COOKIES - 1)); /* The last one has the first one's name. */
+        feed_say(s, FEED_WATCH, i, user);
+        if (i % 100 == 0)
+            settle();
+    }
+    settle();
+    CHECK(n.count == COOKIES);
+    for (uint32_t i = 0; i < COOKIES - 1; i += 2) {
+        snprintf(user, sizeof user, "user%u", i);
+        feed_say(s, FEED_LEAVE, i, user);
+        if (i % 100 == 0)
+            settle();
+    }
+    settle();
+    CHECK(n.gone == COOKIES / 2);
+    feed_tell(s, FEED_WATCH, 1, "anna"); /* Another one of the same cookie; the proxy would not. */
+    CHECK(deliver("anna", "", 0, SLICE(MESSAGE)) == 250);
+    CHECK(n.last.cookie == 1 && n.at[1] > 0);
+    CHECK(n.at[0] == 0 && n.at[2] == 0 && !n.lost);
+    link_stream_reset(s);
+    settle();
+}
+
+/* A proxy that is not understood is cut off; nothing of him is left. */
+static void feed_not_understood(void)
+{
+    struct link_stream *s = feed_to(&n, "anna");
+    struct link_frame *f = link_frame_new(FEED_HEADER_SIZE);
+
+    feed_tell(s, FEED_WATCH, 1, "anna");
+    CHECK(n.count == 1);
+    link_send(s, f, feed_begin(f->payload), 0); /* No item: nothing comes of it. */
+    settle();
+    CHECK(!n.lost);
+    f = link_frame_new(4);
+    memcpy(f->payload, "\1\77ab", 4);
+    link_send(s, f, 4, 0); /* Not understood. */
+    settle();
+    CHECK(n.lost);
+    n.count = 0;
+    CHECK(deliver("anna", "", 0, SLICE(MESSAGE)) == 250);
+    CHECK(n.count == 0);
 }
 
 /* ---- Restart ------------------------------------------------------------------------------------------- */
@@ -270,13 +360,16 @@ SCENARIO(names)
 SCENARIO(renamed_while_selected)
 SCENARIO(many_names)
 SCENARIO(notices)
+SCENARIO(many_notices)
+SCENARIO(feed_not_understood)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lists),      cmocka_unit_test(test_subscribed),
-        cmocka_unit_test(test_names),      cmocka_unit_test(test_renamed_while_selected),
-        cmocka_unit_test(test_many_names), cmocka_unit_test(test_notices),
+        cmocka_unit_test(test_lists),        cmocka_unit_test(test_subscribed),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_renamed_while_selected),
+        cmocka_unit_test(test_many_names),   cmocka_unit_test(test_notices),
+        cmocka_unit_test(test_many_notices), cmocka_unit_test(test_feed_not_understood),
         cmocka_unit_test(test_restart),
     };
 

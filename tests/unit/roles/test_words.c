@@ -1,5 +1,6 @@
 /* The words of the link: what is encoded is decoded again, and nothing else is. */
 #include "roles/words/expunge_run.h"
+#include "roles/words/feed.h"
 #include "roles/words/request.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -133,23 +134,48 @@ static void test_user_too_long(void **state)
     assert_false(imap_request_decode(slice_of(head, imap_request_encode(&r, head)), &q));
 }
 
-static void test_subscribe(void **state)
+static void test_feed(void **state)
 {
-    struct subscribe_request r = {.known = 77, .user = SLICE("anna")}, q;
-    struct subscribe_notice p = {.modseq = 78, .mailbox_id = 0}, o;
-    char head[HEAD_SIZE_MAX] = {0};
-    size_t size = subscribe_request_encode(&r, head);
+    const struct feed_item items[] = {
+        {.kind = FEED_READY},
+        {.kind = FEED_WATCH, .cookie = 7, .user = SLICE("anna"), .ticket = {{1, 2, 3}}},
+        {.kind = FEED_LEAVE, .cookie = UINT32_MAX, .user = SLICE("bert")},
+        {.kind = FEED_AT, .cookie = 1, .modseq = UINT64_MAX, .mailbox_id = 5},
+        {.kind = FEED_EXPIRED, .cookie = 2},
+        {.kind = FEED_GONE, .cookie = 3},
+    };
+    char bytes[ARRAY_COUNT(items) * FEED_ITEM_SIZE_MAX];
+    size_t size = feed_begin(bytes);
+    struct feed_item item;
+    struct slice in;
+    uint16_t partition;
 
-    assert_true(subscribe_request_decode(slice_of(head, size), &q));
-    assert_true(q.known == 77);
-    assert_slice(q.user, "anna");
-    ASSERT_WHOLE_ONLY(subscribe_request_decode, head, size, struct subscribe_request);
+    for (unsigned i = 0; i < ARRAY_COUNT(items); i++)
+        size += feed_item_encode(&items[i], bytes + size);
+    for (size_t cut = 1; cut <= size; cut++) { /* At each byte: whole items, then none, and never beyond. */
+        unsigned count = 0;
 
-    memset(head, 0, sizeof head);
-    size = subscribe_notice_encode(&p, head);
-    assert_true(subscribe_notice_decode(slice_of(head, size), &o));
-    assert_true(o.modseq == 78 && o.mailbox_id == 0);
-    ASSERT_WHOLE_ONLY(subscribe_notice_decode, head, size, struct subscribe_notice);
+        in = slice_of(bytes, cut);
+        assert_true(feed_open(&in));
+        while (feed_item_decode(&in, &item)) {
+            assert_int_equal(item.kind, items[count].kind);
+            assert_int_equal(item.cookie, items[count].cookie);
+            assert_true(slice_eq(item.user, items[count].user));
+            assert_memory_equal(&item.ticket, &items[count].ticket, sizeof item.ticket);
+            assert_true(item.modseq == items[count].modseq && item.mailbox_id == items[count].mailbox_id);
+            count++;
+        }
+        assert_true(count < ARRAY_COUNT(items) || (cut == size && in.size == 0));
+    }
+    bytes[0]++;
+    in = slice_of(bytes, size);
+    assert_false(feed_open(&in)); /* Another version. */
+    in = SLICE("\x07\0\0\0\0");
+    assert_false(feed_item_decode(&in, &item)); /* Another kind. */
+    feed_head_encode(4095, bytes);
+    assert_true(feed_head_decode(slice_of(bytes, FEED_HEAD_SIZE), &partition));
+    assert_int_equal(partition, 4095);
+    assert_false(feed_head_decode(slice_of(bytes, FEED_HEAD_SIZE - 1), &partition));
 }
 
 static void test_deliver(void **state)
@@ -213,9 +239,8 @@ static void test_expunge_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_token),       cmocka_unit_test(test_login),
-        cmocka_unit_test(test_imap),        cmocka_unit_test(test_user_too_long),
-        cmocka_unit_test(test_subscribe),   cmocka_unit_test(test_deliver),
+        cmocka_unit_test(test_token),         cmocka_unit_test(test_login), cmocka_unit_test(test_imap),
+        cmocka_unit_test(test_user_too_long), cmocka_unit_test(test_feed),  cmocka_unit_test(test_deliver),
         cmocka_unit_test(test_expunge_run),
     };
 

@@ -446,29 +446,30 @@ static void writer_run(void *arg)
         fiber_queue_wake_all(&all_done, 0);
 }
 
-static void watch_changed(struct store_watch *w, const struct store_change *change)
+static void watch_changed(unsigned partition, uint64_t account, const struct store_change *change, void *arg)
 {
+    if (account != store_account_hash(store_self(), SLICE("alice")))
+        return;
+    CHECK(partition == store_partition(store_self(), SLICE("alice")));
     notified++;
     CHECK(change->modseq > notified_modseq);
     notified_modseq = change->modseq;
     CHECK(store_user_modseq(store_self(), SLICE("alice")) == change->modseq);
-    if (notified == 50) /* A watch may go while it is told. */
-        store_watch_remove(w);
+    if (notified == 50) /* The watch may go while it is told. */
+        store_watch(store_self(), NULL, NULL);
 }
 
 static void life_many(void *arg)
 {
     struct store *store = test_store_open();
-    struct store_watch watch = {.changed = watch_changed};
     struct account *a;
-    uint64_t modseq;
 
     notified = 0;
     notified_modseq = 0;
     fiber_queue_init(&all_done);
     writers_left = WRITERS;
-    CHECK_RC(store_watch_add(store, SLICE("alice"), &watch, &modseq), 0);
-    CHECK(modseq == 0); /* Nobody has seen her yet. */
+    store_watch(store, watch_changed, NULL);
+    CHECK(store_user_modseq(store, SLICE("alice")) == 0); /* Nobody has seen her yet. */
     for (uintptr_t i = 0; i < WRITERS; i++)
         CHECK(fiber_start("writer", RUN_INTERACTIVE, writer_run, (void *)i) != NULL);
     while (writers_left > 0)
@@ -478,9 +479,7 @@ static void life_many(void *arg)
           shard_self()->metrics->commit_records / 2); /* They shared flushes. */
     a = test_account(store, "alice");
     CHECK(account_mailbox_at(a, 0)->message_count == WRITERS / 2 * 10);
-    CHECK_RC(store_watch_add(store, SLICE("alice"), &watch, &modseq), 0);
-    CHECK(modseq == a->modseq);
-    store_watch_remove(&watch);
+    CHECK(store_user_modseq(store, SLICE("alice")) == a->modseq);
     account_close(a);
     store_close(store);
 }
