@@ -13,46 +13,103 @@
 #define DOOM_CALLS_MAX    30
 #define DOOM_DELAY_NS     (100 * SIM_US)
 
+/* ---- Sites -------------------------------------------------------------------------------------------- */
+
+static bool is_between(enum sim_fault fault)
+{
+    return fault == SIM_RESET || fault == SIM_HALF_OPEN || fault == SIM_PARTITION || fault == SIM_DELAY;
+}
+
+static bool site_fits(const struct sim_site *s, unsigned from, unsigned to, bool both)
+{
+    return s->both == both && ((s->from == from && s->to == to) || (both && s->from == to && s->to == from));
+}
+
+struct sim_hit sim_hit_node(const struct sim_node *n, enum sim_fault fault)
+{
+    const struct sim_world *w = n->world;
+    struct sim_hit hit = {.fault = fault, .site = -1, .nodes = sim_node_bit(n)};
+
+    for (unsigned k = 0; k < w->site_count && hit.site < 0; k++)
+        if ((w->sites[k].faults >> fault & 1) &&
+            (w->sites[k].name == NULL || w->sites[k].from == n->options.kind))
+            hit.site = (int)k;
+    return hit;
+}
+
+struct sim_hit sim_hit_pair(const struct sim_node *a, const struct sim_node *b, bool both,
+                            enum sim_fault fault)
+{
+    const struct sim_world *w = a->world;
+    struct sim_hit hit = {.fault = fault, .site = -1, .nodes = sim_node_bit(a) | sim_node_bit(b)};
+
+    for (unsigned k = 0; k < w->site_count && hit.site < 0; k++)
+        if ((w->sites[k].faults >> fault & 1) &&
+            (w->sites[k].name == NULL || site_fits(&w->sites[k], a->options.kind, b->options.kind, both)))
+            hit.site = (int)k;
+    return hit;
+}
+
 /* ---- Links -------------------------------------------------------------------------------------------- */
 
 void sim_partition(struct sim_node *a, struct sim_node *b, bool both)
 {
+    struct sim_hit hit = sim_hit_pair(a, b, both, SIM_PARTITION);
     struct sim_world *w = a->world;
 
     if (w->links[a->id][b->id].cut || w->links[b->id][a->id].cut)
         return;
     w->links[a->id][b->id].cut = true;
     w->links[b->id][a->id].cut = both;
-    sim_lasting_begin(w, SIM_PARTITION);
+    w->links[a->id][b->id].changes++;
+    sim_lasting_begin(w, &hit);
+}
+
+unsigned sim_reach_changes(const struct sim_node *from, const struct sim_node *to)
+{
+    const struct sim_world *w = from->world;
+
+    return w->links[from->id][to->id].changes + w->links[to->id][from->id].changes + to->changes;
+}
+
+bool sim_partitioned(const struct sim_node *from, const struct sim_node *to)
+{
+    return from->world->links[from->id][to->id].cut;
 }
 
 void sim_heal(struct sim_node *a, struct sim_node *b)
 {
+    struct sim_hit hit = sim_hit_pair(a, b, true, SIM_PARTITION);
     struct sim_world *w = a->world;
 
     if (!w->links[a->id][b->id].cut && !w->links[b->id][a->id].cut)
         return;
     w->links[a->id][b->id].cut = w->links[b->id][a->id].cut = false;
-    sim_lasting_end(w, SIM_PARTITION);
+    w->links[a->id][b->id].changes++;
+    sim_lasting_end(w, &hit);
     sim_net_links_changed(w);
 }
 
 void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor)
 {
+    struct sim_hit hit = sim_hit_pair(a, b, true, SIM_DELAY);
     struct sim_world *w = a->world;
     bool was_slow = w->links[a->id][b->id].factor > 1;
 
     w->links[a->id][b->id].factor = w->links[b->id][a->id].factor = factor;
     if (factor > 1 && !was_slow)
-        sim_lasting_begin(w, SIM_DELAY);
+        sim_lasting_begin(w, &hit);
     if (factor == 1 && was_slow)
-        sim_lasting_end(w, SIM_DELAY);
+        sim_lasting_end(w, &hit);
 }
 
 void sim_clock_jump(struct sim_node *n, int64_t by_ms)
 {
+    struct sim_hit hit = sim_hit_node(n, SIM_CLOCK);
+
     n->wall_offset_ms += by_ms;
-    sim_strike(n->world, SIM_CLOCK, 0);
+    n->clock_jumps++;
+    sim_strike(n->world, &hit);
 }
 
 /* ---- What lasts, ends --------------------------------------------------------------------------------- */
@@ -78,6 +135,9 @@ static void lasting_end(enum sim_fault fault, struct sim_node *a, struct sim_nod
         break;
     case SIM_SLOW_DISK:
         sim_disk_slow(a, 1);
+        break;
+    case SIM_STOP:
+        sim_node_thaw(a);
         break;
     default: /* An error that has not struck by now will not. */
         sim_disk_errors(a, fault, 0);
@@ -126,11 +186,13 @@ static bool is_outcome(enum sim_fault fault)
 
 static void die(struct sim_node *n, enum sim_fault fault)
 {
+    struct sim_hit hit = sim_hit_node(n, SIM_KILL);
+
     if (fault != SIM_KILL) {
         sim_node_power_toward(n, fault);
         return;
     }
-    sim_strike(n->world, SIM_KILL, 0);
+    sim_strike(n->world, &hit);
     sim_node_kill(n);
 }
 
@@ -157,43 +219,82 @@ static void doom_count(struct sim_node *n)
 
 /* ---- Strikes ------------------------------------------------------------------------------------------ */
 
-/* Of the nodes that are no clients and run. NULL: none. */
-static struct sim_node *victim(struct sim_world *w)
+/* A node of that kind (where sites are told apart) that is no client, runs, and takes part in `o` (NULL: in anything). NULL:
+ * there is none. */
+static struct sim_node *victim(struct sim_world *w, const struct sim_site *s, unsigned kind,
+                               const struct sim_operation *o)
 {
     struct sim_node *found = NULL;
     uint64_t seen = 0;
 
-    for (unsigned k = 0; k < w->node_count; k++)
-        if (!w->nodes[k]->options.client && w->nodes[k]->up && sim_random_one_in(&w->nemesis_random, ++seen))
-            found = w->nodes[k];
+    for (unsigned k = 0; k < w->node_count; k++) {
+        struct sim_node *n = w->nodes[k];
+
+        if (n->options.client || !n->up || (s->name != NULL && n->options.kind != kind) ||
+            (o != NULL && !sim_takes_part(o, sim_node_bit(n))))
+            continue;
+        if (sim_random_one_in(&w->nemesis_random, ++seen))
+            found = n;
+    }
     return found;
 }
 
-/* Another node than `n`, clients too. */
-static struct sim_node *other(struct sim_world *w, const struct sim_node *n)
+/* Another node than `n`: where sites are not told apart, a client too. */
+static struct sim_node *other(struct sim_world *w, const struct sim_site *s, const struct sim_node *n,
+                              const struct sim_operation *o)
 {
-    unsigned k = (unsigned)sim_random_below(&w->nemesis_random, w->node_count - 1);
+    unsigned k;
 
+    if (s->name != NULL)
+        return victim(w, s, s->to, o);
+    if (w->node_count < 2)
+        return NULL;
+    k = (unsigned)sim_random_below(&w->nemesis_random, w->node_count - 1);
     return w->nodes[k >= n->id ? k + 1 : k];
 }
 
-static void strike_network(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+static void strike_partition(struct sim_world *w, const struct sim_site *s, struct sim_node *n,
+                             struct sim_node *o)
 {
     struct sim_random *r = &w->nemesis_random;
-    struct sim_node *o;
 
-    if (w->node_count < 2)
-        return;
-    o = other(w, n);
-    if (fault == SIM_DELAY)
-        sim_slow_network(n, o, (uint32_t)sim_random_range(r, 10, SLOW_NETWORK_MAX));
+    if (s->name != NULL)
+        sim_partition(n, o, s->both);
     else if (sim_random_one_in(r, 2))
         sim_partition(n, o, true);
     else if (sim_random_one_in(r, 2))
         sim_partition(n, o, false);
     else
         sim_partition(o, n, false);
-    lasting_begin(w, fault, n, o);
+}
+
+static void strike_between(struct sim_world *w, enum sim_fault fault, const struct sim_site *s,
+                           const struct sim_operation *operation)
+{
+    struct sim_random *r = &w->nemesis_random;
+    bool named = s->name != NULL;
+    struct sim_node *n = victim(w, s, s->from, operation);
+    struct sim_node *o = n != NULL ? other(w, s, n, operation) : NULL;
+    uint64_t connection = operation != NULL && !named ? operation->connection : 0;
+
+    if (o == NULL)
+        return;
+    switch (fault) {
+    case SIM_RESET:
+        (void)sim_reset(w, named ? n : NULL, o, connection);
+        break;
+    case SIM_HALF_OPEN:
+        (void)sim_half_open(w, named ? n : NULL, o, connection);
+        break;
+    case SIM_DELAY:
+        sim_slow_network(n, o, (uint32_t)sim_random_range(r, 10, SLOW_NETWORK_MAX));
+        lasting_begin(w, fault, n, o);
+        break;
+    default:
+        strike_partition(w, s, n, o);
+        lasting_begin(w, fault, n, o);
+        break;
+    }
 }
 
 static void strike_disk(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
@@ -209,40 +310,42 @@ static void strike_disk(struct sim_world *w, enum sim_fault fault, struct sim_no
     lasting_begin(w, fault, n, NULL);
 }
 
-static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n, uint64_t connection)
+static void strike_clock(struct sim_world *w, struct sim_node *n)
 {
     struct sim_random *r = &w->nemesis_random;
-    int64_t by_ms;
+    int64_t by_ms = (int64_t)sim_random_below(r, 2 * CLOCK_JUMP_MAX_MS) - CLOCK_JUMP_MAX_MS;
 
-    w->nemesis.aims[fault].set = false;
+    sim_clock_jump(n, sim_random_one_in(r, 2) ? by_ms / 10000 : by_ms);
+}
+
+/* `operation` is outstanding; NULL: nobody's matters. */
+static void strike_node(struct sim_world *w, enum sim_fault fault, struct sim_node *n,
+                        const struct sim_operation *operation)
+{
+    struct sim_random *r = &w->nemesis_random;
+
     switch (fault) {
     case SIM_KILL:
     case SIM_POWER:
     case SIM_LOST:
     case SIM_TORN:
     case SIM_REORDERED:
-        if (connection != 0 || sim_random_one_in(r, 4))
+        if (operation != NULL || sim_random_one_in(r, 4))
             die(n, fault);
         else
             sim_node_doom(n, fault, (unsigned)sim_random_range(r, 1, DOOM_CALLS_MAX));
         break;
-    case SIM_RESET:
-        (void)sim_reset(w, connection);
-        break;
-    case SIM_HALF_OPEN:
-        (void)sim_half_open(w, connection);
-        break;
-    case SIM_PARTITION:
-    case SIM_DELAY:
-        strike_network(w, fault, n);
+    case SIM_STOP:
+        if (n->frozen)
+            return;
+        sim_node_freeze(n);
+        lasting_begin(w, fault, n, NULL);
         break;
     case SIM_ROT:
-        if (!sim_rot(n))
-            return;
+        (void)sim_rot(n);
         break;
     case SIM_CLOCK:
-        by_ms = (int64_t)sim_random_below(r, 2 * CLOCK_JUMP_MAX_MS) - CLOCK_JUMP_MAX_MS;
-        sim_clock_jump(n, sim_random_one_in(r, 2) ? by_ms / 10000 : by_ms);
+        strike_clock(w, n);
         break;
     default:
         strike_disk(w, fault, n);
@@ -250,37 +353,69 @@ static void strike(struct sim_world *w, enum sim_fault fault, struct sim_node *n
     }
 }
 
+static void strike(struct sim_world *w, enum sim_fault fault, unsigned site,
+                   const struct sim_operation *operation)
+{
+    const struct sim_site *s = &w->sites[site];
+    struct sim_node *n;
+
+    w->nemesis.aims[site][fault].set = false;
+    if (is_between(fault)) {
+        strike_between(w, fault, s, operation);
+        return;
+    }
+    n = victim(w, s, s->from, operation);
+    if (n != NULL)
+        strike_node(w, fault, n, operation);
+}
+
 /* ---- Aims --------------------------------------------------------------------------------------------- */
 
-static const struct sim_operation *outstanding(const struct sim_world *w, unsigned kind)
+/* Of that kind, in which these nodes take part. */
+static const struct sim_operation *outstanding(const struct sim_world *w, unsigned kind, uint32_t nodes)
 {
     list_each(l, &w->operations)
     {
         const struct sim_operation *o = CONTAINER_OF(l, struct sim_operation, link);
 
-        if (o->kind == kind && sim_outstanding(w, o))
+        if (o->kind == kind && sim_takes_part(o, nodes) && sim_outstanding(w, o))
             return o;
     }
     return NULL;
 }
 
-bool sim_aim_waits(const struct sim_world *w, enum sim_fault fault)
+/* The aim of that fault at this node's disk. NULL: there is none. */
+static struct sim_aim *disk_aim(const struct sim_node *n, enum sim_fault fault)
 {
-    const struct sim_aim *a = &w->nemesis.aims[fault];
+    struct sim_hit hit = sim_hit_node(n, fault);
+    struct sim_aim *a = hit.site >= 0 ? &n->world->nemesis.aims[hit.site][fault] : NULL;
 
-    return a->set && outstanding(w, a->kind) == NULL;
+    return a != NULL && a->set && a->node == n ? a : NULL;
+}
+
+bool sim_aim_waits(const struct sim_node *n, enum sim_fault fault)
+{
+    const struct sim_aim *a = disk_aim(n, fault);
+
+    return a != NULL && outstanding(n->world, a->kind, sim_node_bit(n)) == NULL;
+}
+
+void sim_aim_struck(struct sim_node *n, enum sim_fault fault)
+{
+    struct sim_aim *a = disk_aim(n, fault);
+
+    if (a != NULL)
+        a->set = false;
 }
 
 bool sim_aim_fills(const struct sim_node *n)
 {
-    const struct sim_aim *a = &n->world->nemesis.aims[SIM_FULL];
-
-    return a->set && a->node == n && !sim_aim_waits(n->world, SIM_FULL);
+    return disk_aim(n, SIM_FULL) != NULL && !sim_aim_waits(n, SIM_FULL);
 }
 
 void sim_aim_filled(struct sim_node *n)
 {
-    n->world->nemesis.aims[SIM_FULL].set = false;
+    sim_aim_struck(n, SIM_FULL);
     sim_disk_full(n, true);
     lasting_begin(n->world, SIM_FULL, n, NULL);
 }
@@ -291,38 +426,42 @@ static bool is_of_calls(enum sim_fault fault)
     return fault >= SIM_READ_ERROR && fault <= SIM_FULL;
 }
 
-/* Of the kinds of operations that there are, one that the fault has met least in this world. */
-static unsigned kind_least_met(struct sim_world *w, enum sim_fault fault)
+/* Of the kinds of operations that there are, one that the fault has met least there in this world. */
+static unsigned kind_least_met(struct sim_world *w, enum sim_fault fault, unsigned site)
 {
     uint32_t least = UINT32_MAX;
     uint64_t seen = 0;
     unsigned found = 0;
 
     for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++) {
-        if (!(w->nemesis.kinds_seen >> k & 1) || w->met[fault][k] > least)
+        uint32_t met = w->met[site][fault][k];
+
+        if (!(w->nemesis.kinds_seen >> k & 1) || met > least)
             continue;
-        if (w->met[fault][k] < least)
+        if (met < least)
             seen = 0;
-        least = w->met[fault][k];
+        least = met;
         if (sim_random_one_in(&w->nemesis_random, ++seen))
             found = k;
     }
     return found;
 }
 
-static void aim(struct sim_world *w, enum sim_fault fault, struct sim_node *n)
+static void aim(struct sim_world *w, enum sim_fault fault, unsigned site)
 {
-    struct sim_aim *a = &w->nemesis.aims[fault];
+    struct sim_aim *a = &w->nemesis.aims[site][fault];
     struct sim_random *r = &w->nemesis_random;
 
+    a->node = victim(w, &w->sites[site], w->sites[site].from, NULL);
+    if (a->node == NULL)
+        return;
     a->set = true;
-    a->kind = kind_least_met(w, fault);
-    a->node = n;
+    a->kind = kind_least_met(w, fault, site);
     /* An outcome needs something that was just written. */
     a->at_disk = is_outcome(fault) || (is_death(fault) && sim_random_one_in(r, 2));
     a->calls = is_outcome(fault) ? 1 : (unsigned)sim_random_range(r, 1, AIM_CALLS_MAX);
     if (is_of_calls(fault) && fault != SIM_FULL)
-        sim_disk_errors(n, fault, (unsigned)sim_random_range(r, 1, 3));
+        sim_disk_errors(a->node, fault, (unsigned)sim_random_range(r, 1, 3));
 }
 
 /* The operation may have ended since: then the next one is waited for. */
@@ -330,45 +469,46 @@ static void aim_fire(struct sim_event *e)
 {
     struct sim_aim *a = CONTAINER_OF(e, struct sim_aim, strike);
     struct sim_world *w = sim_world_current();
-    const struct sim_operation *o = outstanding(w, a->kind);
-    struct sim_node *n = victim(w);
+    const struct sim_operation *o = outstanding(w, a->kind, 0);
 
-    if (a->set && o != NULL && n != NULL && w->nemesis.active)
-        strike(w, (enum sim_fault)(a - w->nemesis.aims), n, o->connection);
+    if (a->set && o != NULL && w->nemesis.active)
+        strike(w, a->fault, a->site, o);
 }
 
 void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o)
 {
-    w->nemesis.kinds_seen |= 1u << o->kind;
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++) {
-        struct sim_aim *a = &w->nemesis.aims[f];
+    struct sim_random *r = &w->nemesis_random;
 
-        if (!a->set || a->kind != o->kind || a->at_disk || is_of_calls((enum sim_fault)f) ||
+    w->nemesis.kinds_seen |= 1u << o->kind;
+    for (unsigned k = 0; k < w->site_count * SIM_FAULT_COUNT; k++) {
+        struct sim_aim *a = &w->nemesis.aims[k / SIM_FAULT_COUNT][k % SIM_FAULT_COUNT];
+
+        if (!a->set || a->kind != o->kind || a->at_disk || is_of_calls(a->fault) ||
             sim_event_armed(&a->strike))
             continue;
         /* Most often soon: many operations are short. */
-        sim_event_after(&a->strike, sim_random_below(&w->nemesis_random,
-                                                     sim_random_range(&w->nemesis_random, 1, AIM_DELAY_NS)));
+        sim_event_after(&a->strike, sim_random_below(r, sim_random_range(r, 1, AIM_DELAY_NS)));
     }
 }
 
 /* `written`: a sector is whole or not there, so what is to be torn is larger. */
-static bool aim_fits(const struct sim_aim *a, enum sim_fault fault, const struct sim_node *n, size_t written)
+static bool aim_fits(const struct sim_aim *a, const struct sim_node *n, size_t written)
 {
     if (!a->set || !a->at_disk || sim_event_armed(&a->strike))
         return false;
-    if (is_outcome(fault) && written <= (fault == SIM_LOST ? 0 : SIM_SECTOR_SIZE))
+    if (is_outcome(a->fault) && written <= (a->fault == SIM_LOST ? 0 : SIM_SECTOR_SIZE))
         return false;
-    return outstanding(n->world, a->kind) != NULL;
+    return outstanding(n->world, a->kind, sim_node_bit(n)) != NULL;
 }
 
 void sim_nemesis_file(struct sim_node *n, size_t written)
 {
     doom_count(n);
     for (unsigned f = 0; is_death((enum sim_fault)f); f++) {
-        struct sim_aim *a = &n->world->nemesis.aims[f];
+        struct sim_hit hit = sim_hit_node(n, (enum sim_fault)f);
+        struct sim_aim *a = hit.site >= 0 ? &n->world->nemesis.aims[hit.site][f] : NULL;
 
-        if (aim_fits(a, (enum sim_fault)f, n, written) && --a->calls == 0) {
+        if (a != NULL && aim_fits(a, n, written) && --a->calls == 0) {
             a->calls = 1;
             sim_event_after(&a->strike, sim_random_below(&n->world->nemesis_random, DOOM_DELAY_NS));
         }
@@ -377,22 +517,23 @@ void sim_nemesis_file(struct sim_node *n, size_t written)
 
 /* ---- By chance ---------------------------------------------------------------------------------------- */
 
+/* One of all faults at all sites. */
 static void strike_any(struct sim_world *w)
 {
     struct sim_nemesis *m = &w->nemesis;
     struct sim_random *r = &w->nemesis_random;
-    struct sim_node *n = victim(w);
-    unsigned fault;
+    unsigned site, fault;
 
-    do
-        fault = (unsigned)sim_random_below(r, SIM_FAULT_COUNT);
-    while (!(m->options.faults & (1u << fault)));
-    if (n == NULL)
-        return;
+    do {
+        unsigned at = (unsigned)sim_random_below(r, w->site_count * SIM_FAULT_COUNT);
+
+        site = at / SIM_FAULT_COUNT;
+        fault = at % SIM_FAULT_COUNT;
+    } while (!(m->options.faults & w->sites[site].faults & (1u << fault)));
     if (m->kinds_seen != 0 && (is_outcome((enum sim_fault)fault) || !sim_random_one_in(r, 3)))
-        aim(w, (enum sim_fault)fault, n);
+        aim(w, (enum sim_fault)fault, site);
     else
-        strike(w, (enum sim_fault)fault, n, 0);
+        strike(w, (enum sim_fault)fault, site, NULL);
 }
 
 static void restart_dead(struct sim_world *w)
@@ -411,9 +552,10 @@ static void restart_dead(struct sim_world *w)
 
 static void end_all(struct sim_world *w)
 {
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        w->nemesis.aims[f].set = false;
+    for (unsigned k = 0; k < w->site_count * SIM_FAULT_COUNT; k++)
+        w->nemesis.aims[k / SIM_FAULT_COUNT][k % SIM_FAULT_COUNT].set = false;
     for (unsigned k = 0; k < w->node_count; k++) {
+        sim_node_thaw(w->nodes[k]);
         for (unsigned f = SIM_READ_ERROR; f <= SIM_FLUSH_ERROR; f++)
             sim_disk_errors(w->nodes[k], (enum sim_fault)f, 0);
         sim_disk_full(w->nodes[k], false);
@@ -456,8 +598,14 @@ void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *op
     if (m->options.faults == 0)
         m->options.until_ns = w->now_ns;
     m->strike.fire = nemesis_fire;
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        m->aims[f].strike.fire = aim_fire;
+    if (options->sites != NULL) {
+        w->sites = options->sites;
+        w->site_count = options->site_count;
+    }
+    ASSERT(w->site_count <= SIM_SITES_MAX);
+    for (unsigned s = 0; s < w->site_count; s++)
+        for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+            m->aims[s][f] = (struct sim_aim){.fault = (enum sim_fault)f, .site = s, .strike.fire = aim_fire};
     sim_event_after(&m->strike, CHECK_NS);
 }
 
@@ -468,7 +616,7 @@ void sim_forbid(struct sim_world *w, uint32_t faults)
 
 bool sim_calm(const struct sim_world *w)
 {
-    if (w->lasting != 0 || w->nemesis.active)
+    if (!list_empty(&w->lasting) || w->nemesis.active)
         return false;
     for (unsigned k = 0; k < w->node_count; k++)
         if (!sim_node_ready(w->nodes[k]))
@@ -478,7 +626,7 @@ bool sim_calm(const struct sim_world *w)
 
 uint64_t sim_quiet_since_ns(const struct sim_world *w)
 {
-    if (w->lasting != 0)
+    if (!list_empty(&w->lasting))
         return UINT64_MAX;
     for (unsigned k = 0; k < w->node_count; k++)
         if (!sim_node_ready(w->nodes[k]) || w->nodes[k]->disk_is_full)

@@ -59,12 +59,14 @@ static bool error_strikes(struct sim_node *n, enum sim_fault fault)
 {
     unsigned *armed = &n->errors_armed[fault - SIM_READ_ERROR];
 
-    if (*armed == 0 || sim_aim_waits(n->world, fault))
+    struct sim_hit hit = sim_hit_node(n, fault);
+
+    if (*armed == 0 || sim_aim_waits(n, fault))
         return false;
     --*armed;
-    n->world->nemesis.aims[fault].set = false;
+    sim_aim_struck(n, fault);
     n->disk_faults++;
-    sim_strike(n->world, fault, 0);
+    sim_strike(n->world, &hit);
     return true;
 }
 
@@ -77,10 +79,12 @@ static void room_draw(struct sim_node *n)
 
 static int check_full(struct sim_node *n, int rc)
 {
+    struct sim_hit hit = sim_hit_node(n, SIM_FULL);
+
     if (rc != -ENOSPC)
         return rc;
     n->disk_faults++;
-    sim_strike(n->world, SIM_FULL, 0);
+    sim_strike(n->world, &hit);
     if (!n->disk_is_full)
         sim_aim_filled(n);
     return rc;
@@ -513,18 +517,22 @@ void sim_disk_full(struct sim_node *n, bool full)
 
 void sim_disk_slow(struct sim_node *n, uint32_t factor)
 {
+    struct sim_hit hit = sim_hit_node(n, SIM_SLOW_DISK);
+
     if (factor > 1 && n->disk_factor == 1)
-        sim_lasting_begin(n->world, SIM_SLOW_DISK);
+        sim_lasting_begin(n->world, &hit);
     if (factor == 1 && n->disk_factor > 1)
-        sim_lasting_end(n->world, SIM_SLOW_DISK);
+        sim_lasting_end(n->world, &hit);
     n->disk_factor = factor;
 }
 
 bool sim_rot(struct sim_node *n)
 {
+    struct sim_hit hit = sim_hit_node(n, SIM_ROT);
+
     if (!sim_disk_rot(&n->disk, "/data", ROT_AGE_NS))
         return false;
     n->disk_faults++;
-    sim_strike(n->world, SIM_ROT, 0);
+    sim_strike(n->world, &hit);
     return true;
 }

@@ -1150,7 +1150,14 @@ bool sim_net_lives(const struct sim_world *w, uint64_t connection)
     return false;
 }
 
-static struct connection *connection_find(struct sim_world *w, uint64_t number)
+static bool connection_joins(const struct connection *c, const struct sim_node *a, const struct sim_node *b)
+{
+    return a == NULL || (c->ends[0].node == a && c->ends[1].node == b) ||
+           (c->ends[0].node == b && c->ends[1].node == a);
+}
+
+static struct connection *connection_find(struct sim_world *w, const struct sim_node *a,
+                                          const struct sim_node *b, uint64_t number)
 {
     struct connection *found = NULL;
     uint64_t seen = 0;
@@ -1159,7 +1166,7 @@ static struct connection *connection_find(struct sim_world *w, uint64_t number)
     {
         struct connection *c = CONTAINER_OF(l, struct connection, link);
 
-        if (!connection_lives(c))
+        if (!connection_lives(c) || !connection_joins(c, a, b))
             continue;
         if (c->number == number)
             return c;
@@ -1169,25 +1176,37 @@ static struct connection *connection_find(struct sim_world *w, uint64_t number)
     return found;
 }
 
-bool sim_reset(struct sim_world *w, uint64_t connection)
+/* A client's connection carries its own operation; one between servers carries those of everybody who takes part. */
+static void connection_strike(struct sim_world *w, const struct connection *c, enum sim_fault fault)
 {
-    struct connection *c = connection_find(w, connection);
+    const struct sim_node *from = c->ends[0].node, *to = c->ends[1].node;
+    struct sim_hit hit = sim_hit_pair(from, to, true, fault);
+
+    if (from->options.client || to->options.client || hit.site < 0 || w->sites[hit.site].name == NULL)
+        hit.connection = c->number;
+    sim_strike(w, &hit);
+}
+
+bool sim_reset(struct sim_world *w, const struct sim_node *a, const struct sim_node *b, uint64_t connection)
+{
+    struct connection *c = connection_find(w, a, b, connection);
 
     if (c == NULL)
         return false;
-    sim_strike(w, SIM_RESET, c->number);
+    connection_strike(w, c, SIM_RESET);
     end_fail(&c->ends[0], -ECONNRESET);
     end_fail(&c->ends[1], -ECONNRESET);
     return true;
 }
 
-bool sim_half_open(struct sim_world *w, uint64_t connection)
+bool sim_half_open(struct sim_world *w, const struct sim_node *a, const struct sim_node *b,
+                   uint64_t connection)
 {
-    struct connection *c = connection_find(w, connection);
+    struct connection *c = connection_find(w, a, b, connection);
 
     if (c == NULL)
         return false;
-    sim_strike(w, SIM_HALF_OPEN, c->number);
+    connection_strike(w, c, SIM_HALF_OPEN);
     c->black_hole = true;
     return true;
 }

@@ -62,6 +62,8 @@ static void turn_fire(struct sim_event *e)
     uint64_t next_ms;
     bool runnable;
 
+    if (p->node->frozen) /* Its thaw makes up for it. */
+        return;
     scheduler_enter(p->shard);
     sim_trace_shard(TRACE_TURN, 0, 0, 0);
     if (!p->begun) {
@@ -154,6 +156,10 @@ static void helper_fire(struct sim_event *e)
     struct helper_work *h = CONTAINER_OF(e, struct helper_work, event);
     struct sim_world *w = h->p->node->world;
 
+    if (h->p->node->frozen) {
+        sim_event_after(e, HELPER_TIME_NS);
+        return;
+    }
     w->helper_node = h->p->node;
     h->fn(h->arg);
     w->helper_node = NULL;
@@ -328,6 +334,7 @@ void sim_node_start(struct sim_node *n)
         n->wall_offset_ms = (int64_t)sim_random_below(&w->random, 2 * WALL_SKEW_MS) - WALL_SKEW_MS;
     }
     n->up = n->powered = true;
+    n->changes++;
     n->stopping = false;
     n->ready_count = n->stopped_count = 0;
     n->error = 0;
@@ -345,6 +352,39 @@ void sim_node_start(struct sim_node *n)
         sim_shard_wake(n->shards[k]->private);
     if (!was_powered)
         sim_net_node_returned(n);
+}
+
+/* ---- Standing still ------------------------------------------------------------------------------------ */
+
+void sim_node_freeze(struct sim_node *n)
+{
+    struct sim_hit hit = sim_hit_node(n, SIM_STOP);
+
+    if (!n->up || n->frozen)
+        return;
+    sim_trace(TRACE_NODE, n->id, 0, 5, 0, 0);
+    n->frozen = true;
+    n->changes++;
+    sim_lasting_begin(n->world, &hit);
+}
+
+void sim_node_thaw(struct sim_node *n)
+{
+    struct sim_hit hit = sim_hit_node(n, SIM_STOP);
+
+    if (!n->frozen)
+        return;
+    sim_trace(TRACE_NODE, n->id, 0, 6, 0, 0);
+    n->frozen = false;
+    n->changes++;
+    sim_lasting_end(n->world, &hit);
+    for (unsigned k = 0; k < n->options.shard_count; k++)
+        sim_shard_wake(n->shards[k]->private);
+}
+
+bool sim_node_frozen(const struct sim_node *n)
+{
+    return n->frozen;
 }
 
 /* ---- Death --------------------------------------------------------------------------------------------- */
@@ -376,6 +416,7 @@ static void node_end(struct sim_node *n, bool silent)
     ASSERT(shard_self() == NULL || &n->node != shard_self()->node);
     sim_trace(TRACE_NODE, n->id, 0, 3, silent, 0);
     sim_tell(n->world, "%s ends, error %d", n->options.name, n->error);
+    sim_node_thaw(n);
     sim_event_cancel(&n->end);
     sim_event_cancel(&n->doom);
     n->doom_calls = 0;
@@ -383,6 +424,7 @@ static void node_end(struct sim_node *n, bool silent)
         shard_end(n, k, silent);
     sim_file_node_down(n);
     n->up = false;
+    n->changes++;
 }
 
 void sim_node_kill(struct sim_node *n)
@@ -402,9 +444,17 @@ static enum sim_disk_keep keep_toward(struct sim_node *n, enum sim_fault outcome
     return SIM_KEEP_COUNT;
 }
 
+static void power_struck(struct sim_node *n, enum sim_fault fault, uint32_t kinds)
+{
+    struct sim_hit hit = sim_hit_node(n, fault);
+
+    sim_strike_kinds(n->world, &hit, kinds);
+}
+
 void sim_node_power_toward(struct sim_node *n, enum sim_fault outcome)
 {
-    uint32_t kinds = sim_outstanding_kinds(n->world); /* Their connections die with the host. */
+    const struct sim_hit hit = sim_hit_node(n, SIM_POWER);
+    uint32_t kinds = sim_outstanding_kinds(n->world, &hit); /* Their connections die with the host. */
     struct sim_disk_loss loss;
 
     if (n->up)
@@ -412,15 +462,15 @@ void sim_node_power_toward(struct sim_node *n, enum sim_fault outcome)
     n->powered = false;
     sim_disk_power_failure(&n->disk, keep_toward(n, outcome), &loss);
     sim_trace(TRACE_NODE, n->id, 0, 4, loss.sectors_kept, loss.sectors_lost);
-    sim_strike_kinds(n->world, SIM_POWER, kinds);
+    power_struck(n, SIM_POWER, kinds);
     sim_tell(n->world, "sectors kept %u, lost %u, names lost %u", loss.sectors_kept, loss.sectors_lost,
              loss.names_lost);
     if (loss.sectors_lost > 0 || loss.names_lost > 0)
-        sim_strike_kinds(n->world, SIM_LOST, kinds);
+        power_struck(n, SIM_LOST, kinds);
     if (loss.torn)
-        sim_strike_kinds(n->world, SIM_TORN, kinds);
+        power_struck(n, SIM_TORN, kinds);
     if (loss.reordered)
-        sim_strike_kinds(n->world, SIM_REORDERED, kinds);
+        power_struck(n, SIM_REORDERED, kinds);
 }
 
 void sim_node_power(struct sim_node *n)
@@ -432,6 +482,7 @@ void sim_node_stop(struct sim_node *n)
 {
     if (!n->up || n->stopping)
         return;
+    sim_node_thaw(n);
     n->stopping = n->node.stopping = true;
     for (unsigned k = 0; k < n->options.shard_count; k++) {
         struct shard_private *p = n->shards[k]->private;
@@ -490,7 +541,17 @@ unsigned sim_node_disk_faults(const struct sim_node *n)
     return n->disk_faults;
 }
 
+unsigned sim_node_clock_jumps(const struct sim_node *n)
+{
+    return n->clock_jumps;
+}
+
 unsigned sim_node_lives(const struct sim_node *n)
 {
     return n->lives;
+}
+
+uint32_t sim_node_bit(const struct sim_node *n)
+{
+    return 1u << n->id;
 }

@@ -36,6 +36,7 @@ struct sim_node;
     X(LOST, "lost write")         /* Of a power failure: an unsynced sector did not survive. */              \
     X(TORN, "torn write")         /* Of a power failure: part of one write survived. */                      \
     X(REORDERED, "reordered")     /* Of a power failure: a later write survived an earlier one. */           \
+    X(STOP, "stop")               /* SIGSTOP, for a while: nothing of the process runs. */                   \
     X(RESET, "reset")             /* A connection is reset. */                                               \
     X(HALF_OPEN, "half-open")     /* A connection's bytes vanish from now on. */                             \
     X(PARTITION, "partition")     /* One direction, or both, between two nodes. */                           \
@@ -55,14 +56,27 @@ enum sim_fault {
         SIM_FAULT_COUNT
 };
 
+/* Where faults strike, and are counted apart: a kind of nodes; for what strikes between two nodes, a pair of kinds. */
+struct sim_site {
+    const char *name;
+    uint32_t faults; /* Mask of 1u << SIM_*: those that strike here. */
+    uint8_t from;    /* Kinds of nodes (struct sim_node_options). */
+    uint8_t to;      /* Between two: bytes from `from` to `to`, */
+    bool both;       /* or in both directions. */
+};
+
+#define SIM_SITES_MAX 12
+
 /* Sums, over as many worlds as the owner likes. A fault meets an operation when it strikes while one of that
- * kind is outstanding (begun and not answered, on a connection that is whole), or lasts while one begins. It
- * strikes when it really happens: an error when a call gets it, a torn write when a power failure has kept a part
- * of one; what a power failure did to the disk meets what was outstanding just before. */
+ * kind is outstanding (begun and not answered, on a connection that is whole), or lasts while one begins; and the nodes that it
+ * strikes take part in the operation. It strikes when it really happens: an error when a call gets it, a torn write when a power
+ * failure has kept a part of one; what a power failure did to the disk meets what was outstanding just before. */
 struct sim_counters {
-    uint64_t struck[SIM_FAULT_COUNT];
+    const struct sim_site *sites; /* Of the last world. */
+    unsigned site_count;
+    uint64_t struck[SIM_SITES_MAX][SIM_FAULT_COUNT];
     uint64_t operations[SIM_OPERATIONS_MAX];
-    uint64_t met[SIM_FAULT_COUNT][SIM_OPERATIONS_MAX];
+    uint64_t met[SIM_SITES_MAX][SIM_FAULT_COUNT][SIM_OPERATIONS_MAX];
     uint64_t events, simulated_ns;
 };
 
@@ -73,10 +87,12 @@ struct sim_operation {
     struct list link;
     unsigned kind;
     uint64_t connection; /* Whose faults strike it; 0: none. */
+    uint32_t nodes;      /* Who takes part in it: a mask of sim_node_bit(); 0: all. */
 };
 
 /* `sock`: of the current shard, or SOCK_NONE. */
 void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock sock);
+void sim_operation_begin_at(struct sim_operation *o, unsigned kind, struct sock sock, uint32_t nodes);
 void sim_operation_end(struct sim_operation *o);
 
 /* Before io_close(): a socket of the current shard ends by a reset, and what it has sent and has not arrived
@@ -121,6 +137,7 @@ struct sim_node_options {
     void *owner;                 /* struct node's. */
     uint64_t memory;             /* Budget of each shard; 0: none. */
     bool client;                 /* Never struck by faults. */
+    uint8_t kind;                /* Of struct sim_site. */
 };
 
 struct sim_node *sim_node_new(struct sim_world *w, const struct sim_node_options *options);
@@ -132,6 +149,10 @@ void sim_node_put_file(struct sim_node *n, const char *path, struct slice conten
 void sim_node_start(struct sim_node *n);
 void sim_node_kill(struct sim_node *n);  /* kill -9. */
 void sim_node_power(struct sim_node *n); /* The cable. Start gives it power again. */
+/* SIGSTOP, SIGCONT. Its sockets and what it has asked of the kernel go on, and so do its clocks. */
+void sim_node_freeze(struct sim_node *n);
+void sim_node_thaw(struct sim_node *n); /* Allowed when it runs. */
+bool sim_node_frozen(const struct sim_node *n);
 /* `fault` SIM_KILL or SIM_POWER: strikes when so many file operations more have been done, between two steps
  * of what the node is doing just then. */
 void sim_node_doom(struct sim_node *n, enum sim_fault fault, unsigned file_operations);
@@ -144,11 +165,16 @@ bool sim_node_ready(const struct sim_node *n);
 int sim_node_error(const struct sim_node *n);
 /* Disk errors and rot that ever struck. */
 unsigned sim_node_disk_faults(const struct sim_node *n);
+unsigned sim_node_clock_jumps(const struct sim_node *n); /* Ever. */
 unsigned sim_node_lives(const struct sim_node *n);
+uint32_t sim_node_bit(const struct sim_node *n);
 
 /* ---- Faults by hand ----------------------------------------------------------------------------------- */
 
 void sim_partition(struct sim_node *a, struct sim_node *b, bool both);
+bool sim_partitioned(const struct sim_node *from, const struct sim_node *to);
+/* How often anything of it has changed: whether `to` runs, and whether bytes pass between the two. */
+unsigned sim_reach_changes(const struct sim_node *from, const struct sim_node *to);
 void sim_heal(struct sim_node *a, struct sim_node *b);
 void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor); /* 1: as it was. */
 /* The next `count` reads, writes or flushes of the node fail. SIM_READ_ERROR, SIM_WRITE_ERROR,
@@ -162,14 +188,17 @@ void sim_clock_jump(struct sim_node *n, int64_t by_ms);
 /* ---- Faults by chance --------------------------------------------------------------------------------- */
 
 struct sim_nemesis_options {
-    uint32_t faults;     /* Mask of 1u << SIM_*: what may strike. */
+    uint32_t faults; /* Mask of 1u << SIM_*: what may strike. */
+    const struct sim_site
+        *sites; /* Where; NULL: anywhere, between servers and clients too, all counted as one. */
+    unsigned site_count;
     uint64_t mean_ns;    /* Between two strikes. */
     uint64_t until_ns;   /* The last one; all heals and restarts happen after it too. */
     uint64_t restart_ns; /* A node that is down stays so for up to this long. */
 };
 
 /* One a world. Strikes nodes that are no clients, restarts what it or a failed start brought down. Two strikes of
- * three are aimed: they wait for an operation of the kind that their fault has met least in this world. */
+ * three are aimed: they wait for an operation of the kind that their fault has met least there in this world. */
 void sim_nemesis_start(struct sim_world *w, const struct sim_nemesis_options *options);
 /* Never by chance, in this world. Before sim_nemesis_start(). */
 void sim_forbid(struct sim_world *w, uint32_t faults);

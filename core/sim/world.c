@@ -196,7 +196,12 @@ bool sim_outstanding(const struct sim_world *w, const struct sim_operation *o)
     return o->connection == 0 || sim_net_lives(w, o->connection);
 }
 
-static uint32_t outstanding_kinds(const struct sim_world *w, uint64_t connection)
+bool sim_takes_part(const struct sim_operation *o, uint32_t nodes)
+{
+    return o->nodes == 0 || (nodes & ~o->nodes) == 0;
+}
+
+uint32_t sim_outstanding_kinds(const struct sim_world *w, const struct sim_hit *hit)
 {
     uint32_t kinds = 0;
 
@@ -204,68 +209,109 @@ static uint32_t outstanding_kinds(const struct sim_world *w, uint64_t connection
     {
         const struct sim_operation *o = CONTAINER_OF(l, struct sim_operation, link);
 
-        if ((connection == 0 || connection == o->connection) && sim_outstanding(w, o))
+        if (sim_takes_part(o, hit->nodes) && (hit->connection == 0 || hit->connection == o->connection) &&
+            sim_outstanding(w, o))
             kinds |= 1u << o->kind;
     }
     return kinds;
 }
 
-uint32_t sim_outstanding_kinds(const struct sim_world *w)
+/* "partition, p0 b1": whom it struck. */
+static void tell_hit(struct sim_world *w, const char *what, const struct sim_hit *hit)
 {
-    return outstanding_kinds(w, 0);
-}
+    char names[128] = "";
 
-static void strike(struct sim_world *w, enum sim_fault fault, uint64_t connection, uint32_t kinds)
-{
-    sim_trace(TRACE_FAULT, 0, 0, fault, connection, 0);
-    sim_tell(w, "%s", sim_fault_name(fault));
-    w->counters->struck[fault]++;
-    w->struck_ns = w->now_ns;
-    for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
-        w->met[fault][k] += kinds >> k & 1;
+    for (unsigned k = 0; k < w->node_count; k++)
+        if (hit->nodes >> k & 1)
+            snprintf(names + strlen(names), sizeof names - strlen(names), " %s", w->nodes[k]->options.name);
+    sim_tell(w, "%s%s,%s", what, sim_fault_name(hit->fault), names);
 }
 
 /* Once for each kind that is outstanding. */
-void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection)
+void sim_strike_kinds(struct sim_world *w, const struct sim_hit *hit, uint32_t kinds)
 {
-    strike(w, fault, connection, outstanding_kinds(w, connection));
-}
-
-void sim_strike_kinds(struct sim_world *w, enum sim_fault fault, uint32_t kinds)
-{
-    strike(w, fault, 0, kinds);
-}
-
-void sim_lasting_begin(struct sim_world *w, enum sim_fault fault)
-{
-    sim_strike(w, fault, 0);
-    if (w->lasting_count[fault]++ == 0)
-        w->lasting |= 1u << fault;
-}
-
-void sim_lasting_end(struct sim_world *w, enum sim_fault fault)
-{
-    ASSERT(w->lasting_count[fault] > 0);
-    sim_tell(w, "end of %s", sim_fault_name(fault));
+    sim_trace(TRACE_FAULT, 0, 0, hit->fault, hit->connection, hit->nodes);
+    tell_hit(w, "", hit);
     w->struck_ns = w->now_ns;
-    if (--w->lasting_count[fault] == 0)
-        w->lasting &= ~(1u << fault);
+    if (hit->site < 0)
+        return;
+    w->counters->struck[hit->site][hit->fault]++;
+    for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
+        w->met[hit->site][hit->fault][k] += kinds >> k & 1;
 }
 
-void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock sock)
+void sim_strike(struct sim_world *w, const struct sim_hit *hit)
+{
+    sim_strike_kinds(w, hit, sim_outstanding_kinds(w, hit));
+}
+
+struct lasting_hit {
+    struct list link;
+    struct sim_hit hit;
+};
+
+void sim_lasting_begin(struct sim_world *w, const struct sim_hit *hit)
+{
+    struct lasting_hit *l = calloc(1, sizeof *l);
+
+    ASSERT(l != NULL);
+    sim_strike(w, hit);
+    l->hit = *hit;
+    list_push_back(&w->lasting, &l->link);
+}
+
+void sim_lasting_end(struct sim_world *w, const struct sim_hit *hit)
+{
+    list_each_safe(it, &w->lasting)
+    {
+        struct lasting_hit *l = CONTAINER_OF(it, struct lasting_hit, link);
+
+        if (l->hit.fault != hit->fault || l->hit.nodes != hit->nodes)
+            continue;
+        tell_hit(w, "end of ", hit);
+        w->struck_ns = w->now_ns;
+        list_remove(&l->link);
+        free(l);
+        return;
+    }
+    ASSERT(!"a fault ends that has begun");
+}
+
+/* What lasts meets it, each once. */
+static void lasting_meet(struct sim_world *w, const struct sim_operation *o)
+{
+    uint32_t met[SIM_SITES_MAX] = {0};
+
+    list_each(it, &w->lasting)
+    {
+        const struct sim_hit *hit = &CONTAINER_OF(it, struct lasting_hit, link)->hit;
+
+        if (hit->site < 0 || !sim_takes_part(o, hit->nodes) || (met[hit->site] >> hit->fault & 1))
+            continue;
+        met[hit->site] |= 1u << hit->fault;
+        w->met[hit->site][hit->fault][o->kind]++;
+    }
+}
+
+void sim_operation_begin_at(struct sim_operation *o, unsigned kind, struct sock sock, uint32_t nodes)
 {
     struct sim_world *w = current;
 
     ASSERT(kind < SIM_OPERATIONS_MAX);
     o->kind = kind;
+    o->nodes = nodes;
     o->connection = sock_valid(sock) ? sim_net_connection(sim_private(), sock) : 0;
     list_push_back(&w->operations, &o->link);
     w->counters->operations[kind]++;
     if (!sim_outstanding(w, o))
         return;
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        w->met[f][kind] += w->lasting >> f & 1;
+    lasting_meet(w, o);
     sim_nemesis_see(w, o);
+}
+
+void sim_operation_begin(struct sim_operation *o, unsigned kind, struct sock sock)
+{
+    sim_operation_begin_at(o, kind, sock, 0);
 }
 
 void sim_operation_end(struct sim_operation *o)
@@ -301,6 +347,8 @@ const char *sim_violation_text(const struct sim_world *w, unsigned index)
 
 enum stream { STREAM_WORLD, STREAM_SCENARIO, STREAM_NEMESIS };
 
+static const struct sim_site anywhere = {.faults = UINT32_MAX};
+
 struct sim_world *sim_world_new(uint64_t seed, struct sim_counters *counters)
 {
     struct sim_world *w = calloc(1, sizeof *w);
@@ -321,7 +369,10 @@ struct sim_world *sim_world_new(uint64_t seed, struct sim_counters *counters)
     list_init(&w->listeners);
     list_init(&w->operations);
     list_init(&w->timers);
+    list_init(&w->lasting);
     list_init(&w->nemesis.lasting);
+    w->sites = &anywhere;
+    w->site_count = 1;
     return w;
 }
 
@@ -353,14 +404,18 @@ uint64_t sim_range(struct sim_world *w, uint64_t low, uint64_t high)
 void sim_world_free(struct sim_world *w)
 {
     w->counters->simulated_ns += w->now_ns;
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
-            w->counters->met[f][k] += w->met[f][k];
+    w->counters->sites = w->sites;
+    w->counters->site_count = w->site_count;
+    for (unsigned s = 0; s < w->site_count; s++)
+        for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+            for (unsigned k = 0; k < SIM_OPERATIONS_MAX; k++)
+                w->counters->met[s][f][k] += w->met[s][f][k];
     for (unsigned k = 0; k < w->node_count; k++)
         sim_node_free(w->nodes[k]);
     sim_net_fini(w);
     sim_nemesis_fini(w);
     list_each_safe(l, &w->timers) free(CONTAINER_OF(l, struct after, link));
+    list_each_safe(l, &w->lasting) free(CONTAINER_OF(l, struct lasting_hit, link));
     for (unsigned k = 0; k < w->violation_count; k++)
         free(w->violations[k]);
     free(w->heap);

@@ -26,11 +26,22 @@ static inline bool sim_event_armed(const struct sim_event *e)
 struct sim_link { /* One direction between two nodes. */
     uint64_t latency_ns;
     uint32_t factor;
+    unsigned changes;
     bool cut;
+};
+
+/* A strike, as it is counted. */
+struct sim_hit {
+    enum sim_fault fault;
+    int site;            /* -1: none, not counted. */
+    uint32_t nodes;      /* Who was struck. */
+    uint64_t connection; /* The only one that it strikes; 0: all. */
 };
 
 /* A fault that waits until an operation of one kind is outstanding, so that rare ones are met, too. */
 struct sim_aim {
+    enum sim_fault fault;
+    unsigned site;
     bool set, at_disk;
     unsigned kind;
     unsigned calls; /* at_disk: strikes after so many calls of the disk, else some time after it began. */
@@ -45,7 +56,7 @@ struct sim_nemesis {
     uint32_t forbidden;
     uint32_t kinds_seen; /* Operations that have begun, in this world. */
     bool active;
-    struct sim_aim aims[SIM_FAULT_COUNT];
+    struct sim_aim aims[SIM_SITES_MAX][SIM_FAULT_COUNT];
 };
 
 struct sim_world {
@@ -57,14 +68,15 @@ struct sim_world {
     unsigned node_count;
     struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX];
     struct list connections, listeners, operations, timers;
+    struct list lasting; /* Of faults. */
+    const struct sim_site *sites;
+    unsigned site_count;
     uint64_t next_connection;
     uint16_t next_port;
     struct sim_counters *counters;
-    uint32_t met[SIM_FAULT_COUNT][SIM_OPERATIONS_MAX]; /* In this world. */
-    uint32_t lasting;                                  /* Mask of faults that last; each has a count. */
-    uint32_t lasting_count[SIM_FAULT_COUNT];
-    struct sim_node *helper_node; /* Whose helper thread runs now. */
-    uint64_t struck_ns;           /* The last strike, or the end of what lasted. */
+    uint32_t met[SIM_SITES_MAX][SIM_FAULT_COUNT][SIM_OPERATIONS_MAX]; /* In this world. */
+    struct sim_node *helper_node;                                     /* Whose helper thread runs now. */
+    uint64_t struck_ns; /* The last strike, or the end of what lasted. */
     struct sim_nemesis nemesis;
     char *violations[SIM_VIOLATIONS_MAX];
     unsigned violation_count;
@@ -103,15 +115,22 @@ void sim_trace_shard(enum sim_trace_kind kind, uint64_t a, uint64_t b,
 /* One line of the story. */
 void sim_tell(struct sim_world *w, const char *format, ...) PRINTF_LIKE(2, 3);
 
-/* A fault strikes: `connection` 0: everybody; otherwise the operations on that connection. */
-void sim_strike(struct sim_world *w, enum sim_fault fault, uint64_t connection);
+/* A fault of a node. */
+struct sim_hit sim_hit_node(const struct sim_node *n, enum sim_fault fault);
+/* Of what goes from `a` to `b`, or both ways. */
+struct sim_hit sim_hit_pair(const struct sim_node *a, const struct sim_node *b, bool both,
+                            enum sim_fault fault);
+void sim_strike(struct sim_world *w, const struct sim_hit *hit);
 /* The same, of what was outstanding before: a mask of sim_outstanding_kinds(). */
-void sim_strike_kinds(struct sim_world *w, enum sim_fault fault, uint32_t kinds);
+void sim_strike_kinds(struct sim_world *w, const struct sim_hit *hit, uint32_t kinds);
 /* It has begun, and the connection that it came by is whole: both ends know it, and no fault has broken it. */
 bool sim_outstanding(const struct sim_world *w, const struct sim_operation *o);
-uint32_t sim_outstanding_kinds(const struct sim_world *w);
-void sim_lasting_begin(struct sim_world *w, enum sim_fault fault);
-void sim_lasting_end(struct sim_world *w, enum sim_fault fault);
+/* Those that it would meet. */
+uint32_t sim_outstanding_kinds(const struct sim_world *w, const struct sim_hit *hit);
+/* Does the operation take part in what is struck? */
+bool sim_takes_part(const struct sim_operation *o, uint32_t nodes);
+void sim_lasting_begin(struct sim_world *w, const struct sim_hit *hit);
+void sim_lasting_end(struct sim_world *w, const struct sim_hit *hit); /* The same fault of the same nodes. */
 
 /* ---- Nodes and shards --------------------------------------------------------------------------------- */
 
@@ -166,7 +185,7 @@ struct sim_node {
     struct sim_disk disk;
     struct node node;
     struct shard *shards[SIM_SHARDS_MAX];
-    bool up, powered, stopping;
+    bool up, powered, stopping, frozen;
     unsigned ready_count, stopped_count, lives;
     int error;
     struct sim_event end, restart, doom;
@@ -180,7 +199,8 @@ struct sim_node {
     unsigned errors_armed[3]; /* Reads, writes, flushes. */
     uint32_t disk_factor;
     bool disk_is_full;
-    unsigned disk_faults;
+    unsigned disk_faults, clock_jumps;
+    unsigned changes; /* Of up and frozen. */
 };
 
 static inline struct shard_private *sim_private(void)
@@ -204,8 +224,10 @@ void sim_node_restart_after(struct sim_node *n, uint64_t delay_ns);
 
 /* core/sim/fault.c */
 void sim_nemesis_see(struct sim_world *w, const struct sim_operation *o); /* It begins. */
-/* The fault waits for an operation, and none of its kind is outstanding. */
-bool sim_aim_waits(const struct sim_world *w, enum sim_fault fault);
+/* The fault of this node's disk waits for an operation, and none of its kind is outstanding. */
+bool sim_aim_waits(const struct sim_node *n, enum sim_fault fault);
+/* It has struck. */
+void sim_aim_struck(struct sim_node *n, enum sim_fault fault);
 /* The node's disk is aimed to be full, just now. */
 bool sim_aim_fills(const struct sim_node *n);
 /* It has struck: it is full, for a while. */
@@ -213,9 +235,11 @@ void sim_aim_filled(struct sim_node *n);
 void sim_nemesis_fini(struct sim_world *w);
 
 /* core/sim/net.c */
-/* A connection between two nodes, both ends alive: this one if it is, else any. False: there is none. */
-bool sim_reset(struct sim_world *w, uint64_t connection);
-bool sim_half_open(struct sim_world *w, uint64_t connection);
+/* A connection between `a` and `b`, or of any two nodes (NULL), both ends alive: this one if it is, else any. False: there
+ * is none. */
+bool sim_reset(struct sim_world *w, const struct sim_node *a, const struct sim_node *b, uint64_t connection);
+bool sim_half_open(struct sim_world *w, const struct sim_node *a, const struct sim_node *b,
+                   uint64_t connection);
 bool sim_net_lives(const struct sim_world *w, uint64_t connection);
 void sim_net_shard_init(struct shard_private *p);
 /* The process is gone. `silent`: the host too, so nobody is told. */

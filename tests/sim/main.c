@@ -24,6 +24,8 @@
 extern const char *malloc_conf;
 const char *malloc_conf = "retain:false";
 
+#define NAME_WIDTH 20 /* Of the table's first column. */
+
 struct settings {
     uint64_t seed, seed_count;
     const char *scenario;
@@ -72,31 +74,63 @@ static unsigned operation_count(const struct scenario *s)
     return count;
 }
 
+/* "stop", or "stop of proxy" where sites are told apart. */
+static void print_row(const struct sim_counters *c, unsigned site, unsigned fault, unsigned count)
+{
+    const struct sim_site *s = &c->sites[site];
+    char name[64];
+
+    if (!(s->faults >> fault & 1))
+        return;
+    snprintf(name, sizeof name, "%s%s%s", sim_fault_name((enum sim_fault)fault), s->name != NULL ? " " : "",
+             s->name != NULL ? s->name : "");
+    printf("\n%-*s %8llu", NAME_WIDTH, name, (unsigned long long)c->struck[site][fault]);
+    for (unsigned o = 0; o < count; o++)
+        printf(" %7llu", (unsigned long long)c->met[site][fault][o]);
+}
+
 static void print_table(const struct scenario *s, const struct sim_counters *c)
 {
     unsigned count = operation_count(s);
 
-    printf("\n%-12s %9s", s->name, "struck");
+    printf("\n%-*s %8s", NAME_WIDTH, s->name, "struck");
     for (unsigned o = 0; o < count; o++)
-        printf(" %9s", s->operations[o]);
-    printf("\n%-12s %9s", "operations", "");
+        printf(" %7s", s->operations[o]);
+    printf("\n%-*s %8s", NAME_WIDTH, "operations", "");
     for (unsigned o = 0; o < count; o++)
-        printf(" %9llu", (unsigned long long)c->operations[o]);
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++) {
-        printf("\n%-12s %9llu", sim_fault_name((enum sim_fault)f), (unsigned long long)c->struck[f]);
-        for (unsigned o = 0; o < count; o++)
-            printf(" %9llu", (unsigned long long)c->met[f][o]);
-    }
+        printf(" %7llu", (unsigned long long)c->operations[o]);
+    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+        for (unsigned k = 0; k < c->site_count; k++)
+            print_row(c, k, f, count);
     printf("\n");
+}
+
+/* Operations and strikes, all together. */
+static uint64_t operations_sum(const struct sim_counters *c)
+{
+    uint64_t sum = 0;
+
+    for (unsigned o = 0; o < SIM_OPERATIONS_MAX; o++)
+        sum += c->operations[o];
+    return sum;
+}
+
+static uint64_t struck_sum(const struct sim_counters *c)
+{
+    uint64_t sum = 0;
+
+    for (unsigned s = 0; s < SIM_SITES_MAX; s++)
+        for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
+            sum += c->struck[s][f];
+    return sum;
 }
 
 /* Number of violations. */
 static unsigned run_seed(const struct scenario *s, uint64_t seed, const struct settings *set,
                          struct sim_counters *sum)
 {
-    struct sim_counters before = *sum;
+    uint64_t operations = operations_sum(sum), faults = struck_sum(sum);
     struct sim_world *w = sim_world_new(seed, sum);
-    uint64_t operations = 0, faults = 0;
     unsigned violations;
 
     running.world = w;
@@ -108,10 +142,8 @@ static unsigned run_seed(const struct scenario *s, uint64_t seed, const struct s
         sim_story_to(w, STDERR_FILENO);
     s->run(w);
     violations = sim_violation_count(w);
-    for (unsigned o = 0; o < SIM_OPERATIONS_MAX; o++)
-        operations += sum->operations[o] - before.operations[o];
-    for (unsigned f = 0; f < SIM_FAULT_COUNT; f++)
-        faults += sum->struck[f] - before.struck[f];
+    operations = operations_sum(sum) - operations;
+    faults = struck_sum(sum) - faults;
     printf("scenario=%s seed=%llu simulated=%.1fs faults=%llu operations=%llu hash=%016llx violations=%u\n",
            s->name, (unsigned long long)seed, (double)sim_now_ns(w) / 1e9, (unsigned long long)faults,
            (unsigned long long)operations, (unsigned long long)sim_hash(w), violations);
@@ -125,12 +157,13 @@ static unsigned run_seed(const struct scenario *s, uint64_t seed, const struct s
 
 static unsigned run_scenario(const struct scenario *s, const struct settings *set)
 {
-    struct sim_counters sum = {0};
+    static struct sim_counters sum;
     struct timespec start, end;
     unsigned violations = 0;
     uint64_t done = 0;
     double seconds;
 
+    memset(&sum, 0, sizeof sum);
     clock_gettime(CLOCK_MONOTONIC, &start);
     while (done < set->seed_count && (violations == 0 || set->keep_going))
         violations += run_seed(s, set->seed + done++, set, &sum);
