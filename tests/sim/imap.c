@@ -4,19 +4,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define TIMEOUT_MS 15000
-
 #define VIOLATION(c, format, ...)                                                                            \
     sim_violation((c)->world, "u%u %s: " format, (c)->account,                                               \
                   (c)->selected != NULL ? (c)->selected->name : "-", __VA_ARGS__)
 
-void imap_init(struct imap *c, struct ledger *ledger, unsigned account)
+void imap_init(struct imap *c, struct ledger *ledger, unsigned account, uint32_t patience_ms)
 {
     memset(c, 0, sizeof *c);
     c->world = ledger->world;
     c->ledger = ledger;
     c->account = account;
-    talk_init(&c->talk, TIMEOUT_MS);
+    talk_init(&c->talk, patience_ms);
 }
 
 void imap_close(struct imap *c)
@@ -420,8 +418,9 @@ static int on_untagged(struct imap *c, struct slice s)
         on_code(c, s);
         return 0;
     }
-    if (take(&s, "BYE")) {
+    if (take(&s, "BYE ")) {
         c->bye = true;
+        snprintf(c->bye_text, sizeof c->bye_text, "%.*s", (int)s.size, s.data);
         return 0;
     }
     if (take(&s, "SEARCH"))
@@ -475,6 +474,14 @@ static int response_next(struct imap *c, int *result)
 
 /* ---- Commands ----------------------------------------------------------------------------------------- */
 
+/* Of a command, or of a part of it, that ended so. */
+static int judged(struct imap *c, int rc)
+{
+    if (c->judge != NULL)
+        c->judge(c, rc);
+    return rc;
+}
+
 static int send_line(struct imap *c, const char *format, va_list args)
 {
     char line[IMAP_COMMAND_MAX];
@@ -485,6 +492,7 @@ static int send_line(struct imap *c, const char *format, va_list args)
     memcpy(line + size, "\r\n", 2);
     c->code[0] = '\0';
     c->asked_ns = sim_now_ns(c->world);
+    c->talk.heard_ns = 0;
     return talk_send(&c->talk, slice_of(line, (size_t)size + 2));
 }
 
@@ -496,7 +504,7 @@ int imap_send(struct imap *c, const char *format, ...)
     va_start(args, format);
     rc = send_line(c, format, args);
     va_end(args);
-    return rc;
+    return rc < 0 ? judged(c, rc) : rc;
 }
 
 int imap_finish(struct imap *c)
@@ -509,18 +517,17 @@ int imap_finish(struct imap *c)
     c->no_expunge = c->selecting = false;
     for (size_t k = 0; k < c->count; k++)
         c->view[k].asked = false;
-    return rc < 0 ? rc : result;
+    return judged(c, rc < 0 ? rc : result);
 }
 
 int imap_command(struct imap *c, const char *format, ...)
 {
     va_list args;
-    int rc;
 
     va_start(args, format);
-    rc = send_line(c, format, args);
+    (void)send_line(c, format, args); /* If that fails, there may be word of why. */
     va_end(args);
-    return rc < 0 ? rc : imap_finish(c);
+    return imap_finish(c);
 }
 
 int imap_continuation(struct imap *c)
@@ -534,7 +541,10 @@ int imap_continuation(struct imap *c)
         VIOLATION(c, "%s", "OK before the literal");
         return -EPROTO;
     }
-    return rc < 0 ? rc : rc == 1;
+    c->talk.heard_ns = 0; /* Of the answer nothing, so far. */
+    if (rc == 2)
+        return 0;
+    return judged(c, rc < 0 ? rc : IMAP_NO);
 }
 
 int imap_untagged(struct imap *c, uint32_t timeout_ms)
@@ -548,8 +558,8 @@ int imap_untagged(struct imap *c, uint32_t timeout_ms)
         return -EPROTO;
     }
     if (rc == 0 && c->bye)
-        return -ECONNRESET;
-    return rc;
+        rc = -ECONNRESET;
+    return rc < 0 && rc != -ETIMEDOUT ? judged(c, rc) : rc;
 }
 
 int imap_connect(struct imap *c, const struct net_addr *to)

@@ -29,6 +29,8 @@ struct imap_fetched { /* One FETCH response. */
     struct slice body; /* Of BODY[...]; on loan. */
 };
 
+struct mail_proxy;
+
 struct imap {
     struct sim_world *world;
     struct ledger *ledger;
@@ -36,6 +38,7 @@ struct imap {
     struct talk talk;
     unsigned tag;
     bool bye;
+    char bye_text[80];
     unsigned disk_faults; /* When the operation began. */
     struct ledger_mailbox *selected;
     struct view_message *view;
@@ -53,10 +56,17 @@ struct imap {
     uint64_t highest;
     uint32_t status_messages;
     void (*fetched)(struct imap *c, const struct imap_fetched *f); /* May be NULL. */
+    void (*judge)(struct imap *c, int rc);                         /* How each command ends. May be NULL. */
+    void *judge_owner;
+    const struct mail_proxy *proxy; /* That it is connected to, */
+    unsigned proxy_life;            /* in which of its lives; */
+    unsigned kind;                  /* what it does there, */
+    uint32_t nodes;                 /* and who takes part: of struct sim_operation. */
     void *owner;
 };
 
-void imap_init(struct imap *c, struct ledger *ledger, unsigned account);
+/* `patience_ms`: until a client without an answer goes away. */
+void imap_init(struct imap *c, struct ledger *ledger, unsigned account, uint32_t patience_ms);
 MUST_CHECK int imap_connect(struct imap *c, const struct net_addr *to);
 /* Greeting and LOGIN. */
 MUST_CHECK int imap_login(struct imap *c);

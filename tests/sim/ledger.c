@@ -41,6 +41,11 @@ uint32_t ledger_id(struct ledger *l)
     return l->next_id < LEDGER_IDS ? l->next_id++ : 0;
 }
 
+unsigned ledger_disk_faults(const struct ledger *l, unsigned account)
+{
+    return l->homes[account] != NULL ? sim_node_disk_faults(l->homes[account]) : 0;
+}
+
 #define VIOLATION(m, format, ...)                                                                            \
     sim_violation((m)->ledger->world, "u%u %s: " format, (m)->account, (m)->name, __VA_ARGS__)
 

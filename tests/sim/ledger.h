@@ -77,7 +77,7 @@ struct ledger_folder {       /* A mailbox that one client creates and deletes. *
 
 struct ledger {
     struct sim_world *world;
-    struct sim_node *server;
+    struct sim_node *homes[LEDGER_ACCOUNTS]; /* Whose disk has the mail; NULL: not known. */
     uint32_t next_id;
     bool rot; /* Bits were flipped: things may be unavailable, and never wrong. */
     struct ledger_mailbox mailboxes[LEDGER_ACCOUNTS][LEDGER_MAILBOXES];
@@ -88,6 +88,7 @@ struct ledger {
 struct ledger *ledger_new(struct sim_world *w);
 void ledger_free(struct ledger *l);
 uint32_t ledger_id(struct ledger *l); /* A new message's number; 0: no more. */
+unsigned ledger_disk_faults(const struct ledger *l, unsigned account); /* That ever struck its home. */
 
 /* ---- Messages that come -------------------------------------------------------------------------------- */
 

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CLIENTS     (LEDGER_ACCOUNTS * LEDGER_CLIENTS)
-#define SENDERS     3
 #define FAULTS_S    32
 #define CALM_S      8 /* After the last fault, clients go on. */
 #define ROT_EVERY_S 8
@@ -24,7 +22,7 @@ static const char *const operations[] = {
 #undef X
         NULL};
 
-static const char *const assignments[] = {
+static const char *const server_assignments[] = {
     "role=all",
     "node=server",
     "data=/data",
@@ -34,13 +32,13 @@ static const char *const assignments[] = {
     "auth.cache_size=64", /* Cleared whenever the server starts: the default costs a sixth of the simulator's time. */
 };
 
-static struct config *server_config(void)
+struct config *mail_config(const char *const *assignments, size_t count)
 {
     struct config *config = config_new(settings_keys, settings_key_count);
     struct config_error error;
     bool ok = config != NULL;
 
-    for (size_t k = 0; ok && k < ARRAY_COUNT(assignments); k++)
+    for (size_t k = 0; ok && k < count; k++)
         ok = config_set(config, assignments[k], &error);
     if (!ok || !settings_check(config, &error)) {
         fprintf(stderr, "%s\n", config != NULL ? error.text : "no memory");
@@ -53,10 +51,10 @@ static int clients_start(struct shard *shard)
 {
     struct mail *mail = shard->node->owner;
 
-    for (unsigned k = 0; k < CLIENTS; k++)
+    for (unsigned k = 0; k < MAIL_CLIENTS; k++)
         if (fiber_start("client", RUN_INTERACTIVE, mail_client_run, mail) == NULL)
             return -EAGAIN;
-    for (unsigned k = 0; k < SENDERS; k++)
+    for (unsigned k = 0; k < MAIL_SENDERS; k++)
         if (fiber_start("sender", RUN_INTERACTIVE, mail_sender_run, mail) == NULL)
             return -EAGAIN;
     return 0;
@@ -70,23 +68,27 @@ static int checkers_start(struct shard *shard)
     return 0;
 }
 
-static const struct node_ops clients_ops = {.start = clients_start}, checkers_ops = {.start = checkers_start};
+const struct node_ops mail_clients_ops = {.start = clients_start},
+                      mail_checkers_ops = {.start = checkers_start};
 
-static struct sim_node *client_node(struct mail *mail, const char *name, const char *ip,
-                                    const struct node_ops *ops)
+struct sim_node *mail_client_node(struct mail *mail, const char *name, const char *ip,
+                                  const struct node_ops *ops)
 {
-    return sim_node_new(
-        mail->world,
-        &(struct sim_node_options){
-            .name = name, .ip = ip, .shard_count = 1, .ops = ops, .owner = mail, .client = true});
+    return sim_node_new(mail->world, &(struct sim_node_options){.name = name,
+                                                                .ip = ip,
+                                                                .shard_count = 1,
+                                                                .ops = ops,
+                                                                .owner = mail,
+                                                                .client = true,
+                                                                .kind = UINT8_MAX});
 }
 
-static bool clients_ended(void *arg)
+bool mail_clients_ended(void *arg)
 {
-    return ((struct mail *)arg)->clients_ended == CLIENTS + SENDERS;
+    return ((struct mail *)arg)->clients_ended == MAIL_CLIENTS + MAIL_SENDERS;
 }
 
-static bool checkers_ended(void *arg)
+bool mail_checkers_ended(void *arg)
 {
     const struct mail *mail = arg;
 
@@ -95,10 +97,10 @@ static bool checkers_ended(void *arg)
 
 static bool server_ready(void *arg)
 {
-    return sim_node_ready(((struct mail *)arg)->server);
+    return sim_node_ready(((struct mail *)arg)->proxies[0].node);
 }
 
-static bool run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *arg), const char *what)
+bool mail_run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *arg), const char *what)
 {
     if (sim_run(mail->world, sim_now_ns(mail->world) + seconds * SIM_S, until, mail))
         return true;
@@ -109,33 +111,35 @@ static bool run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *arg
 
 static bool server_down(void *arg)
 {
-    return !sim_node_up(((struct mail *)arg)->server);
+    return !sim_node_up(((struct mail *)arg)->proxies[0].node);
 }
 
 /* Restarts the server in order, as an operator would, and looks at everything; then the power fails, and what
  * was acknowledged is still there. */
 static void check(struct mail *mail)
 {
-    struct sim_node *checkers = client_node(mail, "checkers", "127.0.0.3", &checkers_ops);
+    struct sim_node *checkers = mail_client_node(mail, "checkers", "127.0.0.3", &mail_checkers_ops);
+    struct sim_node *server = mail->proxies[0].node;
 
-    sim_node_stop(mail->server);
-    if (!run_for(mail, STOP_S, server_down, "the server does not stop"))
+    sim_node_stop(server);
+    if (!mail_run_for(mail, STOP_S, server_down, "the server does not stop"))
         return;
-    if (!sim_node_up(mail->server))
-        sim_node_start(mail->server);
-    if (!run_for(mail, PATIENCE_S, server_ready, "the server does not start after it was stopped"))
+    if (!sim_node_up(server))
+        sim_node_start(server);
+    if (!mail_run_for(mail, PATIENCE_S, server_ready, "the server does not start after it was stopped"))
         return;
     sim_node_start(checkers);
-    if (!run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at"))
+    if (!mail_run_for(mail, PATIENCE_S, mail_checkers_ended, "the accounts cannot be looked at"))
         return;
     sim_node_kill(checkers);
-    sim_node_power(mail->server);
-    sim_node_start(mail->server);
-    if (!run_for(mail, PATIENCE_S, server_ready, "the server does not start after the last power failure"))
+    sim_node_power(server);
+    sim_node_start(server);
+    if (!mail_run_for(mail, PATIENCE_S, server_ready,
+                      "the server does not start after the last power failure"))
         return;
     mail->checkers_ended = mail->checkers_begun = 0;
     sim_node_start(checkers);
-    (void)run_for(mail, PATIENCE_S, checkers_ended, "the accounts cannot be looked at again");
+    (void)mail_run_for(mail, PATIENCE_S, mail_checkers_ended, "the accounts cannot be looked at again");
 }
 
 /* Bits flip all the time, and some just before everything is looked at. */
@@ -143,7 +147,7 @@ static void rot_fire(void *arg)
 {
     struct mail *mail = arg;
 
-    (void)sim_rot(mail->server);
+    (void)sim_rot(mail->proxies[0].node);
     if (sim_now_ns(mail->world) < mail->until_ns)
         sim_after(mail->world, sim_range(mail->world, 1, ROT_EVERY_S) * SIM_S, rot_fire, mail);
 }
@@ -152,9 +156,14 @@ static void mail_run(struct sim_world *w)
 {
     const uint32_t disk_errors =
         1u << SIM_READ_ERROR | 1u << SIM_WRITE_ERROR | 1u << SIM_FLUSH_ERROR | 1u << SIM_FULL;
-    struct mail mail = {.world = w, .ledger = ledger_new(w)};
-    struct config *config = server_config();
-    struct sim_node *clients;
+    struct mail mail = {.world = w,
+                        .ledger = ledger_new(w),
+                        .proxy_count = 1,
+                        .patience_ms = 15000,
+                        .settle_ms = 6000,
+                        .tell_ns = 3 * SIM_S};
+    struct config *config = mail_config(server_assignments, ARRAY_COUNT(server_assignments));
+    struct sim_node *clients, *server;
     uint32_t faults = UINT32_MAX;
 
     /* Rot in one run of three, without other disk errors: what was acknowledged may be unavailable there, not wrong, and
@@ -163,26 +172,28 @@ static void mail_run(struct sim_world *w)
     mail.even = sim_below(w, 2) == 0;
     mail.step_ms = sim_below(w, 2) == 0 ? (uint32_t)sim_range(w, 20, STEP_MAX_MS) : 0;
     faults &= mail.ledger->rot ? ~disk_errors : ~(1u << SIM_ROT);
-    if (!net_addr_parse(SLICE("127.0.0.1:143"), &mail.imap) ||
-        !net_addr_parse(SLICE("127.0.0.1:24"), &mail.lmtp))
+    if (!net_addr_parse(SLICE("127.0.0.1:143"), &mail.proxies[0].imap) ||
+        !net_addr_parse(SLICE("127.0.0.1:24"), &mail.proxies[0].lmtp))
         abort();
     mail.until_ns = sim_now_ns(w) + (FAULTS_S + CALM_S) * SIM_S;
-    mail.server = sim_node_new(w, &(struct sim_node_options){.name = "server",
-                                                             .ip = "127.0.0.1",
-                                                             .shard_count = 1 + (unsigned)sim_below(w, 3),
-                                                             .ops = &role_ops,
-                                                             .config = config});
-    mail.ledger->server = mail.server;
-    clients = client_node(&mail, "clients", "127.0.0.2", &clients_ops);
+    server = sim_node_new(w, &(struct sim_node_options){.name = "server",
+                                                        .ip = "127.0.0.1",
+                                                        .shard_count = 1 + (unsigned)sim_below(w, 3),
+                                                        .ops = &role_ops,
+                                                        .config = config});
+    mail.proxies[0].node = server;
+    for (unsigned k = 0; k < LEDGER_ACCOUNTS; k++)
+        mail.ledger->homes[k] = server;
+    clients = mail_client_node(&mail, "clients", "127.0.0.2", &mail_clients_ops);
     sim_nemesis_start(w, &(struct sim_nemesis_options){.faults = faults,
                                                        .mean_ns = sim_range(w, 200, 1200) * SIM_MS,
                                                        .until_ns = sim_now_ns(w) + FAULTS_S * SIM_S,
                                                        .restart_ns = SIM_S});
-    sim_node_start(mail.server);
+    sim_node_start(server);
     sim_node_start(clients);
     if (mail.ledger->rot)
         sim_after(w, ROT_EVERY_S * SIM_S, rot_fire, &mail);
-    if (run_for(&mail, FAULTS_S + CALM_S + PATIENCE_S, clients_ended, "the clients have not ended"))
+    if (mail_run_for(&mail, FAULTS_S + CALM_S + PATIENCE_S, mail_clients_ended, "the clients have not ended"))
         check(&mail);
     ledger_free(mail.ledger);
     config_free(config);

@@ -5,12 +5,11 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define PICKS_MAX      5
-#define IDLE_MIN_MS    300
-#define IDLE_MOST_MS   1500 /* Two of three times. */
-#define IDLE_MAX_MS    10000
-#define TELL_WITHIN_NS (3 * SIM_S) /* New mail is told to an idling client, on a quiet network. */
-#define MAILBOX_KEEP   25          /* Above so many messages expunging is what clients do most. */
+#define PICKS_MAX    5
+#define IDLE_MIN_MS  300
+#define IDLE_MOST_MS 1500 /* Two of three times. */
+#define IDLE_MAX_MS  10000
+#define MAILBOX_KEEP 25 /* Above so many messages expunging is what clients do most. */
 
 #define VIOLATION(c, format, ...)                                                                            \
     sim_violation((c)->world, "u%u %s: " format, (c)->account, (c)->selected->name, __VA_ARGS__)
@@ -63,8 +62,9 @@ static struct ledger_mailbox *other_mailbox(struct imap *c)
 
 void mail_begin(struct sim_operation *o, enum mail_operation kind, struct imap *c)
 {
-    c->disk_faults = sim_node_disk_faults(c->ledger->server);
-    sim_operation_begin(o, kind, c->talk.sock);
+    c->disk_faults = ledger_disk_faults(c->ledger, c->account);
+    c->kind = kind;
+    sim_operation_begin_at(o, kind, c->talk.sock, c->nodes);
 }
 
 int mail_end(struct sim_operation *o, struct imap *c, int rc)
@@ -274,7 +274,7 @@ static bool found(const struct imap *c, uint32_t number)
 /* A message that cannot be read now is left out of a search. */
 static bool all_readable(const struct imap *c)
 {
-    return !c->ledger->rot && c->disk_faults == sim_node_disk_faults(c->ledger->server);
+    return !c->ledger->rot && c->disk_faults == ledger_disk_faults(c->ledger, c->account);
 }
 
 /* Only this client changes its own keyword, so what was settled before the search holds. */
@@ -348,7 +348,9 @@ static int append_bytes(struct imap *c, uint32_t id)
     memcpy(bytes + size, "\r\n", 2);
     rc = talk_send(&c->talk, slice_of(bytes, size + 2));
     heap_free(shard_self()->heap, bytes);
-    return rc < 0 ? rc : imap_finish(c);
+    if (rc == -ETIMEDOUT)
+        return rc;
+    return imap_finish(c); /* If it could not be sent, there may be word of why. */
 }
 
 static int append_send(struct imap *c, struct ledger_mailbox *to, uint32_t id, unsigned flags)
@@ -619,7 +621,7 @@ static void deleted_refused(struct ledger_mailbox *m, const uint32_t *uids, size
         ledger_doom_refused(ledger_find(m, uids[k]), true);
 }
 
-static int expunge_all(struct imap *c, bool by_close)
+static int expunge_all(const struct mail *mail, struct imap *c, bool by_close)
 {
     struct ledger_mailbox *m = c->selected;
     struct sim_operation o;
@@ -633,7 +635,7 @@ static int expunge_all(struct imap *c, bool by_close)
     rc = mail_end(&o, c, imap_command(c, by_close ? "CLOSE" : "EXPUNGE"));
     m->expunging--;
     if (rc < 0)
-        m->expunged_ns = sim_now_ns(c->world) + MAIL_SETTLE_MS * SIM_MS;
+        m->expunged_ns = sim_now_ns(c->world) + mail->settle_ms * SIM_MS;
     if (rc == IMAP_NO)
         deleted_refused(m, uids, count);
     heap_free(shard_self()->heap, uids);
@@ -645,12 +647,12 @@ static int expunge_all(struct imap *c, bool by_close)
 
 static int act_expunge_all(struct mail *mail, struct imap *c, unsigned client)
 {
-    return expunge_all(c, false);
+    return expunge_all(mail, c, false);
 }
 
 static int act_close(struct mail *mail, struct imap *c, unsigned client)
 {
-    return expunge_all(c, true);
+    return expunge_all(mail, c, true);
 }
 
 static int act_undelete(struct mail *mail, struct imap *c, unsigned client)
@@ -701,7 +703,8 @@ static int act_select(struct mail *mail, struct imap *c, unsigned client)
 
 /* Messages that were acknowledged while the client idled, long enough ago, on a quiet network: it has been
  * told. */
-static void check_told(struct imap *c, uint64_t since_ns, uint64_t told_ns, size_t told_count)
+static void check_told(const struct mail *mail, struct imap *c, uint64_t since_ns, uint64_t told_ns,
+                       size_t told_count)
 {
     uint64_t quiet_ns = sim_quiet_since_ns(c->world);
 
@@ -709,7 +712,7 @@ static void check_told(struct imap *c, uint64_t since_ns, uint64_t told_ns, size
         const struct placing *p = &c->selected->placings[c->view[k].id];
 
         if (c->view[k].id == 0 || p->owed != 1 || p->allowed != 1 || p->owed_ns <= since_ns ||
-            p->owed_ns + TELL_WITHIN_NS > told_ns || quiet_ns >= p->owed_ns)
+            p->owed_ns + mail->tell_ns > told_ns || quiet_ns >= p->owed_ns - MIN(mail->heal_ns, p->owed_ns))
             continue;
         VIOLATION(c, "message %u was acknowledged %llu ms ago, and an idling client was not told",
                   c->view[k].id, (unsigned long long)((told_ns - p->owed_ns) / SIM_MS));
@@ -743,7 +746,7 @@ static int idle(struct imap *c, struct mail *mail)
     if (rc == IMAP_OK)
         rc = imap_learn(c);
     if (rc == IMAP_OK)
-        check_told(c, since_ns, told_ns, told_count);
+        check_told(mail, c, since_ns, told_ns, told_count);
     mail->told += told_count > count ? told_count - count : 0;
     return rc;
 }
@@ -790,9 +793,8 @@ static int learn(struct imap *c)
 
     if (!imap_ignorant(c))
         return IMAP_OK;
-    sim_operation_begin(&o, MAIL_FETCH, c->talk.sock);
-    rc = imap_learn(c);
-    sim_operation_end(&o);
+    mail_begin(&o, MAIL_FETCH, c);
+    rc = mail_end(&o, c, imap_learn(c));
     return rc;
 }
 

@@ -1,5 +1,6 @@
 /* tests/sim/mail_client.c -- virtual users: clients that come, work and go, an MTA that delivers, and the one
  * who looks at everything in the end. */
+#include "tests/sim/cluster.h"
 #include "tests/sim/mail.h"
 #include "tests/sim/message.h"
 #include <errno.h>
@@ -52,11 +53,27 @@ static int run_login(struct imap *c, void *arg)
     return imap_login(c);
 }
 
+const struct mail_proxy *mail_proxy_any(const struct mail *mail)
+{
+    return &mail->proxies[mail->proxy_count > 1 ? random_u64() % mail->proxy_count : 0];
+}
+
+int mail_login(struct mail *mail, struct imap *c, const struct mail_proxy *proxy)
+{
+    int rc = imap_connect(c, &proxy->imap);
+
+    if (rc < 0)
+        return rc;
+    c->proxy = proxy;
+    c->proxy_life = sim_node_lives(proxy->node);
+    if (mail->cluster != NULL)
+        cluster_judges(mail->cluster, c);
+    return operation(MAIL_LOGIN, c, run_login, NULL);
+}
+
 static int login(struct mail *mail, struct imap *c)
 {
-    int rc = imap_connect(c, &mail->imap);
-
-    return rc < 0 ? rc : operation(MAIL_LOGIN, c, run_login, NULL);
+    return mail_login(mail, c, mail_proxy_any(mail));
 }
 
 static int run_create(struct imap *c, void *arg)
@@ -115,6 +132,15 @@ static int session(struct mail *mail, struct imap *c, unsigned client)
     return rc;
 }
 
+/* Waits until nothing can come any more of what it has asked for. */
+static void settle(const struct mail *mail, const struct imap *c)
+{
+    if (mail->cluster != NULL)
+        cluster_settle(mail->cluster, c);
+    else
+        (void)fiber_sleep_ms(mail->settle_ms);
+}
+
 void mail_client_run(void *arg)
 {
     struct mail *mail = arg;
@@ -122,11 +148,11 @@ void mail_client_run(void *arg)
     struct imap c;
 
     while (sim_now_ns(mail->world) < mail->until_ns) {
-        imap_init(&c, mail->ledger, number / LEDGER_CLIENTS);
+        imap_init(&c, mail->ledger, number / LEDGER_CLIENTS, mail->patience_ms);
         (void)session(mail, &c, number % LEDGER_CLIENTS);
         imap_close(&c);
         if (c.unsettled)
-            (void)fiber_sleep_ms(MAIL_SETTLE_MS);
+            settle(mail, &c);
         pause_ms(RETRY_MS);
     }
     mail->clients_ended++;
@@ -137,12 +163,26 @@ void mail_client_run(void *arg)
 struct sender { /* An MTA's connection. */
     struct mail *mail;
     struct talk talk;
+    const struct mail_proxy *proxy;
+    unsigned proxy_life;
+    uint64_t asked_ns;
     struct ledger_mailbox *to[RECIPIENTS_MAX];
     bool accepted[RECIPIENTS_MAX];
-    unsigned count;
-    unsigned disk_faults; /* When the transaction began. */
+    unsigned count, taken;                /* Recipients; those that were answered 250. */
+    unsigned disk_faults[RECIPIENTS_MAX]; /* When the transaction began. */
+    bool open;                            /* The last reply leaves open what became of it. */
     uint32_t id;
 };
+
+/* The last question ended so; `needs`: the one who had to be asked by the proxy. */
+static int asked(const struct sender *s, const struct sim_node *needs, int rc)
+{
+    const struct cluster *cluster = s->mail->cluster;
+
+    if (cluster != NULL)
+        cluster_judge_sender(cluster, s->proxy, s->proxy_life, s->asked_ns, needs, rc);
+    return rc;
+}
 
 /* The code of a reply, all of its lines; or -errno. */
 static int reply(struct sender *s)
@@ -159,14 +199,18 @@ static int reply(struct sender *s)
             return -EPROTO;
         }
     } while (line.data[3] == '-');
+    s->open = slice_starts_nocase(slice_from(line, 4), SLICE("4.4.2"));
     return (line.data[0] - '0') * 100 + (line.data[1] - '0') * 10 + (line.data[2] - '0');
 }
 
 static int say(struct sender *s, const char *text)
 {
-    int rc = talk_send(&s->talk, slice_str(text));
+    const struct cluster *cluster = s->mail->cluster;
+    int rc;
 
-    return rc < 0 ? rc : reply(s);
+    s->asked_ns = sim_now_ns(s->mail->world);
+    rc = talk_send(&s->talk, slice_str(text));
+    return asked(s, cluster != NULL ? cluster->director : NULL, rc < 0 ? rc : reply(s));
 }
 
 /* Different mailboxes: the same one twice would be two deliveries. */
@@ -180,6 +224,7 @@ static void choose_recipients(struct sender *s)
 
         s->to[k] = random_u64() % 5 == 0 && boxes[1].created ? &boxes[1] : &boxes[0];
         s->accepted[k] = false;
+        s->disk_faults[k] = ledger_disk_faults(s->mail->ledger, s->to[k]->account);
     }
 }
 
@@ -248,20 +293,23 @@ static int send_chunk(struct sender *s)
 static int replies(struct sender *s)
 {
     for (unsigned k = 0; k < s->count; k++) {
-        int rc = s->accepted[k] ? reply(s) : 0;
+        const struct sim_node *home = s->mail->ledger->homes[s->to[k]->account];
+        int rc;
 
-        if (rc < 0)
-            return rc;
         if (!s->accepted[k])
             continue;
+        rc = asked(s, s->count == 1 ? home : NULL, reply(s));
+        if (rc < 0)
+            return rc;
         if (rc == 250) {
             ledger_place_acknowledged(s->to[k], s->id, 0);
             s->mail->ledger->acknowledged++;
-        } else if (s->disk_faults == sim_node_disk_faults(s->mail->server)) {
+            s->taken++;
+        } else if (!s->open && s->disk_faults[k] == ledger_disk_faults(s->mail->ledger, s->to[k]->account)) {
             ledger_place_refused(s->to[k], s->id);
             s->mail->ledger->refused++;
         } else {
-            s->mail->ledger->unknown++; /* 451 after a disk error claims nothing. */
+            s->mail->ledger->unknown++; /* 451 after a disk error, or 4.4.2, claims nothing. */
         }
     }
     return 250;
@@ -284,10 +332,21 @@ static int transaction(struct sender *s)
     for (unsigned k = 0; k < s->count; k++)
         if (s->accepted[k])
             ledger_place_begin(s->to[k], s->id, 0, false);
+    s->asked_ns = sim_now_ns(s->mail->world);
     rc = chunks ? send_chunk(s) : send_data(s);
-    return rc < 0 ? rc : replies(s);
+    return rc < 0 ? asked(s, NULL, rc) : replies(s);
 }
 
+static uint32_t recipients_nodes(const struct sender *s)
+{
+    uint32_t nodes = 0;
+
+    for (unsigned k = 0; s->mail->cluster != NULL && k < s->count; k++)
+        nodes |= cluster_nodes(s->mail->cluster, s->proxy, s->to[k]->account);
+    return nodes;
+}
+
+/* To those that were chosen. */
 static int deliver(struct sender *s)
 {
     struct sim_operation o;
@@ -296,28 +355,60 @@ static int deliver(struct sender *s)
     s->id = ledger_id(s->mail->ledger);
     if (s->id == 0)
         return -ENOSPC;
-    choose_recipients(s);
-    s->disk_faults = sim_node_disk_faults(s->mail->server);
-    sim_operation_begin(&o, MAIL_DELIVER, s->talk.sock);
+    sim_operation_begin_at(&o, MAIL_DELIVER, s->talk.sock, recipients_nodes(s));
     rc = transaction(s);
     sim_operation_end(&o);
     return rc;
+}
+
+static bool sender_alone(const struct talk *t)
+{
+    const struct sender *s = CONTAINER_OF(t, struct sender, talk);
+
+    return !sim_node_up(s->proxy->node) || sim_node_lives(s->proxy->node) != s->proxy_life;
+}
+
+/* 250, or why there is no talking to it. */
+static int greet(struct sender *s, const struct mail_proxy *proxy)
+{
+    int rc = talk_connect(&s->talk, &proxy->lmtp);
+
+    s->proxy = proxy;
+    s->proxy_life = sim_node_lives(proxy->node);
+    s->asked_ns = sim_now_ns(s->mail->world);
+    if (rc < 0)
+        return rc;
+    if (s->mail->cluster != NULL)
+        s->talk.peer_gone = sender_alone;
+    rc = asked(s, NULL, reply(s));
+    return rc == 220 ? say(s, "LHLO mta.sim.example\r\n") : rc;
+}
+
+int mail_deliver(struct mail *mail, const struct mail_proxy *proxy, struct ledger_mailbox *to)
+{
+    struct sender s = {.mail = mail, .count = 1, .to[0] = to};
+    int rc;
+
+    talk_init(&s.talk, mail->patience_ms);
+    s.disk_faults[0] = ledger_disk_faults(mail->ledger, to->account);
+    rc = greet(&s, proxy);
+    if (rc == 250)
+        rc = deliver(&s);
+    talk_abort(&s.talk);
+    return rc == 250 && s.taken == 0 ? 451 : rc;
 }
 
 void mail_sender_run(void *arg)
 {
     struct sender s = {.mail = arg};
 
-    talk_init(&s.talk, 15000);
+    talk_init(&s.talk, s.mail->patience_ms);
     while (sim_now_ns(s.mail->world) < s.mail->until_ns) {
         unsigned count = 1 + (unsigned)(random_u64() % DELIVERIES_MAX);
-        int rc = talk_connect(&s.talk, &s.mail->lmtp);
+        int rc = greet(&s, mail_proxy_any(s.mail));
 
-        if (rc == 0)
-            rc = reply(&s);
-        if (rc == 220)
-            rc = say(&s, "LHLO mta.sim.example\r\n");
         while (rc == 250 && count-- > 0 && sim_now_ns(s.mail->world) < s.mail->until_ns) {
+            choose_recipients(&s);
             rc = deliver(&s);
             think(s.mail, 2);
         }
@@ -382,7 +473,7 @@ void mail_checker_run(void *arg)
     int rc = IMAP_NO;
 
     for (unsigned tries = 0; rc != IMAP_OK && tries < CHECK_TRIES; tries++) {
-        imap_init(&c, mail->ledger, account);
+        imap_init(&c, mail->ledger, account, mail->patience_ms);
         rc = check_account(mail, &c);
         imap_close(&c);
         pause_ms(RETRY_MS);

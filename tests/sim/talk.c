@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #define SHOWN_SIZE_MAX 160
+#define STEP_MS        1000 /* How often somebody who waits looks whether there is still somebody to wait for. */
 
 bool talk_shown;
 
@@ -38,6 +39,11 @@ static void timer_fire(struct timer *t)
 {
     struct talk *s = CONTAINER_OF(t, struct talk, timer);
 
+    s->waited_ms += STEP_MS;
+    if (s->waited_ms < s->limit_ms && (s->peer_gone == NULL || !s->peer_gone(s))) {
+        timer_set(t, MIN(s->limit_ms - s->waited_ms, STEP_MS));
+        return;
+    }
     s->timed_out = true;
     io_cancel(s->waiting);
 }
@@ -58,8 +64,10 @@ static int await(struct talk *s, struct io_op *op, uint32_t timeout_ms)
     s->fiber = fiber_self();
     s->waiting = op;
     s->timed_out = false;
+    s->waited_ms = 0;
+    s->limit_ms = timeout_ms;
     if (timeout_ms > 0)
-        timer_set(&s->timer, timeout_ms);
+        timer_set(&s->timer, MIN(timeout_ms, STEP_MS));
     (void)fiber_suspend(); /* Nobody cancels a virtual client. */
     timer_cancel(&s->timer);
     s->waiting = NULL;
@@ -136,6 +144,7 @@ static int fill(struct talk *s, uint32_t timeout_ms)
         return -ECONNRESET;
     if (rc < 0)
         return rc;
+    s->heard_ns = sim_now_ns(sim_world_of(shard_self()));
     rc = keep(s, s->recv.data);
     io_recv_release(&s->recv);
     return rc;

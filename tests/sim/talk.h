@@ -20,7 +20,9 @@ struct talk {
     bool timed_out;
     char *data; /* Received: [at, size). */
     size_t at, size, capacity;
-    uint32_t timeout_ms;
+    uint32_t timeout_ms, limit_ms, waited_ms;
+    bool (*peer_gone)(const struct talk *s); /* Is there nobody any more who could answer? May be NULL. */
+    uint64_t heard_ns;                       /* When something came, since its owner set it to 0. */
 };
 
 /* For whoever looks for a mistake: every line goes to standard error, too. */

@@ -1,0 +1,61 @@
+/* tests/sim/cluster.h -- the scenario whose roles are nodes of their own: what its files share.
+ * Owner: cluster.c, on its stack, for as long as the world lives. */
+#pragma once
+#include "tests/sim/mail.h"
+
+#define CLUSTER_BACKENDS_MAX 3
+#define CLUSTER_SERVERS_MAX  (MAIL_PROXIES_MAX + 1 + CLUSTER_BACKENDS_MAX)
+#define CLUSTER_IDLERS_MAX   (MAIL_PROXIES_MAX * LEDGER_ACCOUNTS)
+
+struct cluster_reach {           /* When a proxy last could not reach a node, so far as anybody looked. */
+    uint64_t since_ns, until_ns; /* until < since: it cannot now. 0: it always could. */
+    unsigned changes;            /* At the last look. */
+};
+
+struct cluster_server {
+    struct sim_node *node;
+    struct config *config;
+    const char *name, *ip;
+    struct cluster_reach reach[MAIL_PROXIES_MAX]; /* By each proxy. */
+};
+
+struct cluster_idler { /* One for each account, by each proxy: it idles for as long as it can. */
+    bool idles;
+    size_t count; /* Messages that it was told of. */
+};
+
+struct cluster {
+    struct mail *mail;
+    struct cluster_server servers[CLUSTER_SERVERS_MAX]; /* Proxies, the director, backends. */
+    unsigned server_count, backend_count;
+    struct sim_node *director;
+    uint64_t ran_ns[MAIL_PROXIES_MAX]; /* Since when the proxy has not been standing still. */
+    bool tls;
+    uint32_t outcome_wait_ms;
+    struct cluster_idler idlers[CLUSTER_IDLERS_MAX];
+    unsigned idlers_begun, idlers_ended, probes_begun, probes_ended;
+    bool idlers_stop;
+    uint64_t cut, unknown; /* Connections that ended within an answer; by an outcome that stayed unknown. */
+};
+
+/* ---- cluster_judge.c: what clients may expect of a proxy that lives ------------------------------------- */
+
+void cluster_look(void *cluster); /* Every so often, from now on: who reaches whom. */
+/* From here on, how each command of this client ends. */
+void cluster_judges(struct cluster *cl, struct imap *c);
+/* The same of a question that an MTA has put at `asked_ns`, which needs `needs` (NULL: nobody, or several). */
+void cluster_judge_sender(const struct cluster *cl, const struct mail_proxy *proxy, unsigned proxy_life,
+                          uint64_t asked_ns, const struct sim_node *needs, int rc);
+/* Waits until nothing can come any more of what a client has asked for. */
+void cluster_settle(const struct cluster *cl, const struct imap *c);
+/* Who takes part in what is asked about that account by that proxy: of struct sim_operation. */
+uint32_t cluster_nodes(const struct cluster *cl, const struct mail_proxy *proxy, unsigned account);
+
+/* ---- cluster_idle.c: those who idle, and new mail for them ---------------------------------------------- */
+
+void cluster_idler_run(void *mail); /* A fiber each. */
+bool cluster_all_idle(void *mail);
+bool cluster_idlers_ended(void *mail); /* After idlers_stop. */
+/* One for each account, once everything works again: mail comes by each proxy, and idlers hear of it in time. */
+void cluster_probe_run(void *mail);
+bool cluster_probes_ended(void *mail);
