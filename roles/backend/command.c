@@ -131,7 +131,7 @@ static enum command_step command_step(struct command *c)
     if (!command_prepare(c))
         return STEP_DONE;
     if (snapshot_open(c) != SNAPSHOT_OK) {
-        c->reset = c->half;
+        c->reset = c->reset || c->half;
         return STEP_DONE;
     }
     if (c->sync_only) {

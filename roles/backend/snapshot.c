@@ -58,10 +58,12 @@ enum snapshot_result snapshot_open(struct command *c)
 
     if (rc < 0) {
         c->account = NULL;
-        if (c->sync_only)
+        if (!c->sync_only)
+            command_error(c, rc);
+        else if (rc == -EBADMSG)
             command_bye(c, "Temporary failure; please log in again.");
         else
-            command_error(c, rc);
+            c->reset = true; /* It is asked for again, for as long as the session idles. */
         return SNAPSHOT_FAILED;
     }
     if (token_is_fresh(&c->token))
