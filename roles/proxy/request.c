@@ -88,8 +88,8 @@ bool session_request_lost(struct session *s, enum link_lost why)
 
     if (r == NULL || s->answered || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
         return false;
-    if (why == LINK_LOST_UNKNOWN && r->changes)
-        r->unknown = true;
+    if (why == LINK_LOST_UNKNOWN && r->changes && s->state != SESSION_ASK)
+        r->unknown = true; /* Of what still waits for its literal nothing was done. */
     if (why == LINK_LOST_UNKNOWN && r->kind != LINK_SYNC && !r->lost) {
         r->lost = true;
         timer_set(&r->deadline, (uint32_t)s->proxy->limits.outcome_wait_ms);
