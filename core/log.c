@@ -21,6 +21,7 @@
 #define RING_SIZE       (256 * 1024)
 #define LINE_SIZE_MAX   4096
 #define WRITE_SIZE_MAX  4096 /* PIPE_BUF: after POLLOUT a pipe takes so much without blocking. */
+#define NAP_MS          10   /* Of the drain after it has written: a line is not worth a wake of its own. */
 #define STOP_TIMEOUT_MS 1000 /* What a reader that is stuck may cost a process that ends. */
 
 struct ring {
@@ -327,9 +328,9 @@ static void line_format(void *arg)
 
 /* ---- The rings and their drain ------------------------------------------------------------------------- */
 
-static void futex_call(int op, uint32_t value)
+static void futex_call(int op, uint32_t value, const struct timespec *timeout)
 {
-    syscall(SYS_futex, &pending, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+    syscall(SYS_futex, &pending, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
 }
 
 static void write_now(const char *data, size_t size)
@@ -374,16 +375,18 @@ static void ring_put(struct ring *r, const char *line, size_t size)
 {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
     size_t at = head % RING_SIZE, first = MIN(size, RING_SIZE - at);
+    uint64_t used = head - atomic_load_explicit(&r->tail, memory_order_acquire);
+    bool filled = used < RING_SIZE / 2 && used + size >= RING_SIZE / 2; /* Not a time to nap. */
 
-    if (RING_SIZE - (head - atomic_load_explicit(&r->tail, memory_order_acquire)) < size) {
+    if (RING_SIZE - used < size) {
         ring_drop(r);
         return;
     }
     memcpy(r->bytes + at, line, first);
     memcpy(r->bytes, line + first, size - first);
     atomic_store_explicit(&r->head, head + size, memory_order_release);
-    if (atomic_exchange(&pending, 1) == 0)
-        futex_call(FUTEX_WAKE, 1);
+    if (atomic_exchange(&pending, 1) == 0 || filled)
+        futex_call(FUTEX_WAKE, 1, NULL);
 }
 
 /* False: the reader took nothing for STOP_TIMEOUT_MS while the process wants to end. */
@@ -436,18 +439,34 @@ static bool drain_ring(struct ring *r)
     return ok;
 }
 
+/* Lines that come meanwhile wake nobody: `pending` says that they are looked for. */
+static void drain_nap(void)
+{
+    static const struct timespec nap = {.tv_nsec = NAP_MS * 1000000};
+
+    atomic_store(&pending, 1);
+    if (!stopping)
+        futex_call(FUTEX_WAIT, 1, &nap);
+}
+
 static void *drain_main(void *arg)
 {
     bool ok = true, last = false;
 
     while (ok && !last) {
+        bool some = false;
+
         if (atomic_exchange(&pending, 0) == 0 && !stopping) {
-            futex_call(FUTEX_WAIT, 0);
+            futex_call(FUTEX_WAIT, 0, NULL);
             continue;
         }
         last = stopping;
-        for (struct ring *r = atomic_load(&rings); ok && r != NULL; r = r->next)
+        for (struct ring *r = atomic_load(&rings); ok && r != NULL; r = r->next) {
+            some = some || r->tail != r->head;
             ok = drain_ring(r);
+        }
+        if (some && ok && !last)
+            drain_nap();
     }
     return NULL;
 }
@@ -478,7 +497,7 @@ void log_stop(void)
     running = false;
     stopping = true;
     atomic_store(&pending, 1);
-    futex_call(FUTEX_WAKE, 1);
+    futex_call(FUTEX_WAKE, 1, NULL);
     pthread_join(drain_thread, NULL);
 }
 
