@@ -209,7 +209,7 @@ static void recv_done(struct io_op *op)
 
     c->working = true;
     c->read_cancelled = false;
-    c->full = c->bulk && op->res >= RECEIVE_FULL;
+    c->full = op->res >= RECEIVE_FULL;
     if (op->res > 0) {
         bytes_arrived(c, op->data);
         if (op->recv_owned)
@@ -250,18 +250,18 @@ static void read_cancel(struct conn *c)
     io_cancel(&c->read_op);
 }
 
-/* A close reads on, into nothing, while its last bytes leave: unread input would turn them into a reset. */
+/* A close whose last bytes do not leave at once reads on, into nothing: unread input would turn them into a reset. */
 static bool read_wanted(const struct conn *c)
 {
     if (c->ended || c->phase == PHASE_TLS_WAIT)
         return false;
-    return c->closing ? !c->broken && !output_drained(c) : !c->paused;
+    return c->closing ? c->close_reads && !c->broken && !output_drained(c) : !c->paused;
 }
 
 static void recv_begin(struct conn *c)
 {
     c->read_op.done = recv_done;
-    if (!c->full) {
+    if (!c->bulk || !c->full) {
         space_drop(c);
         io_recv(c->sock, &c->read_op);
         return;
@@ -620,7 +620,10 @@ static void timer_fired(struct timer *t)
     struct conn *c = CONTAINER_OF(t, struct conn, timer);
 
     c->working = true;
-    if (c->closing) {
+    if (c->closing && !c->close_reads) {
+        c->close_reads = true;
+        timer_set(&c->timer, CONN_CLOSE_MS - CONN_CLOSE_AT_ONCE_MS);
+    } else if (c->closing) {
         c->aborting = c->broken = true;
     } else if (!c->quiet) {
         c->quiet = true;
@@ -636,7 +639,8 @@ void conn_close(struct conn *c)
     if (c->closing)
         return;
     c->closing = true;
-    timer_set(&c->timer, CONN_CLOSE_MS);
+    c->close_reads = c->full; /* More may have come than was read. */
+    timer_set(&c->timer, c->close_reads ? CONN_CLOSE_MS : CONN_CLOSE_AT_ONCE_MS);
     conn_post(c);
 }
 
@@ -730,6 +734,7 @@ void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, ui
     c->sock = sock;
     c->peer = *peer;
     c->input_max = input_max;
+    c->active = true; /* Who has connected will speak. */
     c->work.deliver = work_delivered;
     timer_init(&c->timer, timer_fired);
     conn_post(c);

@@ -1,8 +1,9 @@
 /* net/conn.h -- a stream connection: a socket, perhaps under TLS, embedded in the session that owns it.
  *
- * Reading: while the peer is quiet one poll is armed and no buffer is held; once he speaks a receive is armed
- *          instead, for CONN_QUIET_MS after his last bytes or until conn_rest(). Bytes go to ops->data(), which
- *          says how many it has taken; the rest is kept, in order, and offered again with what follows it.
+ * Reading: while the peer is quiet one poll is armed and no buffer is held; while he speaks a receive is armed
+ *          instead, for CONN_QUIET_MS after he connected or after his last bytes, or until conn_rest(). Bytes go
+ *          to ops->data(), which says how many it has taken; the rest is kept, in order, and offered again with
+ *          what follows it.
  * Writing: conn_write() copies into pending blocks and conn_write_loan() lends; all that one turn of the loop
  *          wrote leaves in one send (one send is in flight at a time), sealed on its way when TLS is on.
  * Ending:  the peer's end or an error comes once as ops->ended(). The owner ends with conn_close() (what is
@@ -19,13 +20,14 @@
 #include "core/shard.h"
 #include "net/tls.h"
 
-#define CONN_QUEUED_MAX  (512 * 1024) /* An owner that writes on beyond it has no back-pressure: -ENOBUFS. */
-#define CONN_SEND_MAX    (128 * 1024) /* Of one send. */
-#define CONN_SEAL_WINDOW (64 * 1024)  /* Plaintext sealed for one send. */
-#define CONN_VECTOR_MAX  16
-#define CONN_BULK_SIZE   (128 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
-#define CONN_QUIET_MS    1500
-#define CONN_CLOSE_MS    10000 /* For the last bytes of a conn_close(). */
+#define CONN_QUEUED_MAX       (512 * 1024) /* An owner that writes on beyond it has no back-pressure: -ENOBUFS. */
+#define CONN_SEND_MAX         (128 * 1024) /* Of one send. */
+#define CONN_SEAL_WINDOW      (64 * 1024)  /* Plaintext sealed for one send. */
+#define CONN_VECTOR_MAX       16
+#define CONN_BULK_SIZE        (128 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
+#define CONN_QUIET_MS         1500
+#define CONN_CLOSE_AT_ONCE_MS 50    /* What the last bytes take that need no reading on. */
+#define CONN_CLOSE_MS         10000 /* For the last bytes of a conn_close(). */
 
 struct conn;
 struct conn_output;
@@ -60,6 +62,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool ended, ended_told; /* No more input. */
     bool broken;            /* No more output. */
     bool closing, aborting, shut;
+    bool close_reads;     /* Its last bytes take their time: read on. */
     bool tls_behind;      /* What is kept is the beginning of the peer's TLS. */
     bool working, posted; /* In a callback of this connection; `work` is under way. */
     bool sent;            /* ops->sent() is due. */
