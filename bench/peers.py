@@ -154,6 +154,14 @@ log.level: warn
         return status
 
 
+class TriremeOne(Trireme):
+    """With a single shard, as each process of TriremeCluster."""
+    name = "trireme1"
+
+    def __init__(self, *args, extra=(), **kwargs):
+        super().__init__(*args, extra=[*extra, "cores=1"], **kwargs)
+
+
 class Dovecot(Server):
     """Tuned as its own performance documents say: login processes in high-performance mode, imap processes reused,
     sdbox; mail_fsync=always for deliveries, since an acknowledged message must be on the disk."""
@@ -466,14 +474,14 @@ class Haproxy(Fronts):
 
 
 class TriremeCluster(Server):
-    """One proxy, one director, one backend: deploy/cluster on one machine. Links are plain, as they may be on loopback and as
-    those of the peers are; link_tls makes them mutual TLS."""
+    """One proxy, one director, one backend: deploy/cluster on one machine, a shard each, since a CPU belongs to one process.
+    Links are plain, as they may be on loopback and as those of the peers are; link_tls makes them mutual TLS."""
     name = "trireme3"
 
-    def __init__(self, *args, binary=None, extra=(), link_tls=False, **kwargs):
+    def __init__(self, *args, binary=None, extra=(), link_tls=False, cores="1", **kwargs):
         super().__init__(*args, **kwargs)
         self.binary = binary or os.path.join(ROOT, "build", "trireme")
-        self.extra, self.link_tls, self.processes = list(extra), link_tls, {}
+        self.extra, self.link_tls, self.cores, self.processes = list(extra), link_tls, cores, {}
 
     def settings(self):
         director, backend = (f"127.0.0.1:{self.lmtp + i}" for i in (1, 2))
@@ -490,7 +498,7 @@ class TriremeCluster(Server):
         for role, settings in self.settings().items():
             data = os.path.join(self.directory, role)
             os.makedirs(data, exist_ok=True)
-            settings |= {"node": role + "1", "data": data, "cores.shared": "true", "log.level": "warn"}
+            settings |= {"node": role + "1", "data": data, "cores": self.cores, "cores.shared": "true", "log.level": "warn"}
             if self.link_tls:
                 certificate = make_node_certificate(self.directory, role + "1", role)
                 settings |= dict(zip(("cluster.cert", "cluster.key", "cluster.ca"), certificate))
