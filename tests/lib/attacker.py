@@ -1,8 +1,14 @@
 """A proxy as an attacker would build it: it speaks the link (net/link/header.h, roles/words/request.h) and asks for what it likes."""
 import os
+import re
 import socket
 import ssl
 import struct
+
+import mail
+
+with open(os.path.join(mail.ROOT, "net", "link", "header.h"), encoding="utf-8") as header:
+    VERSION = int(re.search(r"^#define LINK_VERSION\s+(\d+)$", header.read(), re.M).group(1))
 
 OPEN, DATA, END, RESET, CREDIT, PING, HELLO = range(1, 8)
 LOGIN, LOOKUP, IMAP, SYNC, DELIVER, SUBSCRIBE, TABLE, MEMBER, RENEW = range(1, 10)
@@ -41,7 +47,7 @@ class Proxy:
                 context.load_verify_locations(certificate[2])
                 context.set_alpn_protocols(["trireme-link"])
                 self.sock = context.wrap_socket(self.sock)
-            hello = b"TRLK" + struct.pack("<HH", 1, 1) + os.urandom(8) + bytes([roles, 0, len(name)]) + name.encode()
+            hello = b"TRLK" + struct.pack("<HH", VERSION, VERSION) + os.urandom(8) + bytes([roles, 0, len(name)]) + name.encode()
             self.send(HELLO, hello)
             assert self.receive()[0] == HELLO
         except OSError as error:
