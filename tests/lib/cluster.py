@@ -29,7 +29,7 @@ class Node:
         self.role, self.name, self.port = role, name, port
         self.directory = os.path.join(cluster.directory, name)
         os.makedirs(os.path.join(self.directory, "data"))
-        self.settings = {"node": name, "data": self.directory + "/data", "cores": "1", "cores.shared": "true",
+        self.settings = {"node": name, "data": self.directory + "/data", "cores": cluster.cores, "cores.shared": "true",
                          "log.level": "info", "shutdown.grace": "5s", **settings, **cluster.certificate(self)}
         self.config = ["--config", os.path.join(mail.ROOT, "deploy", "cluster", role + ".yaml")] if cluster.examples else []
         self.process, self.starts = None, 0
@@ -62,6 +62,12 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -83,8 +89,8 @@ def port_bases(count):
 class Cluster:
     """examples: from the files of deploy/cluster, which have TLS; here with other addresses, names and paths."""
 
-    def __init__(self, directory, users, tls=False, proxies=2, backends=2, proxy_cores="2", examples=False):
-        self.directory, self.tls, self.examples = directory, tls or examples, examples
+    def __init__(self, directory, users, tls=False, proxies=2, backends=2, cores="1", examples=False):
+        self.directory, self.tls, self.cores, self.examples = directory, tls or examples, cores, examples
         os.makedirs(directory)
         count = 1 + backends + proxies
         bases = port_bases(2 * count)
@@ -99,7 +105,7 @@ class Cluster:
         self.backends = [Node(self, "backend", f"b{i}", link[i], {"link.listen": f"127.0.0.1:{link[i]}"})
                          for i in range(1, 1 + backends)]
         self.proxies = [Node(self, "proxy", f"p{i}", port,
-                             {"directors": asked[0], "cores": proxy_cores, "imap.listen": f"127.0.0.1:{port}",
+                             {"directors": asked[0], "imap.listen": f"127.0.0.1:{port}",
                               "lmtp.listen": f"127.0.0.1:{port + 2}"})
                         for i, port in enumerate(clients, 1)]
         self.nodes = [self.director] + self.backends + self.proxies
