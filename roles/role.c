@@ -54,6 +54,7 @@ static const struct control control_all = {
     .route = control_route,
     .cluster = director_control_cluster,
     .revoke = director_control_revoke,
+    .revoked = proxy_control_revoked,
     .account = backend_control_account,
 };
 

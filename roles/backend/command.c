@@ -303,11 +303,14 @@ void command_serve(struct link_stream *s, struct link_frame *open)
 {
     struct backend *b = backend_self();
     struct command *c = b->stopping || !heap_admits(b->heap) ? NULL : slab_take(&b->commands);
+    bool known = c != NULL && imap_request_decode(link_frame_head(open), &c->request);
 
-    if (c == NULL || !imap_request_decode(link_frame_head(open), &c->request)) {
+    if (known)
+        c->claim = member_claim(&c->request.ticket, c->request.user);
+    if (!known || member_claim_revoked(&c->claim)) {
         if (c != NULL)
             slab_give(&b->commands, c);
-        link_stream_refuse(s, LINK_LOST_REFUSED);
+        link_stream_refuse(s, known ? LINK_LOST_TICKET : LINK_LOST_REFUSED);
         link_frame_release(open);
         return;
     }
@@ -315,7 +318,6 @@ void command_serve(struct link_stream *s, struct link_frame *open)
     c->stream = s;
     c->open = open;
     c->token = c->request.token;
-    c->claim = member_claim(open, &c->request.ticket, c->request.user);
     c->text = link_frame_data(open);
     c->sync_only = open->header.kind == LINK_SYNC;
     c->got_last = s->got_last;

@@ -401,13 +401,11 @@ void member_stop(struct shard *s)
 
 /* ---- Claims --------------------------------------------------------------------------------------------- */
 
-struct member_claim member_claim(const struct link_frame *open, const struct ticket *ticket,
-                                 struct slice user)
+struct member_claim member_claim(const struct ticket *ticket, struct slice user)
 {
     const struct member *m = member_self();
-    struct link_node from;
 
-    if (m == NULL || !link_frame_origin(open, &from))
+    if (m == NULL)
         return (struct member_claim){0};
     return (struct member_claim){partition_user(m->view.secret, user), ticket_generation(ticket)};
 }

@@ -22,11 +22,11 @@ void member_stop(struct shard *s);
 
 /* For whom a stream acts, and how old the ticket is by which it does. */
 struct member_claim {
-    uint64_t user, generation; /* user 0: needs no ticket. */
+    uint64_t user, generation; /* user 0: in a process with all roles. */
 };
-struct member_claim member_claim(const struct link_frame *open, const struct ticket *ticket,
-                                 struct slice user);
-/* Not any more: see roles/revocations.h. */
+struct member_claim member_claim(const struct ticket *ticket, struct slice user);
+/* Not any more: see roles/revocations.h. Asked when a stream begins, for those that come from this process, and again after each
+ * revocation. */
 bool member_claim_revoked(const struct member_claim *claim);
 
 /* Whose tickets are not valid any more; NULL: this process has no members. Dies at the next suspension. */

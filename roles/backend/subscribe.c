@@ -214,10 +214,12 @@ static bool on_watch(struct backend *b, struct feed *f, const struct feed_item *
 {
     struct feed_item item = {.kind = FEED_AT, .cookie = in->cookie};
     struct entry e = entry_of(store_account_hash(b->store, in->user), in->cookie);
+    struct member_claim claim = member_claim(&in->ticket, in->user);
     enum link_lost why;
 
-    if (f->wired &&
-        !member_ticket_good(f->proxy, f->partition, &in->ticket, TICKET_SESSION, in->user, &why)) {
+    if (f->wired
+            ? !member_ticket_good(f->proxy, f->partition, &in->ticket, TICKET_SESSION, in->user, &why)
+            : member_claim_revoked(&claim)) {
         item.kind = FEED_EXPIRED;
     } else {
         (void)entry_remove(b, f, &e); /* Asked again: with a newer ticket. */
@@ -350,8 +352,7 @@ void subscribe_end_revoked(struct backend *b)
         {
             struct feed *f = CONTAINER_OF(it, struct feed, link);
 
-            if (f->wired)
-                feed_expire(b, f, r, r->floor > s->revoked);
+            feed_expire(b, f, r, r->floor > s->revoked);
         }
     }
     s->revoked = r->generation;

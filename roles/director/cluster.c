@@ -6,6 +6,7 @@
 #include "core/shard_call.h"
 #include "net/link/wire.h"
 #include "roles/director/control.h"
+#include "roles/director/digest.h"
 #include "roles/small_file.h"
 #include <errno.h>
 #include <xxhash.h>
@@ -595,14 +596,23 @@ void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct
     ticket_make(claim, &v->keys[v->owners[partition]], v->renewal_key, out);
 }
 
-bool cluster_ticket_renewable(const struct ticket *t, struct slice proxy, struct slice user,
-                              enum ticket_scope *scope_out)
+bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim)
 {
     const struct cluster_view *v = &cluster_self()->view;
-    uint64_t generation;
+    struct ticket_claim said = *claim;
 
-    return ticket_renewable(t, v->renewal_key, proxy, user, scope_out, &generation) &&
-           !revocations_refuse(&v->revoked, partition_user(v->secret, user), generation);
+    if (!ticket_renewable(t, v->renewal_key, &said) ||
+        revocations_refuse(&v->revoked, partition_user(v->secret, said.user), said.generation))
+        return false;
+    claim->scope = said.scope;
+    return true;
+}
+
+void cluster_fingerprint_key(uint8_t key_out[CLUSTER_KEY_SIZE])
+{
+    const struct slice what = SLICE("passwd-file");
+
+    digest_hmac(cluster_self()->view.renewal_key, &what, 1, key_out);
 }
 
 uint64_t cluster_generation(void)

@@ -31,6 +31,7 @@ uint64_t cluster_generation(void);
 void cluster_revoke(struct slice user);
 /* A ticket for that partition's backend. */
 void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct ticket *out);
-/* Is it one of ours, and not revoked? */
-MUST_CHECK bool cluster_ticket_renewable(const struct ticket *t, struct slice proxy, struct slice user,
-                                         enum ticket_scope *scope_out);
+/* Is it one of ours for the claim's proxy, user and fingerprint, and not revoked? Writes the scope that it was made for. */
+MUST_CHECK bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim);
+/* Of the fingerprints in tickets: outlives the process, as tickets do. */
+void cluster_fingerprint_key(uint8_t key_out[CLUSTER_KEY_SIZE]);

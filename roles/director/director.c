@@ -7,9 +7,11 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "core/shard_call.h"
 #include "net/link/link.h"
 #include "roles/director/cluster.h"
 #include "roles/director/control.h"
+#include "roles/director/digest.h"
 #include "roles/director/passdb.h"
 #include "roles/role.h"
 #include "roles/words/place.h"
@@ -21,6 +23,11 @@
 struct director {
     struct passdb *passdb;
     struct slab questions;
+    /* In a process with all roles; elsewhere the cluster's: */
+    uint64_t generation;         /* Of logins. */
+    struct revocations *revoked; /* On shard 0. NULL: nobody. */
+    struct fiber_queue ended;
+    bool revoking;
 };
 
 struct question {
@@ -81,18 +88,20 @@ static int recipient_find(struct passdb *passdb, struct slice address, struct pa
 }
 
 /* Where his mail is and, in a cluster, the ticket for it. */
-static void question_route(const struct question *q, struct login_reply *reply)
+static void question_route(const struct question *q, uint64_t fingerprint, struct login_reply *reply)
 {
     struct ticket_claim claim = {.scope = q->request.lookup ? TICKET_DELIVER : TICKET_SESSION,
                                  .generation = q->generation,
+                                 .fingerprint = fingerprint,
                                  .proxy = slice_str(q->asker),
                                  .user = reply->user};
 
     if (!cluster_running()) {
         reply->partition = (uint16_t)place_self()->partition(reply->user);
+        ticket_make_plain(q->generation, &reply->ticket);
         return;
     }
-    if (q->renew && !cluster_ticket_renewable(&q->ticket, claim.proxy, claim.user, &claim.scope))
+    if (q->renew && !cluster_ticket_renewable(&q->ticket, &claim))
         reply->result = LOGIN_REFUSED;
     else if (!cluster_partition(claim.user, &reply->partition))
         reply->result = LOGIN_UNAVAILABLE;
@@ -124,7 +133,7 @@ static void question_run(void *arg)
     reply.result = login_result_of(rc);
     if (rc == 0) {
         reply.user = user_name_slice(&result.user);
-        question_route(q, &reply);
+        question_route(q, result.fingerprint, &reply);
     }
     if (!q->request.lookup && !q->renew) {
         metrics->logins += rc == 0;
@@ -194,10 +203,8 @@ static bool question_read(struct question *q, const struct link_frame *open)
 {
     struct renew_request renew;
 
-    if (cluster_running()) {
-        asker_keep(q, open);
-        q->generation = cluster_generation();
-    }
+    asker_keep(q, open);
+    q->generation = cluster_running() ? cluster_generation() : q->director->generation;
     if (open->header.kind != LINK_RENEW)
         return login_request_decode(link_frame_head(open), &q->request);
     if (!cluster_running() || !renew_request_decode(link_frame_head(open), &renew))
@@ -213,6 +220,8 @@ static void director_serve(struct link_stream *s, struct link_frame *open)
     struct director *d = shard_self()->slot[SLOT_DIRECTOR];
     struct question *q = slab_take(&d->questions);
 
+    if (q != NULL)
+        q->director = d;
     if (q == NULL || !question_read(q, open)) {
         if (q != NULL)
             slab_give(&d->questions, q);
@@ -220,7 +229,6 @@ static void director_serve(struct link_stream *s, struct link_frame *open)
         link_stream_refuse(s, LINK_LOST_REFUSED);
         return;
     }
-    q->director = d;
     q->stream = s;
     q->open = open;
     q->began_ns = time_ns();
@@ -242,19 +250,79 @@ void director_control_user(struct control_user *user)
     memcpy(user->canonical, result.user.bytes, result.user.size);
 }
 
+/* ---- Another password, in a process with all roles ------------------------------------------------------
+ *
+ * The sessions of before end. Each change of an entry takes the next generation; a shard that has it checks passwords by the new
+ * table. */
+
+static void revoked_take(void *arg)
+{
+    struct director *d = shard_self()->slot[SLOT_DIRECTOR];
+    struct control_revoked *r = arg;
+
+    r->more = false;
+    if (d != NULL)
+        d->generation = r->revoked->generation;
+    if (control_self() != NULL)
+        control_self()->revoked(r);
+}
+
+static void revoke_run(void *arg)
+{
+    struct director *d = arg;
+    struct shard *self = shard_self();
+    struct revocations *now = heap_alloc(self->heap, sizeof *now);
+
+    fiber_mask();
+    while (d->generation < d->revoked->generation) { /* More may come meanwhile. */
+        *now = *d->revoked;
+        for (unsigned i = 0; i < self->node->shard_count; i++) {
+            struct control_revoked r = {.revoked = now};
+
+            do {
+                shard_call(self->node->shards[i], revoked_take, &r);
+                r.go_on = true;
+            } while (r.more);
+        }
+    }
+    fiber_unmask();
+    heap_free(self->heap, now);
+    d->revoking = false;
+    fiber_queue_wake_all(&d->ended, 0);
+}
+
+static void revoke_here(struct slice user)
+{
+    struct director *d = shard_self()->slot[SLOT_DIRECTOR];
+
+    if (d->revoked == NULL)
+        d->revoked = heap_zalloc(shard_self()->heap, sizeof *d->revoked);
+    revocations_add(d->revoked, control_user_hash(user), d->revoked->generation + 1);
+    if (!d->revoking)
+        d->revoking = fiber_start("revoke", RUN_INTERACTIVE, revoke_run, d) != NULL;
+}
+
 static int director_start(struct shard *s)
 {
     struct director *d = heap_zalloc(s->heap, sizeof *d);
-    int rc = passdb_open(s, &d->passdb);
+    uint8_t key[DIGEST_SIZE];
+    int rc;
 
+    if (cluster_running())
+        cluster_fingerprint_key(key);
+    else
+        random_bytes(key, sizeof key);
+    rc = passdb_open(s, key, &d->passdb);
+    bytes_wipe(key, sizeof key);
     if (rc < 0) {
         heap_free(s->heap, d);
         return rc;
     }
     slab_init(&d->questions, s->heap, sizeof(struct question), QUESTIONS_MAX);
     s->slot[SLOT_DIRECTOR] = d;
-    if (cluster_running() && s->index == 0)
-        passdb_watch(s, cluster_revoke);
+    fiber_queue_init(&d->ended);
+    if (s->index == 0)
+        passdb_watch(s, cluster_running() ? cluster_revoke : revoke_here);
     link_serve(LINK_LOGIN, director_serve);
     link_serve(LINK_LOOKUP, director_serve);
     link_serve(LINK_RENEW, director_serve);
@@ -267,11 +335,14 @@ static void director_stop(struct shard *s)
 
     if (d == NULL)
         return;
-    s->slot[SLOT_DIRECTOR] = NULL;
     if (s->index == 0)
         passdb_watch(s, NULL);
+    while (d->revoking)
+        (void)fiber_queue_wait(&d->ended, 0);
+    s->slot[SLOT_DIRECTOR] = NULL;
     passdb_close(d->passdb);
     slab_fini(&d->questions);
+    heap_free(s->heap, d->revoked);
     heap_free(s->heap, d);
 }
 

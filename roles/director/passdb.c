@@ -31,7 +31,7 @@
 
 struct table { /* Immutable once offered; `holder_count` is the loader's. */
     struct passwd_table *users;
-    uint8_t key[DIGEST_SIZE]; /* Of fingerprints and of the caches' MACs: one for the life of the process. */
+    uint8_t key[DIGEST_SIZE]; /* Of fingerprints and of the caches' MACs. */
     unsigned holder_count;
 };
 
@@ -92,7 +92,7 @@ struct passdb {
     uint32_t failure_delay_ms;
     int open_rc;
     bool opened;
-    uint8_t key[DIGEST_SIZE]; /* Without a file. */
+    uint8_t key[DIGEST_SIZE]; /* Of all tables, and without a file. */
 };
 
 /* ---- The loader ---------------------------------------------------------------------------------------- */
@@ -365,7 +365,6 @@ static struct loader *loader_get(struct shard *s)
     list_init(&l->waiter.link);
     l->waiter.free_done = load_start;
     timer_init(&l->watch, on_watch);
-    random_bytes(l->key, sizeof l->key);
     s->slot[SLOT_PASSDB] = l;
     return l;
 }
@@ -392,8 +391,10 @@ static void request_arrived(struct shard_message *m)
     struct loader *l = loader_get(shard_self());
     bool due = !l->read_once || time_ms() - l->checked_ms >= CHECK_INTERVAL_MS;
 
-    if (r->kind == REQUEST_SUBSCRIBE)
+    if (r->kind == REQUEST_SUBSCRIBE) {
+        memcpy(l->key, r->passdb->key, sizeof l->key);
         subscribe(l, r);
+    }
     if (due)
         load_soon(l);
     r->message.deliver = request_returned;
@@ -414,7 +415,7 @@ static void request_send(struct passdb *p, enum request_kind kind)
 
 /* ---- A shard's own half -------------------------------------------------------------------------------- */
 
-int passdb_open(struct shard *s, struct passdb **p_out)
+int passdb_open(struct shard *s, const uint8_t key[DIGEST_SIZE], struct passdb **p_out)
 {
     const struct config *c = s->node->config;
     struct passdb *p = heap_zalloc(s->heap, sizeof *p);
@@ -429,7 +430,7 @@ int passdb_open(struct shard *s, struct passdb **p_out)
     fiber_queue_init(&p->opening);
     login_cache_init(&p->cache, s->heap, (uint32_t)config_u64(c, "auth.cache_size"),
                      config_duration_ms(c, "auth.cache_ttl"));
-    random_bytes(p->key, sizeof p->key);
+    memcpy(p->key, key, sizeof p->key);
     if (p->static_password == NULL && config_string(c, "auth.passwd_file") != NULL) {
         request_send(p, REQUEST_SUBSCRIBE);
         while (rc == 0 && !p->opened)

@@ -14,6 +14,7 @@
  * Bounds: PASSWD_FILE_SIZE_MAX, auth.cache_size entries a shard; hashes run on helper threads, whose queue is
  *         bounded: -EAGAIN. */
 #pragma once
+#include "roles/director/digest.h"
 #include "roles/director/password_scheme.h"
 #include "roles/director/user_name.h"
 
@@ -29,8 +30,8 @@ struct passdb_result {
 };
 
 /* Fiber. Reads the settings auth.* of the node's configuration and waits for the first table. 0, or -errno
- * after a line in the log that says what is wrong. */
-MUST_CHECK int passdb_open(struct shard *s, struct passdb **p_out);
+ * after a line in the log that says what is wrong. `key`: of fingerprints and of the caches' MACs, the same on all shards. */
+MUST_CHECK int passdb_open(struct shard *s, const uint8_t key[DIGEST_SIZE], struct passdb **p_out);
 /* Nobody may be inside passdb_verify(). Wipes the cache. `p` may be NULL. */
 void passdb_close(struct passdb *p);
 

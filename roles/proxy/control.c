@@ -56,7 +56,8 @@ void proxy_control_sessions(struct control_page *page)
     page->more = false;
     if (p == NULL)
         return;
-    it = page->go_on && p->walk != NULL ? p->walk : p->session_list.next;
+    it = page->go_on && p->walks[PROXY_WALK_OPERATOR] != NULL ? p->walks[PROXY_WALK_OPERATOR]
+                                                              : p->session_list.next;
     while (it != &p->session_list && page->count < CONTROL_ROWS && visits++ < CONTROL_VISITS) {
         struct session *s = CONTAINER_OF(it, struct session, link);
 
@@ -68,5 +69,30 @@ void proxy_control_sessions(struct control_page *page)
             session_kick(s);
     }
     page->more = it != &p->session_list;
-    p->walk = page->more ? it : NULL;
+    p->walks[PROXY_WALK_OPERATOR] = page->more ? it : NULL;
+}
+
+void proxy_control_revoked(struct control_revoked *r)
+{
+    struct proxy *p = shard_self()->slot[SLOT_PROXY];
+    struct list *it;
+
+    r->more = false;
+    if (p == NULL)
+        return;
+    if (p->revoked == NULL)
+        p->revoked = heap_alloc(p->heap, sizeof *p->revoked);
+    if (!r->go_on)
+        *p->revoked = *r->revoked;
+    it = r->go_on && p->walks[PROXY_WALK_REVOKED] != NULL ? p->walks[PROXY_WALK_REVOKED]
+                                                          : p->session_list.next;
+    for (unsigned visits = 0; it != &p->session_list && visits < CONTROL_VISITS; visits++) {
+        struct session *s = CONTAINER_OF(it, struct session, link);
+
+        it = it->next;
+        if (s->user_size > 0 && session_revoked(s))
+            session_kick(s);
+    }
+    r->more = it != &p->session_list;
+    p->walks[PROXY_WALK_REVOKED] = r->more ? it : NULL;
 }

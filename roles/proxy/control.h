@@ -3,3 +3,4 @@
 #include "roles/words/control.h"
 
 void proxy_control_sessions(struct control_page *page);
+void proxy_control_revoked(struct control_revoked *revoked);

@@ -72,6 +72,8 @@ static void on_lost(struct link_stream *stream)
 
     s->stream = NULL;
     if (!session_request_lost(s, stream->why)) {
+        if (stream->why == LINK_LOST_TICKET) /* Of this process: is he to log in again? */
+            session_renew(s);
         session_run_failed(s);
         return;
     }

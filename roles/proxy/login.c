@@ -1,5 +1,5 @@
-/* roles/proxy/login.c -- what the proxy answers without a backend: greeting, capabilities, TLS, who the
- * client is. */
+/* roles/proxy/login.c -- what the proxy answers without a backend: greeting, capabilities, TLS, and the words by which a client
+ * says who he is (authenticate.c asks a director). */
 #include "core/fiber.h"
 #include "core/log.h"
 #include "core/metrics.h"
@@ -9,8 +9,6 @@
 #include "roles/words/capability.h"
 #include <stdio.h>
 
-#define LOGIN_FAILED  "[AUTHENTICATIONFAILED] Authentication failed"
-#define LOGIN_LATER   "[UNAVAILABLE] Cannot check the login now, try again later"
 #define LOGIN_PRIVACY "[PRIVACYREQUIRED] Plaintext authentication needs TLS"
 
 static bool login_allowed(const struct session *s)
@@ -18,7 +16,7 @@ static bool login_allowed(const struct session *s)
     return s->proxy->plaintext_always || session_secure(s);
 }
 
-static void capability_write(struct session *s)
+void session_capability(struct session *s)
 {
     if (s->user_size > 0) {
         session_write(s, backend_capabilities);
@@ -33,106 +31,8 @@ static void capability_write(struct session *s)
 void session_greet(struct session *s)
 {
     session_write(s, "* OK [CAPABILITY ");
-    capability_write(s);
+    session_capability(s);
     session_write(s, "] Trireme ready\r\n");
-}
-
-/* ---- The director's answer
- * --------------------------------------------------------------------------------- */
-
-static void login_accept(struct session *s, const struct login_reply *reply)
-{
-    ASSERT(reply->user.size > 0 && reply->user.size <= sizeof s->user);
-    memcpy(s->user, reply->user.data, reply->user.size);
-    s->user_size = (uint8_t)reply->user.size;
-    s->partition = reply->partition;
-    s->ticket = reply->ticket;
-    s->bad_count = 0;
-    s->proxy->shard->metrics->sessions++;
-    imap_framer_set_limits(&s->framer, &imap_framer_session);
-    conn_write(&s->conn, session_tag(s));
-    session_write(s, " OK [CAPABILITY ");
-    capability_write(s);
-    session_write(s, "] Logged in\r\n");
-    session_ready(s);
-}
-
-void session_login_refuse(struct session *s)
-{
-    enum login_result result = s->login.result;
-
-    session_reply(s, "NO", result == LOGIN_UNAVAILABLE ? LOGIN_LATER : LOGIN_FAILED);
-    s->bad_count += result != LOGIN_UNAVAILABLE;
-    if (s->bad_count >= s->proxy->limits.bad_prelogin) {
-        session_bye(s, "Too many failed logins");
-        return;
-    }
-    session_deadline(s, s->proxy->limits.login_timeout_ms);
-    session_ready(s);
-}
-
-static void login_fail(struct session *s, enum login_result result, uint32_t delay_ms)
-{
-    s->login = (struct login_reply){.result = result};
-    if (delay_ms == 0) {
-        session_login_refuse(s);
-        return;
-    }
-    session_busy(s, SESSION_DELAY);
-    session_deadline(s, delay_ms);
-}
-
-static void on_login_frame(struct link_stream *stream, struct link_frame *f)
-{
-    struct session *s = stream->owner;
-    struct login_reply reply;
-
-    if (f->header.type == LINK_END) {
-        s->stream = NULL;
-        session_timed(s);
-        if (!login_reply_decode(link_frame_head(f), &reply))
-            login_fail(s, LOGIN_UNAVAILABLE, 0);
-        else if (reply.result == LOGIN_OK)
-            login_accept(s, &reply);
-        else
-            login_fail(s, reply.result, reply.delay_ms);
-    }
-    link_frame_release(f);
-}
-
-static void on_login_credit(struct link_stream *stream)
-{
-}
-
-static void on_login_lost(struct link_stream *stream)
-{
-    struct session *s = stream->owner;
-
-    s->stream = NULL;
-    login_fail(s, LOGIN_UNAVAILABLE, 0);
-}
-
-static const struct link_stream_ops login_ops = {on_login_frame, on_login_credit, on_login_lost};
-
-static void login_ask(struct session *s, struct slice user, struct slice password)
-{
-    struct login_request request = {.secure = session_secure(s), .user = user, .password = password};
-    char head[HEAD_SIZE_SMALL];
-    size_t size;
-
-    session_busy(s, SESSION_LOGIN);
-    session_time(s, METRIC_COMMAND_LOGIN);
-    if (user.size == 0 || user.size > USER_SIZE_MAX || password.size == 0 ||
-        password.size > PASSWORD_SIZE_MAX) {
-        login_fail(s, LOGIN_REFUSED, 0);
-        return;
-    }
-    size = login_request_encode(&request, head);
-    s->stream = link_open(route_director(&s->proxy->route, user), LINK_LOGIN, slice_of(head, size),
-                          slice_of(NULL, 0), true, &login_ops, s);
-    bytes_wipe(head, size);
-    if (s->stream == NULL)
-        login_fail(s, LOGIN_UNAVAILABLE, 0);
 }
 
 /* ---- SASL
@@ -157,7 +57,7 @@ static void sasl_step(struct session *s, enum sasl_result result, struct slice c
         session_write(s, "\r\n");
         return;
     case SASL_DONE:
-        login_ask(s, s->sasl->user, s->sasl->password);
+        session_login_ask(s, s->sasl->user, s->sasl->password);
         break;
     case SASL_CANCELLED:
         session_enter(s, SESSION_COMMAND);
@@ -244,7 +144,7 @@ static void local_run(struct session *s, const struct imap_parsed *parsed)
     switch (parsed->command->id) {
     case IMAP_CAPABILITY:
         session_write(s, "* CAPABILITY ");
-        capability_write(s);
+        session_capability(s);
         session_write(s, "\r\n");
         session_reply(s, "OK", "Capability completed");
         break;
@@ -265,7 +165,7 @@ static void local_run(struct session *s, const struct imap_parsed *parsed)
         break;
     case IMAP_LOGIN:
         if (login_allowed(s))
-            login_ask(s, parsed->login.user, parsed->login.password);
+            session_login_ask(s, parsed->login.user, parsed->login.password);
         else
             session_reply(s, "NO", LOGIN_PRIVACY);
         break;

@@ -199,6 +199,7 @@ static void proxy_stop(struct shard *s)
     slab_fini(&p->sessions);
     slab_fini(&p->lmtp_sessions);
     heap_free(p->heap, p->listeners);
+    heap_free(p->heap, p->revoked);
     heap_free(p->heap, p);
 }
 

@@ -9,6 +9,7 @@
 #include "net/tls.h"
 #include "roles/proxy/route.h"
 #include "roles/proxy/subscription.h"
+#include "roles/revocations.h"
 
 struct proxy_limits { /* limits.* of the configuration. */
     uint64_t connections;
@@ -17,6 +18,8 @@ struct proxy_limits { /* limits.* of the configuration. */
     uint64_t message_size, recipients;
     uint64_t outcome_wait_ms;
 };
+
+enum proxy_walk { PROXY_WALK_OPERATOR, PROXY_WALK_REVOKED, PROXY_WALKS };
 
 struct proxy {
     struct shard *shard;
@@ -32,7 +35,9 @@ struct proxy {
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
     struct route route;
-    struct list *walk; /* Of the operator, over session_list: where it goes on. NULL: there is none. */
+    /* Over session_list: where each goes on. NULL: there is none. */
+    struct list *walks[PROXY_WALKS];
+    struct revocations *revoked; /* Whose sessions have ended, in a process with all roles. NULL: nobody's. */
     struct subscriptions subscriptions;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;

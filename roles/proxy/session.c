@@ -2,6 +2,8 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "roles/ticket.h"
+#include "roles/words/control.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -18,6 +20,13 @@ static bool session_reads(const struct session *s)
 bool session_secure(const struct session *s)
 {
     return s->conn.tls != NULL || net_addr_is_loopback(&s->conn.peer);
+}
+
+bool session_revoked(const struct session *s)
+{
+    return s->proxy->revoked != NULL &&
+           revocations_refuse(s->proxy->revoked, control_user_hash(session_user(s)),
+                              ticket_generation(&s->ticket));
 }
 
 void session_deadline(struct session *s, uint64_t ms)
@@ -363,6 +372,7 @@ static void session_let_go(struct session *s)
         link_stream_reset(s->renewal);
     s->renewal = NULL;
     session_sasl_end(s);
+    session_login_drop(s);
 }
 
 static void session_close_for(struct session *s, const char *why)
@@ -439,8 +449,10 @@ static void on_closed(struct conn *c)
     p->shard->metrics->connections--;
     p->shard->metrics->sessions -= s->user_size > 0;
     p->connections--;
-    if (p->walk == &s->link)
-        p->walk = s->link.next;
+    for (unsigned i = 0; i < PROXY_WALKS; i++) {
+        if (p->walks[i] == &s->link)
+            p->walks[i] = s->link.next;
+    }
     list_remove(&s->link);
     slab_give(&p->sessions, s);
 }

@@ -57,13 +57,14 @@ struct session {
     bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
-    struct sasl *sasl;           /* SASL: the exchange. */
-    struct link_stream *stream;  /* The request in flight, at the director or the backend. */
-    struct request *request;     /* Over a wire: what the backend is asked, until it has answered. */
-    struct link_stream *renewal; /* Of the ticket. */
-    struct list answer;          /* Frames of the answer that are still to be written: see answer.c. */
-    uint32_t answer_done;        /* Of the expunge run that is being written out: lines written, */
-    uint16_t answer_at;          /* and where in its frame it is. */
+    struct sasl *sasl;               /* SASL: the exchange. */
+    struct login_question *question; /* LOGIN: what a director is asked. */
+    struct link_stream *stream;      /* The request in flight, at the director or the backend. */
+    struct request *request;         /* Over a wire: what the backend is asked, until it has answered. */
+    struct link_stream *renewal;     /* Of the ticket. */
+    struct list answer;              /* Frames of the answer that are still to be written: see answer.c. */
+    uint32_t answer_done;            /* Of the expunge run that is being written out: lines written, */
+    uint16_t answer_at;              /* and where in its frame it is. */
     /* Since login: */
     uint16_t partition; /* Of the account. */
     struct ticket ticket;
@@ -123,6 +124,8 @@ void session_bye(struct session *s, const char *text);
 void session_close(struct session *s);
 void session_deadline(struct session *s, uint64_t ms);
 bool session_secure(const struct session *s); /* TLS, or a loopback peer. */
+/* In a process with all roles: is its login older than its user's revocation? */
+bool session_revoked(const struct session *s);
 
 /* ---- login.c: what is known without a backend ---------------------------------------------------------- */
 
@@ -131,9 +134,16 @@ void session_local(struct session *s, const struct imap_command *command, struct
 /* One line of a SASL exchange, without its CRLF. */
 void session_sasl_line(struct session *s, struct slice line);
 void session_sasl_end(struct session *s); /* Wipes and frees the exchange, if there is one. */
+void session_greet(struct session *s);
+void session_capability(struct session *s); /* Words of CAPABILITY, as far as they are true now. */
+
+/* ---- authenticate.c: who the client is ------------------------------------------------------------------ */
+
+/* Moves to LOGIN; the answer moves on. */
+void session_login_ask(struct session *s, struct slice user, struct slice password);
 /* DELAY is over. */
 void session_login_refuse(struct session *s);
-void session_greet(struct session *s);
+void session_login_drop(struct session *s); /* Allowed when nothing is asked. */
 
 /* ---- forward.c: what the backend does
  * ---------------------------------------------------------------------- */

@@ -10,8 +10,11 @@ static const uint8_t renewal[CLUSTER_KEY_SIZE] = {9};
 
 static struct ticket made(enum ticket_scope scope, const char *proxy, const char *user)
 {
-    const struct ticket_claim claim = {
-        .scope = scope, .generation = 3, .proxy = slice_str(proxy), .user = slice_str(user)};
+    const struct ticket_claim claim = {.scope = scope,
+                                       .generation = 3,
+                                       .fingerprint = 5,
+                                       .proxy = slice_str(proxy),
+                                       .user = slice_str(user)};
     struct ticket t;
 
     ticket_make(&claim, &one, renewal, &t);
@@ -73,16 +76,20 @@ static void test_expired(void **state)
 {
     const struct ticket_key keys[2] = {three, two}, none[2] = {{0}};
     struct ticket t = made(TICKET_SESSION, "p1", "u1"), zero = {{0}};
-    enum ticket_scope scope;
-    uint64_t generation;
+    struct ticket_claim claim = {.fingerprint = 5, .proxy = SLICE("p1"), .user = SLICE("u1")}, other = claim;
 
     assert_int_equal(ticket_check(&t, keys, TICKET_SESSION, SLICE("p1"), SLICE("u1")), TICKET_EXPIRED);
     assert_int_not_equal(ticket_check(&zero, none, TICKET_SESSION, SLICE("p1"), SLICE("u1")), TICKET_GOOD);
-    assert_true(ticket_renewable(&t, renewal, SLICE("p1"), SLICE("u1"), &scope, &generation));
-    assert_int_equal(scope, TICKET_SESSION);
-    assert_int_equal(generation, 3);
-    assert_false(ticket_renewable(&t, renewal, SLICE("p2"), SLICE("u1"), &scope, &generation));
-    assert_false(ticket_renewable(&t, one.key, SLICE("p1"), SLICE("u1"), &scope, &generation));
+    assert_true(ticket_renewable(&t, renewal, &claim));
+    assert_int_equal(claim.scope, TICKET_SESSION);
+    assert_int_equal(claim.generation, 3);
+    assert_false(ticket_renewable(&t, one.key, &claim));
+    other.proxy = SLICE("p2");
+    assert_false(ticket_renewable(&t, renewal, &other));
+    other = claim;
+    other.fingerprint = 6; /* He has another password by now. */
+    assert_false(ticket_renewable(&t, renewal, &other));
+    assert_int_equal(other.fingerprint, 6);
 }
 
 static void test_partition(void **state)

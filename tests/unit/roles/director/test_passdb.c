@@ -40,8 +40,9 @@ static void body_run(void *arg)
 
 static int start(struct shard *s)
 {
+    static const uint8_t key[DIGEST_SIZE] = {1, 2, 3};
     struct passdb *p;
-    int rc = passdb_open(s, &p);
+    int rc = passdb_open(s, key, &p);
 
     if (rc < 0)
         return rc;
