@@ -31,10 +31,15 @@ static void frame_sent(void *arg)
     link_frame_release(arg);
 }
 
-static void write_text(struct session *s, struct link_frame *f)
+/* False: it cannot be continued. Takes f. */
+static bool write_text(struct session *s, struct link_frame *f)
 {
     struct slice data = link_frame_data(f);
 
+    if (!session_request_show(s, &data, f->header.type == LINK_END)) {
+        link_frame_release(f);
+        return false;
+    }
     s->answered = s->answered || data.size > 0;
     if (data.size <= COPY_MAX) {
         conn_write(&s->conn, data);
@@ -42,6 +47,16 @@ static void write_text(struct session *s, struct link_frame *f)
     } else {
         conn_write_loan(&s->conn, data, frame_sent, f);
     }
+    return true;
+}
+
+/* It was asked for again, and others have changed something meanwhile. */
+static void answer_differs(struct session *s)
+{
+    log_event(LOG_WARN, "answer not continued", "sid=%llx user=%s why=backend_lost_and_mailbox_changed",
+              (unsigned long long)s->id, log_quote(session_user(s)));
+    session_abandon(s);
+    session_run_failed(s);
 }
 
 /* The answer cannot be understood, so it cannot be finished. */
@@ -53,13 +68,16 @@ static void answer_bad(struct session *s)
     session_run_failed(s);
 }
 
-/* Some lines of the first frame; the frame is given back with its last. False: it holds no runs. */
+/* Some lines of the first frame; the frame is given back with its last. False: it holds no runs, or comes too
+ * early in an answer that comes again. */
 static bool write_expunges(struct session *s, struct link_frame *f)
 {
     struct expunge_run run;
+    struct slice none = {0};
     char line[32];
 
-    if (!expunge_run_decode(slice_from(link_frame_data(f), s->answer_at), &run) ||
+    if (!session_request_show(s, &none, true) ||
+        !expunge_run_decode(slice_from(link_frame_data(f), s->answer_at), &run) ||
         s->answer_done >= run.count)
         return false;
     s->answered = true;
@@ -90,9 +108,13 @@ static void answer_end(struct session *s, struct link_frame *f)
         answer_bad(s);
         return;
     }
+    if (!write_text(s, f)) {
+        answer_differs(s);
+        return;
+    }
+    session_request_drop(s);
     s->token = reply.token;
     s->proxy->shard->metrics->commands++;
-    write_text(s, f);
     if ((reply.flags & IMAP_REPLY_BYE) != 0) {
         session_close(s);
     } else if (s->state == SESSION_IDLE) {
@@ -117,8 +139,8 @@ void session_answer_show(struct session *s)
         list_remove(&f->link);
         if (f->header.type == LINK_END)
             answer_end(s, f);
-        else
-            write_text(s, f);
+        else if (!write_text(s, f))
+            answer_differs(s);
     }
 }
 
@@ -127,7 +149,7 @@ void session_answer_add(struct session *s, struct link_frame *f)
     list_push_back(&s->answer, &f->link);
     if (f->header.type == LINK_END) {
         s->stream = NULL;
-        session_request_drop(s);
+        session_request_answered(s);
         session_timed(s);
     }
     if (s->stream == NULL && s->state == SESSION_LITERAL)

@@ -112,7 +112,6 @@ static bool request_open(struct session *s, struct link_target backend, enum lin
     put_u64(request->operation_id, s->nonce);
     put_u64(request->operation_id + 8, s->operation);
     size = imap_request_encode(request, head);
-    s->answered = false;
     if (text.size <= LINK_PAYLOAD_MAX - size) {
         s->stream = link_open(backend, kind, slice_of(head, size), text, last, &run_ops, s);
     } else {
@@ -141,6 +140,7 @@ static void ask(struct session *s, enum link_kind kind, struct slice text, bool 
     struct imap_request request = {.more_follows = more_follows};
 
     s->operation++;
+    s->answered = false;
     if (backend.shard == NULL)
         session_request_keep(s, kind, text, last, more_follows, command);
     else if (!request_open(s, backend, kind, text, last, &request))

@@ -2,8 +2,11 @@
  *
  *   a change        is asked again with the same operation id: executed once, the recorded answer otherwise;
  *   ... whose literal was sent    is asked for its outcome alone: the answer, or NO, and then it never happens;
- *   a read          is asked again, if nothing of its answer was shown;
+ *   a read          is asked again;
  *   an idle session is asked for again, for as long as it idles.
+ *
+ * What the client has of an answer is not written twice: it must come again byte for byte, and the rest follows. If it does not (others
+ * changed flags meanwhile), his connection is closed in the middle, since nothing else would be true.
  *
  * What has never left is NO within UNSENT_MS. A change whose outcome stays unknown for limits.outcome_wait closes the
  * connection: neither OK nor NO would be true. */
@@ -60,6 +63,7 @@ void session_request_keep(struct session *s, enum link_kind kind, struct slice t
     }
     if (text.size > 0)
         memcpy(r->text, text.data, text.size);
+    XXH64_reset(&r->shown_hash, 0);
     timer_init(&r->again, on_again);
     timer_init(&r->deadline, on_deadline);
     ASSERT(s->request == NULL);
@@ -82,12 +86,44 @@ void session_request_drop(struct session *s)
     heap_free(s->proxy->heap, r);
 }
 
+void session_request_answered(struct session *s)
+{
+    if (s->request == NULL)
+        return;
+    timer_cancel(&s->request->again);
+    timer_cancel(&s->request->deadline);
+}
+
+bool session_request_show(struct session *s, struct slice *data, bool last)
+{
+    struct request *r = s->request;
+    size_t size;
+
+    if (r == NULL)
+        return true;
+    size = MIN(data->size, r->shown - r->repeated);
+    if (size > 0) {
+        XXH64_update(&r->repeated_hash, data->data, size);
+        *data = slice_from(*data, size);
+        r->repeated += size;
+        if (r->repeated == r->shown && XXH64_digest(&r->repeated_hash) != XXH64_digest(&r->shown_hash))
+            return false;
+    }
+    if (data->size > 0) {
+        XXH64_update(&r->shown_hash, data->data, data->size);
+        r->repeated = r->shown += data->size;
+    }
+    return !last || r->repeated == r->shown;
+}
+
 bool session_request_lost(struct session *s, enum link_lost why)
 {
     struct request *r = s->request;
 
-    if (r == NULL || s->answered || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
+    if (r == NULL || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
         return false;
+    r->repeated = 0;
+    XXH64_reset(&r->repeated_hash, 0);
     if (why == LINK_LOST_UNKNOWN && r->changes && s->state != SESSION_ASK)
         r->unknown = true; /* Of what still waits for its literal nothing was done. */
     if (why == LINK_LOST_UNKNOWN && r->kind != LINK_SYNC && !r->lost) {

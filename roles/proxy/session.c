@@ -51,10 +51,20 @@ void session_reply(struct session *s, const char *word, const char *text)
     session_write(s, "\r\n");
 }
 
+/* In the middle of a line or of a literal, perhaps. */
+static bool answering(const struct session *s)
+{
+    return s->answered && (s->request != NULL || session_asks(s));
+}
+
 void session_bye(struct session *s, const char *text)
 {
     if (s->state == SESSION_CLOSING)
         return;
+    if (answering(s)) {
+        session_close(s);
+        return;
+    }
     session_write(s, "* BYE ");
     session_write(s, text);
     session_write(s, "\r\n");
@@ -392,8 +402,7 @@ void session_close(struct session *s)
 
 void session_kick(struct session *s)
 {
-    bool silent = s->state == SESSION_PROXY_HEADER || s->state == SESSION_HANDSHAKE ||
-                  (session_asks(s) && s->answered); /* A BYE could stand in the middle of a literal. */
+    bool silent = s->state == SESSION_PROXY_HEADER || s->state == SESSION_HANDSHAKE || answering(s);
 
     if (s->state == SESSION_CLOSING)
         return;

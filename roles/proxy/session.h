@@ -22,6 +22,8 @@
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/subscription.h"
 #include "roles/words/request.h"
+#define XXH_STATIC_LINKING_ONLY /* For the size of its state. */
+#include <xxhash.h>
 
 enum session_state {
     SESSION_PROXY_HEADER,
@@ -52,7 +54,7 @@ struct session {
     uint8_t bad_count;
     bool tls_first;                     /* PROXY_HEADER: TLS follows. */
     bool literal_sync;                  /* ASK: '+' is due when the backend asks. */
-    bool answered;                      /* RUN: bytes of the answer have gone to the client. */
+    bool answered;                      /* Bytes of the answer have gone to the client. */
     bool idle_done;                     /* IDLE: DONE came while a difference was being fetched. */
     bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
     uint8_t tag_size;
@@ -119,7 +121,7 @@ void session_reply(struct session *s, const char *word, const char *text);
 void session_write(struct session *s, const char *text);
 /* BAD, counted; too many end the connection. */
 void session_bad(struct session *s, const char *text);
-/* `* BYE text`, then a graceful close. `text` may begin with a response code. */
+/* `* BYE text`, then a graceful close; in the middle of an answer the close alone. `text` may begin with a response code. */
 void session_bye(struct session *s, const char *text);
 void session_close(struct session *s);
 void session_deadline(struct session *s, uint64_t ms);
@@ -182,6 +184,9 @@ struct request {
     bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
     bool unknown;  /* It may have been executed. */
     bool lost;     /* A link with it on it was; `deadline` runs since. */
+    /* The answer may come again, from its beginning: what the client has of it, and how much of that has come by now. */
+    uint64_t shown, repeated;
+    XXH64_state_t shown_hash, repeated_hash;
     uint32_t size;
     char text[];
 };
@@ -190,6 +195,11 @@ struct request {
 void session_request_keep(struct session *s, enum link_kind kind, struct slice text, bool last,
                           bool more_follows, const struct imap_command *command);
 void session_request_drop(struct session *s); /* Allowed when there is none. */
+/* Its END has come, and is still to be written: it is not asked for any more. */
+void session_request_answered(struct session *s);
+/* Takes off the front of *data what the client has already, and counts the rest, which is written now. False: what came again is not
+ * what he has. `last`: nothing follows. */
+MUST_CHECK bool session_request_show(struct session *s, struct slice *data, bool last);
 /* Its stream is gone. True: it is asked again. */
 bool session_request_lost(struct session *s, enum link_lost why);
 /* Exchanges the ticket for one that is valid. */
