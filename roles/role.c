@@ -48,15 +48,14 @@ static void control_route(struct control_route *r)
 }
 
 /* Each of them knows what to say where its role is not in the process. */
-static const struct control control_all = {
-    .sessions = proxy_control_sessions,
-    .user = director_control_user,
-    .route = control_route,
-    .cluster = director_control_cluster,
-    .revoke = director_control_revoke,
-    .revoked = proxy_control_revoked,
-    .account = backend_control_account,
-};
+#define CONTROL_ALL                                                                                          \
+    .sessions = proxy_control_sessions, .user = director_control_user, .route = control_route,               \
+    .cluster = director_control_cluster, .revoke = director_control_revoke,                                  \
+    .revoked = proxy_control_revoked, .account = backend_control_account
+
+static const struct control control_all = {.serves = true, CONTROL_ALL};
+/* A backend beside a director may wait for partitions that the operator has still to deal. */
+static const struct control control_starting = {.serves = false, CONTROL_ALL};
 
 static int store_start(struct shard *s, const uint8_t *cluster_key)
 {
@@ -206,6 +205,8 @@ static int roles_run(struct shard *s)
         rc = role_director.start(s);
     if (rc == 0 && !alone)
         rc = links_listen(s);
+    if (rc == 0 && !alone)
+        s->slot[SLOT_CONTROL] = (void *)(uintptr_t)&control_starting;
     if (rc == 0 && (roles & LINK_ROLE_BACKEND) != 0)
         rc = backend_start(s, alone);
     if (rc == 0 && alone)

@@ -5,7 +5,7 @@
 
 static void ask_serves(void *arg)
 {
-    *(bool *)arg = control_self() != NULL;
+    *(bool *)arg = control_self() != NULL && control_self()->serves;
 }
 
 unsigned admin_serving(struct admin *a)

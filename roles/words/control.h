@@ -82,6 +82,8 @@ struct control_account {
 };
 
 struct control {
+    bool
+        serves; /* The shard does what its roles are for. Before, a director can deal the partitions, and nothing else is to be asked. */
     void (*sessions)(struct control_page *page);
     void (*user)(struct control_user *user);
     void (*route)(struct control_route *route);       /* On shard 0. */
@@ -92,7 +94,7 @@ struct control {
     void (*account)(struct control_account *account); /* On the account's shard. */
 };
 
-/* NULL: this shard does not serve yet, or no more. */
+/* NULL: this shard does not serve yet, or no more; see `serves`. */
 static inline const struct control *control_self(void)
 {
     return shard_self()->slot[SLOT_CONTROL];
