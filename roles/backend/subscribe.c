@@ -217,9 +217,8 @@ static bool on_watch(struct backend *b, struct feed *f, const struct feed_item *
     struct member_claim claim = member_claim(&in->ticket, in->user);
     enum link_lost why;
 
-    if (f->wired
-            ? !member_ticket_good(f->proxy, f->partition, &in->ticket, TICKET_SESSION, in->user, &why)
-            : member_claim_revoked(&claim)) {
+    if (f->wired ? !member_ticket_good(f->proxy, f->partition, &in->ticket, TICKET_SESSION, in->user, &why)
+                 : member_claim_revoked(&claim)) {
         item.kind = FEED_EXPIRED;
     } else {
         (void)entry_remove(b, f, &e); /* Asked again: with a newer ticket. */
