@@ -74,7 +74,7 @@ struct tls_output {
 void tls_output_fini(struct tls_output *o);
 /* For implementations. */
 void tls_output_append(struct tls_output *o, struct slice bytes);
-/* Where `size` bytes more may be written; then add to o->size. */
+/* Where `size` > 0 bytes more may be written; then add to o->size. */
 char *tls_output_room(struct tls_output *o, size_t size);
 
 enum tls_event {

@@ -360,23 +360,35 @@ static void library_write(struct tls *t, struct slice plain, struct tls_output *
 
 /* ---- Records ------------------------------------------------------------------------------------------- */
 
-/* One whole record off the front of *in: where it lies, if it came in one piece, else gathered in t->partial.
- * TLS_DATA: it is in *record_out. */
+/* The record that begins *in, where it lies, if all of it is there: it mostly is. */
+static enum tls_event record_in_place(struct tls *t, struct slice *in, struct slice *record_out,
+                                      struct tls_output *out)
+{
+    size_t size;
+
+    if (in->size < TLS_HEADER_SIZE)
+        return TLS_WAIT;
+    size = tls_record_size(&t->record, in->data, &t->error, out);
+    if (size == 0)
+        return TLS_FAILED;
+    if (in->size < size)
+        return TLS_WAIT;
+    *record_out = slice_first(*in, size);
+    *in = slice_from(*in, size);
+    return TLS_DATA;
+}
+
+/* TLS_DATA: one whole record, off the front of *in; TLS_WAIT: *in is taken, and a part of one is in t->partial. */
 static enum tls_event record_gather(struct tls *t, struct slice *in, struct slice *record_out,
                                     struct tls_output *out)
 {
     struct tls_output *p = &t->partial;
-    size_t size = 0;
 
-    if (p->size == 0 && in->size >= TLS_HEADER_SIZE) {
-        size = tls_record_size(&t->record, in->data, &t->error, out);
-        if (size == 0)
-            return TLS_FAILED;
-        if (in->size >= size) {
-            *record_out = slice_first(*in, size);
-            *in = slice_from(*in, size);
-            return TLS_DATA;
-        }
+    if (p->size == 0) {
+        enum tls_event event = record_in_place(t, in, record_out, out);
+
+        if (event != TLS_WAIT)
+            return event;
     }
     for (;;) {
         size_t want = TLS_HEADER_SIZE, take;
@@ -391,7 +403,6 @@ static enum tls_event record_gather(struct tls *t, struct slice *in, struct slic
         take = MIN(want - p->size, in->size);
         if (take == 0)
             return TLS_WAIT;
-        tls_output_room(p, MAX(want, size) - p->size); /* All of it at once. */
         tls_output_append(p, slice_first(*in, take));
         *in = slice_from(*in, take);
     }

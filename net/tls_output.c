@@ -24,10 +24,9 @@ char *tls_output_room(struct tls_output *o, size_t size)
 
 void tls_output_append(struct tls_output *o, struct slice bytes)
 {
-    char *room = tls_output_room(o, bytes.size);
-
-    if (bytes.size > 0)
-        memcpy(room, bytes.data, bytes.size);
+    if (bytes.size == 0)
+        return;
+    memcpy(tls_output_room(o, bytes.size), bytes.data, bytes.size);
     o->size += (uint32_t)bytes.size;
 }
 

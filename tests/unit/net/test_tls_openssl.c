@@ -32,13 +32,39 @@ static char session_file[] = "/tmp/trireme-test-session-XXXXXX";
 static struct conn *conn;
 static unsigned lines_clear, lines_tls;
 static bool secured, closed, resumed;
+static bool naps; /* Sleeps and wakes behind every record, whenever it can. */
+static unsigned nap_count;
 static int why;
 static char version[16], cipher[64], server_name[64], error_text[64];
+
+static void nap(struct conn *c)
+{
+    uint8_t packed[TLS_PACKED_MAX];
+    size_t size = naps && c->tls != NULL ? tls_pack(c->tls, packed) : 0;
+
+    if (size == 0)
+        return;
+    c->tls = tls_unpack(packed, size);
+    assert_non_null(c->tls);
+    nap_count++;
+}
+
+#define BULK_SIZE (300 * 1000)
+
+static void write_bulk(struct conn *c)
+{
+    static const char line[] = "....+....1....+....2....+....3....+....4....+....\n";
+
+    for (unsigned i = 0; i < BULK_SIZE / (sizeof line - 1); i++)
+        conn_write(c, slice_of(line, sizeof line - 1));
+}
 
 static size_t on_data(struct conn *c, struct slice in)
 {
     size_t size = slice_find(in, '\n');
     struct slice line = slice_first(in, size);
+
+    nap(c);
 
     if (size == in.size)
         return 0;
@@ -55,6 +81,8 @@ static size_t on_data(struct conn *c, struct slice in)
         conn_write(c, SLICE("* CAPABILITY IMAP4rev1 STARTTLS\r\n. OK done\r\n"));
         return size + 1;
     }
+    if (slice_eq(line, SLICE("bulk")))
+        write_bulk(c);
     conn_write(c, SLICE("echo "));
     conn_write(c, slice_first(in, size + 1));
     return size + 1;
@@ -92,7 +120,7 @@ static void serve(int fd, bool starttls)
     static struct conn c;
     struct net_addr nobody = {0};
 
-    lines_clear = lines_tls = 0;
+    lines_clear = lines_tls = nap_count = 0;
     secured = closed = resumed = false;
     why = 1;
     version[0] = cipher[0] = server_name[0] = error_text[0] = '\0';
@@ -109,7 +137,7 @@ static void serve(int fd, bool starttls)
 struct client {
     pid_t pid;
     int in, out;
-    char text[65536];
+    char text[4 * BULK_SIZE];
     size_t size;
 };
 
@@ -164,6 +192,8 @@ static void client_expect(struct client *k, const char *text)
 {
     for (unsigned ms = 0; ms < WAIT_MS; ms += 5) {
         door_settle(0);
+        if (!closed)
+            nap(conn);
         client_read(k);
         if (text != NULL ? strstr(k->text, text) != NULL : closed)
             return;
@@ -171,6 +201,35 @@ static void client_expect(struct client *k, const char *text)
     }
     print_error("the client said:\n%s\n", k->text);
     assert_string_equal("in time", text != NULL ? text : "the end");
+}
+
+/* s_client looks at the first byte of what one read of its input brings: each "K" waits for its echo. */
+static void client_update_keys(struct client *k, const char *command)
+{
+    unsigned before = 0, now = 0;
+
+    for (const char *at = k->text; (at = strstr(at, "KEYUPDATE")) != NULL; at++)
+        before++;
+    assert_int_equal(write(k->in, command, 2), 2);
+    for (unsigned ms = 0; ms < WAIT_MS && now <= before; ms += 5) {
+        now = 0;
+        for (const char *at = k->text; (at = strstr(at, "KEYUPDATE")) != NULL; at++)
+            now++;
+        poll(NULL, 0, 5);
+        client_read(k);
+    }
+    assert_true(now > before);
+}
+
+static void wait_lines(struct client *k, unsigned count)
+{
+    for (unsigned ms = 0; ms < WAIT_MS && lines_tls < count; ms += 5) {
+        door_settle(0);
+        nap(conn);
+        client_read(k);
+        poll(NULL, 0, 5);
+    }
+    assert_int_equal(lines_tls, count);
 }
 
 static void client_say(struct client *k, const char *text)
@@ -194,7 +253,7 @@ static void client_end(struct client *k)
 
 static void talk(const char *const *options)
 {
-    struct client k;
+    static struct client k;
 
     client_start(&k, options);
     serve(accept_one(), false);
@@ -209,7 +268,7 @@ static void talk(const char *const *options)
 /* The handshake fails; nothing reaches data(). */
 static void refused(const char *const *options, const char *reason)
 {
-    struct client k;
+    static struct client k;
 
     client_start(&k, options);
     serve(accept_one(), false);
@@ -241,7 +300,7 @@ static void test_names(void **state)
 {
     talk(OPTIONS("-quiet", "-no_ign_eof", "-servername", "a.example.net"));
     assert_string_equal(server_name, "a.example.net");
-    struct client k;
+    static struct client k;
 
     client_start(&k, OPTIONS("-servername", "RSA.example.org"));
     serve(accept_one(), false);
@@ -283,31 +342,118 @@ static void test_resumption(void **state)
     resume("-tls1_2", false);
 }
 
-/* s_client: "K" on a line asks for new keys both ways, "R" (TLS 1.2) for a renegotiation. */
-static void test_keys(void **state)
-{
-    struct client k;
+static const struct {
+    const char *option, *value, *server_name, *name;
+} suites[] = {
+    {"-ciphersuites", "TLS_AES_128_GCM_SHA256", "x", "TLS_AES_128_GCM_SHA256"},
+    {"-ciphersuites", "TLS_AES_256_GCM_SHA384", "x", "TLS_AES_256_GCM_SHA384"},
+    {"-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256", "x", "TLS_CHACHA20_POLY1305_SHA256"},
+    {"-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", "x", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
+    {"-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384", "x", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"},
+    {"-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305", "x", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"},
+    {"-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "rsa.example.org", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+    {"-cipher", "ECDHE-RSA-AES256-GCM-SHA384", "rsa.example.org", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"},
+    {"-cipher", "ECDHE-RSA-CHACHA20-POLY1305", "rsa.example.org",
+     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"},
+};
 
-    client_start(&k, OPTIONS("-tls1_3"));
+static void suite_talk(unsigned i)
+{
+    static struct client k;
+    const char *version_option = i < 3 ? "-tls1_3" : "-tls1_2";
+
+    client_start(&k, OPTIONS(version_option, suites[i].option, suites[i].value, "-servername",
+                             suites[i].server_name, "-quiet", "-no_ign_eof"));
     serve(accept_one(), false);
     client_expect(&k, "hello");
-    client_say(&k, "K\n");
-    client_expect(&k, "KEYUPDATE");
-    client_say(&k, "after\n");
-    client_expect(&k, "echo after");
+    assert_string_equal(cipher, suites[i].name);
+    for (unsigned line = 0; line < 5; line++) {
+        char text[16], answer[32];
+
+        snprintf(text, sizeof text, "line %u\n", line);
+        snprintf(answer, sizeof answer, "echo line %u\n", line);
+        client_say(&k, text);
+        client_expect(&k, answer);
+    }
+    client_say(&k, "bulk\n");
+    client_expect(&k, "echo bulk");
+    client_say(&k, "last\n");
+    client_expect(&k, "echo last");
     client_end(&k);
+    assert_int_equal(why, 0);
+    assert_int_equal(lines_tls, 7);
+    assert_true(k.size > BULK_SIZE);
+    assert_true(naps ? nap_count >= 7 : nap_count == 0);
+}
+
+static void test_suites(void **state)
+{
+    for (unsigned i = 0; i < sizeof suites / sizeof suites[0]; i++)
+        suite_talk(i);
+}
+
+/* s_client: "K" on a line changes its keys and asks for ours, "k" only changes its own. */
+static void keys_talk(void)
+{
+    static struct client k;
+
+    for (unsigned i = 0; i < 3; i++) {
+        client_start(&k, OPTIONS("-tls1_3", suites[i].option, suites[i].value));
+        serve(accept_one(), false);
+        client_expect(&k, "hello");
+        client_update_keys(&k, "K\n");
+        client_say(&k, "after\n");
+        client_expect(&k, "echo after");
+        client_update_keys(&k, "k\n");
+        client_update_keys(&k, "K\n");
+        client_update_keys(&k, "K\n"); /* Again, before our answer. */
+        client_say(&k, "twice\n");
+        client_expect(&k, "echo twice");
+        door_hold_sends = true; /* In the middle of our output. */
+        client_say(&k, "bulk\n");
+        wait_lines(&k, 3);
+        client_update_keys(&k, "K\n");
+        client_say(&k, "meanwhile\n");
+        wait_lines(&k, 4);
+        door_hold_sends = false;
+        client_expect(&k, "echo meanwhile");
+        client_update_keys(&k, "K\n");
+        client_say(&k, "last\n");
+        client_expect(&k, "echo last");
+        client_end(&k);
+        assert_int_equal(why, 0);
+        assert_true(k.size > BULK_SIZE);
+    }
+}
+
+/* "R" (TLS 1.2) asks for a renegotiation: refused, and s_client gives up. */
+static void test_keys(void **state)
+{
+    static struct client k;
+
+    keys_talk();
     client_start(&k, OPTIONS("-tls1_2"));
     serve(accept_one(), false);
     client_expect(&k, "hello");
     client_say(&k, "R\n");
-    client_expect(&k, NULL);
+    client_expect(&k, "no renegotiation");
     client_end(&k);
     assert_int_equal(lines_tls, 0);
 }
 
+/* OpenSSL does not notice. */
+static void test_naps(void **state)
+{
+    naps = true;
+    test_suites(state);
+    keys_talk();
+    resume("-tls1_3", true);
+    naps = false;
+}
+
 static void test_starttls(void **state)
 {
-    struct client k;
+    static struct client k;
 
     client_start(&k, OPTIONS("-starttls", "imap", "-quiet", "-no_ign_eof", "-crlf"));
     serve(accept_one(), true);
@@ -406,6 +552,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_versions),  cmocka_unit_test(test_names),
         cmocka_unit_test(test_alpn),      cmocka_unit_test(test_resumption),
+        cmocka_unit_test(test_suites),    cmocka_unit_test(test_naps),
         cmocka_unit_test(test_keys),      cmocka_unit_test(test_starttls),
         cmocka_unit_test(test_injection), cmocka_unit_test(test_bad_certificates),
     };
