@@ -5,7 +5,6 @@
 
 #define WARM_UP_US       500000.0
 #define PREPARE_LIMIT_US 600e6 /* Filling mailboxes included. */
-#define SETTLE_US        3e6   /* Idle sessions: until the server has put them to rest. */
 #define FILL_PIPELINE    32    /* APPENDs in flight a connection, non-synchronising. */
 
 /* xorshift: the same requests in every run. */
@@ -65,8 +64,24 @@ static void operation_done(struct worker *w, bool ok, struct slice line)
 
 static void worker_ready(struct worker *w)
 {
+    struct bench *b = w->bench;
+
     w->phase = WORKER_READY;
-    w->bench->ready++;
+    b->ready++;
+    w->rests_next = b->resting;
+    b->resting = w;
+}
+
+void bench_connect(struct bench *b, unsigned index, unsigned user)
+{
+    b->workers[index].user = user % b->options.users;
+    worker_connect(&b->workers[index]);
+}
+
+void bench_rest(struct bench *b)
+{
+    for (; b->resting != NULL; b->resting = b->resting->rests_next)
+        client_rest(&b->resting->client);
 }
 
 /* ---- Filling
@@ -215,7 +230,9 @@ static void worker_event(struct client *c, enum client_event event)
     struct worker *w = c->owner;
     struct bench *b = w->bench;
 
-    if (event == CLIENT_LINE && b->options.operation->lmtp) {
+    if (event == CLIENT_CONNECTED && b->options.bare) {
+        worker_ready(w);
+    } else if (event == CLIENT_LINE && b->options.operation->lmtp) {
         on_lmtp_line(w, c->line);
     } else if (event == CLIENT_LINE) {
         on_imap_line(w, c->line);
@@ -385,28 +402,6 @@ static int measure_operations(struct bench *b)
     return b->errors > 0 || b->operations == 0;
 }
 
-static int measure_sessions(struct bench *b)
-{
-    const struct options *o = &b->options;
-    uint64_t before = server_rss_kib(&o->server, true), after;
-
-    for (unsigned i = 0; i < o->connections; i++) {
-        worker_connect(&b->workers[i]);
-        if (i % 16 == 15 && !wait_ready(b, i + 1)) /* Paced: Dovecot hibernates no faster. */
-            return 1;
-    }
-    if (!wait_ready(b, o->connections))
-        return 1;
-    bench_run_for(b, SETTLE_US);
-    after = server_rss_kib(&o->server, true);
-    bench_print_head(b);
-    printf("\"user_bytes_per_session\": %.0f, \"server_pss_kib_before\": %llu, \"server_pss_kib\": %llu, "
-           "\"errors\": %llu}\n",
-           (double)(int64_t)(after - before) * 1024 / o->connections, (unsigned long long)before,
-           (unsigned long long)after, (unsigned long long)b->errors);
-    return b->errors > 0;
-}
-
 /* Each mailbox is filled by one connection; then all are opened. */
 bool bench_prepare(struct bench *b)
 {
@@ -447,7 +442,5 @@ int bench_run(struct bench *b)
                                         .random = 0x9e3779b97f4a7c15ull * (i + 1)};
     if (o->operation->run != NULL)
         return o->operation->run(b);
-    if (o->operation->idle)
-        return measure_sessions(b);
     return bench_prepare(b) ? measure_operations(b) : 1;
 }

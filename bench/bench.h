@@ -12,7 +12,7 @@ struct operation {
     const char *help;
     bool lmtp;                      /* Speaks LMTP, on --lmtp-port; otherwise IMAP. */
     bool reconnect;                 /* One operation is a connection: login. */
-    bool idle;                      /* Opens sessions and measures memory instead of operations. */
+    bool idle;                      /* Opens sessions that idle. */
     bool bulk;                      /* What counts is bytes, not operations. */
     unsigned messages, size;        /* Defaults of --messages (in INBOX before it starts) and --size. */
     unsigned connections;           /* Default of --connections; 0: 16. */
@@ -28,8 +28,10 @@ struct options {
     const struct operation *operation;
     const char *host, *password;
     unsigned port, lmtp_port, users, connections, messages, size, stuck;
+    unsigned destinations; /* Addresses to connect to, from `host` on; 0: one. */
     double seconds;
     bool tls, resume;
+    bool bare; /* Connects, and says nothing. */
     struct server server;
 };
 
@@ -47,6 +49,7 @@ enum worker_phase {
 struct worker {
     struct client client;
     struct bench *bench;
+    struct worker *rests_next;
     unsigned index, user;
     enum worker_phase phase;
     unsigned exists, filled, expected; /* Of a fill: messages there, asked for, answers due. */
@@ -61,6 +64,7 @@ struct bench {
     struct worker *workers;
     char *message; /* options.size bytes, CRLF lines. */
     unsigned ready;
+    struct worker *resting; /* Ready since the last bench_rest(). */
     bool running, measuring, filling;
     uint64_t operations, errors;
     char first_error[256];
@@ -84,8 +88,14 @@ void bench_run_for(struct bench *b, double us);
 /* All workers repeat the operation for options.seconds: b->operations, latencies, measured_*, cpu_*. */
 void bench_measure(struct bench *b);
 void bench_print_head(const struct bench *b);
+/* Begins the connection of worker `index`, of that user. */
+void bench_connect(struct bench *b, unsigned index, unsigned user);
+/* Buffers of those who are ready go. */
+void bench_rest(struct bench *b);
 bool answer_is(struct slice line, const char *tag); /* The tagged line. */
 bool answer_ok(struct slice line);
 
+int swarm_run(struct bench *b);        /* swarm.c */
+int bare_run(struct bench *b);         /* bare.c */
 int slow_readers_run(struct bench *b); /* slow_readers.c */
 void slow_readers_send(struct worker *w);

@@ -124,6 +124,16 @@ void client_close(struct client *c)
     c->connected = false;
 }
 
+void client_rest(struct client *c)
+{
+    if (c->in_size > 0 || c->out_at < c->out_size)
+        return;
+    free(c->in);
+    free(c->out);
+    c->in = c->out = NULL;
+    c->in_capacity = c->out_capacity = 0;
+}
+
 void client_free(struct client *c)
 {
     if (c->fd >= 0)

@@ -53,6 +53,8 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
 void client_write(struct client *c, const void *data, size_t size); /* Queued; leaves at client_flush(). */
 void client_printf(struct client *c, const char *format, ...) PRINTF_LIKE(2, 3);
 void client_flush(struct client *c);
+/* Its buffers go, if they are empty; what comes makes new ones. */
+void client_rest(struct client *c);
 /* Reads no more. The connection stays. */
 void client_stall(struct client *c);
 /* No event follows. Buffers stay for the next client_connect(). */

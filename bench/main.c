@@ -5,13 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CONNECTIONS_MAX 19000 /* Descriptors of one process. */
+#define CONNECTIONS_MAX 19000   /* Descriptors of one process. */
+#define COUNT_MAX       4000000 /* Sessions, which get processes as they need. */
 
 static void usage(FILE *to)
 {
     fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
                 "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
                 "[--stuck N]\n"
+                "           [--count N] [--transport socket] [--bare]\n"
                 "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
                 "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
                 "processes.\n\nNAME:\n");
@@ -55,6 +57,9 @@ enum {
     OPT_SIZE,
     OPT_MESSAGES,
     OPT_STUCK,
+    OPT_COUNT,
+    OPT_TRANSPORT,
+    OPT_BARE,
     OPT_PIDS,
     OPT_JSON,
     OPT_HELP
@@ -73,6 +78,9 @@ static const struct option long_options[] = {
     {"size", 1, NULL, OPT_SIZE},
     {"messages", 1, NULL, OPT_MESSAGES},
     {"stuck", 1, NULL, OPT_STUCK},
+    {"count", 1, NULL, OPT_COUNT},
+    {"transport", 1, NULL, OPT_TRANSPORT},
+    {"bare", 0, NULL, OPT_BARE},
     {"server-pids", 1, NULL, OPT_PIDS},
     {"json", 0, NULL, OPT_JSON},
     {"help", 0, NULL, OPT_HELP},
@@ -118,6 +126,17 @@ static void option_set(struct options *o, int option)
     case OPT_STUCK:
         o->stuck = number("stuck", optarg, CONNECTIONS_MAX);
         break;
+    case OPT_COUNT:
+        o->connections = number("count", optarg, COUNT_MAX);
+        break;
+    case OPT_TRANSPORT:
+        if (strcmp(optarg, "socket") == 0)
+            break;
+        fprintf(stderr, "trireme-bench: --transport wants 'socket'\n");
+        exit(64);
+    case OPT_BARE:
+        o->bare = true;
+        break;
     case OPT_PIDS:
         if (server_parse(&o->server, optarg))
             break;
@@ -154,6 +173,10 @@ int main(int argc, char **argv)
     o->operation = operation_find(argv[optind]);
     if (o->connections == 0)
         o->connections = o->operation->connections > 0 ? o->operation->connections : 16;
+    if (!o->operation->idle && o->connections > CONNECTIONS_MAX) {
+        fprintf(stderr, "trireme-bench: --count is for sessions\n");
+        return 64;
+    }
     o->size = sized ? o->size : o->operation->size;
     o->messages = counted ? o->messages : o->operation->messages;
     if (o->users == 0 || o->connections == 0 || (o->operation->lmtp ? o->lmtp_port : o->port) == 0 ||

@@ -135,14 +135,12 @@ void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX])
     }
 }
 
-static uint64_t field_kib(int pid, const char *file, const char *name)
+static uint64_t line_kib(const char *path, const char *name)
 {
-    char path[64], line[256];
     uint64_t value = 0;
-    FILE *f;
+    char line[256];
+    FILE *f = fopen(path, "re");
 
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
-    f = fopen(path, "re");
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
         if (strncmp(line, name, strlen(name)) == 0)
             value = strtoull(line + strlen(name), NULL, 10);
@@ -150,6 +148,26 @@ static uint64_t field_kib(int pid, const char *file, const char *name)
     if (f != NULL)
         fclose(f);
     return value;
+}
+
+static uint64_t field_kib(int pid, const char *file, const char *name)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+    return line_kib(path, name);
+}
+
+void kernel_memory_read(struct kernel_memory *m)
+{
+    static const char path[] = "/proc/meminfo";
+
+    *m = (struct kernel_memory){.slab_kib = line_kib(path, "Slab:"),
+                                .page_tables_kib = line_kib(path, "PageTables:"),
+                                .stacks_kib = line_kib(path, "KernelStack:"),
+                                .percpu_kib = line_kib(path, "Percpu:"),
+                                .tcp_kib = tcp_memory_kib(),
+                                .available_kib = line_kib(path, "MemAvailable:")};
 }
 
 void server_rss_layers(const struct server *s, bool pss, uint64_t kib_out[LAYERS_MAX])

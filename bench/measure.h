@@ -21,6 +21,11 @@ void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX]);
 uint64_t server_rss_kib(const struct server *s, bool pss);
 /* By root. */
 void server_rss_layers(const struct server *s, bool pss, uint64_t kib_out[LAYERS_MAX]);
+/* Of the whole machine, KiB. */
+struct kernel_memory {
+    uint64_t slab_kib, page_tables_kib, stacks_kib, percpu_kib, tcp_kib, available_kib;
+};
+void kernel_memory_read(struct kernel_memory *m);
 /* What the machine's TCP sockets take of the kernel's memory. */
 uint64_t tcp_memory_kib(void);
 

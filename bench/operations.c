@@ -73,6 +73,8 @@ const struct operation operations[] = {
     {"slow-readers", "NOOP, FETCH of a list and of 20 KiB, while --stuck others stop reading --size bytes",
      .connections = 100, .messages = 100, .size = 10 << 20, .pause_us = 20000, .send = slow_readers_send,
      .run = slow_readers_run},
-    {"sessions", "memory of idle sessions: selected, in IDLE", .idle = true},
+    {"sessions", "memory of --count idle sessions: selected, in IDLE", .idle = true, .run = swarm_run},
+    {"bare", "a server that accepts on --host and polls for --seconds, and does nothing else",
+     .run = bare_run},
 };
 const size_t operation_count = ARRAY_COUNT(operations);
