@@ -257,7 +257,8 @@ static bool on_body(struct lmtp_session *l, struct slice *in)
 {
     struct slice piece;
 
-    if (!transaction_credit(l)) {
+    /* Without more bytes all that can come is the end, which needs none, and nobody would offer it again. */
+    if (in->size > 0 && !transaction_credit(l)) {
         conn_pause(&l->conn);
         return false;
     }
