@@ -92,6 +92,12 @@ struct instance *ledger_find(struct ledger_mailbox *m, uint32_t uid)
     return place < m->count && m->instances[place].uid == uid ? &m->instances[place] : NULL;
 }
 
+/* Does somebody expunge all that is \Deleted, or may still? */
+static bool expunging_all(const struct ledger_mailbox *m)
+{
+    return m->expunging > 0 || sim_now_ns(m->ledger->world) < m->expunged_ns;
+}
+
 static struct instance *instance_add(struct ledger_mailbox *m, uint32_t uid, uint32_t id)
 {
     const struct placing *p = &m->placings[id];
@@ -112,7 +118,8 @@ static struct instance *instance_add(struct ledger_mailbox *m, uint32_t uid, uin
         i->may[f] = p->copied ? MAY_BE_ANY : p->flags >> f & 1 ? MAY_BE_SET : MAY_BE_UNSET;
     i->may[FLAG_SEEN] = MAY_BE_ANY; /* Anybody may have read it. */
     /* Copied with \Deleted, it may have been expunged before anybody knew of it. */
-    i->dooms = i->expunges = (i->may[FLAG_DELETED] & MAY_BE_SET) && m->expunge_all_ns >= p->begun_ns;
+    i->dooms = i->expunges =
+        (i->may[FLAG_DELETED] & MAY_BE_SET) && (expunging_all(m) || m->expunge_all_ns >= p->begun_ns);
     return i;
 }
 
@@ -165,7 +172,7 @@ void ledger_flag_begin(struct ledger_mailbox *m, struct instance *i, unsigned fl
 {
     i->may[flag] |= set ? MAY_BE_SET : MAY_BE_UNSET;
     /* An EXPUNGE of all that is \\Deleted, begun before and not over, may find it. */
-    if (flag == FLAG_DELETED && set && (m->expunging > 0 || sim_now_ns(m->ledger->world) < m->expunged_ns))
+    if (flag == FLAG_DELETED && set && expunging_all(m))
         ledger_doom_begin(i, true);
 }
 

@@ -634,6 +634,7 @@ static int expunge_all(const struct mail *mail, struct imap *c, bool by_close)
     m->expunging++;
     rc = mail_end(&o, c, imap_command(c, by_close ? "CLOSE" : "EXPUNGE"));
     m->expunging--;
+    m->expunge_all_ns = sim_now_ns(c->world);
     if (rc < 0)
         m->expunged_ns = sim_now_ns(c->world) + mail->settle_ms * SIM_MS;
     if (rc == IMAP_NO)
