@@ -428,8 +428,20 @@ enum command_step command_bye(struct command *c, const char *text)
     return STEP_DONE;
 }
 
+/* Of a change that was asked for before, NO would also say that it was not executed then. These say it: they come when its
+ * operation id was looked for and not found. */
+static bool error_is_answer(const struct command *c, int rc)
+{
+    return !c->request.again || rc == -EINPROGRESS || rc == -E2BIG || rc == -EOVERFLOW || rc == -EDQUOT ||
+           rc == -ENOSPC;
+}
+
 enum command_step command_error(struct command *c, int rc)
 {
+    if (!error_is_answer(c, rc)) {
+        c->reset = true; /* He asks again. */
+        return STEP_DONE;
+    }
     switch (rc) {
     case -EINPROGRESS: /* Whether it was done is not known now: neither OK nor NO would be true. */
         return command_bye(c, "The store has failed; please log in again.");

@@ -188,6 +188,18 @@ static int delivery_outcome(struct delivery *d)
     return rc;
 }
 
+/* Whoever cannot find out says nothing: he is asked again. */
+static void delivery_tell(struct delivery *d, int rc)
+{
+    if (rc == 0 || rc == -ECANCELED) {
+        delivery_answer(d, rc);
+        return;
+    }
+    if (d->stream != NULL)
+        link_stream_reset(d->stream);
+    d->stream = NULL;
+}
+
 static int delivery_finish(struct delivery *d)
 {
     struct account *a;
@@ -219,7 +231,7 @@ static void delivery_run(void *arg)
     bool whole;
 
     if (d->request.outcome) {
-        delivery_answer(d, delivery_outcome(d));
+        delivery_tell(d, delivery_outcome(d));
         delivery_free(d);
         return;
     }

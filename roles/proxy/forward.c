@@ -126,7 +126,7 @@ bool session_request_open(struct session *s)
 {
     const struct request *r = s->request;
     bool outcome = r->streamed && s->state == SESSION_RUN;
-    struct imap_request request = {.more_follows = r->more_follows, .outcome = outcome};
+    struct imap_request request = {.more_follows = r->more_follows, .outcome = outcome, .again = r->unknown};
     struct link_target backend = route_backend(&s->proxy->route, s->partition, r->bulk);
 
     return request_open(s, backend, r->kind, slice_of(r->text, r->size), r->last || outcome, &request);

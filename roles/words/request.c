@@ -119,6 +119,7 @@ size_t imap_request_encode(const struct imap_request *r, char *out)
     encode_token(&e, &r->token);
     encode_u8(&e, r->more_follows);
     encode_u8(&e, r->outcome);
+    encode_u8(&e, r->again);
     encode_ticket(&e, &r->ticket);
     encode_slice(&e, r->user);
     return e.at;
@@ -133,6 +134,7 @@ bool imap_request_decode(struct slice in, struct imap_request *out)
     decode_token(&d, &r.token);
     r.more_follows = decode_bool(&d);
     r.outcome = decode_bool(&d);
+    r.again = decode_bool(&d);
     decode_ticket(&d, &r.ticket);
     r.user = decode_slice(&d, USER_SIZE_MAX);
     if (!decode_end(&d))

@@ -51,6 +51,8 @@ struct imap_request {
     bool more_follows; /* Another command is already buffered behind this one: leave expunges for that one. */
     bool
         outcome; /* Was it executed? Then its answer is repeated; if not, it is NO, and never will be executed. */
+    bool
+        again; /* It may have been executed: whoever cannot find out resets the stream, and says neither OK nor NO. */
     struct ticket ticket;
     struct slice user;
 };

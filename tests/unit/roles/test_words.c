@@ -100,8 +100,11 @@ static void test_login(void **state)
 
 static void test_imap(void **state)
 {
-    struct imap_request r = {
-        .operation_id = {9, 8, 7}, .token = a_token, .more_follows = true, .user = SLICE("anna")};
+    struct imap_request r = {.operation_id = {9, 8, 7},
+                             .token = a_token,
+                             .more_follows = true,
+                             .again = true,
+                             .user = SLICE("anna")};
     struct imap_request q;
     struct imap_reply p = {.token = a_token, .flags = IMAP_REPLY_BYE}, o;
     char head[HEAD_SIZE_MAX] = {0};
@@ -110,7 +113,7 @@ static void test_imap(void **state)
     assert_true(imap_request_decode(slice_of(head, size), &q));
     assert_memory_equal(q.operation_id, r.operation_id, OPERATION_ID_SIZE);
     assert_token(&q.token);
-    assert_true(q.more_follows);
+    assert_true(q.more_follows && q.again && !q.outcome);
     assert_slice(q.user, "anna");
     ASSERT_WHOLE_ONLY(imap_request_decode, head, size, struct imap_request);
 
