@@ -23,7 +23,6 @@
 #define PROBE_S         60
 #define STOP_S          60
 #define OPERATOR_MS     3000
-#define LINK_PORT       1143
 
 static const char *const operations[] = {
 #define X(name) #name,
@@ -146,7 +145,7 @@ static void lines_of_proxy(struct lines *l, const struct cluster_server *s, cons
     line(l, "imap.listen=%s:143", s->ip);
     line(l, "lmtp.listen=%s:24", s->ip);
     line(l, "limits.outcome_wait=%us", cl->outcome_wait_ms / 1000);
-    line(l, "directors=127.0.1.%u:%u", cl->mail->proxy_count, LINK_PORT);
+    line(l, "directors=127.0.1.%u:%u", cl->mail->proxy_count, CLUSTER_LINK_PORT);
 }
 
 static void lines_of_director(struct lines *l, const struct cluster_server *s, const struct cluster *cl)
@@ -156,8 +155,8 @@ static void lines_of_director(struct lines *l, const struct cluster_server *s, c
 
     for (unsigned k = 0; k < cl->backend_count; k++)
         snprintf(backends + strlen(backends), sizeof backends - strlen(backends), "%s127.0.1.%u:%u",
-                 k > 0 ? "," : "", first + k, LINK_PORT);
-    line(l, "link.listen=%s:%u", s->ip, LINK_PORT);
+                 k > 0 ? "," : "", first + k, CLUSTER_LINK_PORT);
+    line(l, "link.listen=%s:%u", s->ip, CLUSTER_LINK_PORT);
     line(l, "backends=%s", backends);
     line(l, "auth.static_password=secret");
     line(l, "auth.cache_size=64");
@@ -178,7 +177,7 @@ static struct config *server_config(const struct cluster_server *s, enum kind ki
     else if (kind == DIRECTOR)
         lines_of_director(&l, s, cl);
     else
-        line(&l, "link.listen=%s:%u", s->ip, LINK_PORT);
+        line(&l, "link.listen=%s:%u", s->ip, CLUSTER_LINK_PORT);
     return mail_config(l.pointers, l.count);
 }
 
@@ -271,7 +270,13 @@ static int probes_start(struct shard *shard)
     return 0;
 }
 
-static const struct node_ops idlers_ops = {.start = idlers_start}, probes_ops = {.start = probes_start};
+static int rogue_start(struct shard *shard)
+{
+    return fiber_start("rogue", RUN_INTERACTIVE, cluster_rogue_run, shard->node->owner) != NULL ? 0 : -EAGAIN;
+}
+
+static const struct node_ops idlers_ops = {.start = idlers_start}, probes_ops = {.start = probes_start},
+                             rogue_ops = {.start = rogue_start};
 
 /* ---- The run ------------------------------------------------------------------------------------------- */
 
@@ -392,7 +397,7 @@ static void cluster_run(struct sim_world *w)
                         .heal_ns = HEAL_S * SIM_S,
                         .tell_ns = TELL_S * SIM_S};
     struct cluster cl = {.mail = &mail};
-    struct sim_node *clients, *idlers;
+    struct sim_node *clients, *idlers, *rogue;
 
     mail.cluster = &cl;
     mail.even = sim_below(w, 2) == 0;
@@ -400,11 +405,13 @@ static void cluster_run(struct sim_world *w)
     servers_make(&cl);
     clients = mail_client_node(&mail, "clients", "127.0.0.1", &mail_clients_ops);
     idlers = mail_client_node(&mail, "idlers", "127.0.0.2", &idlers_ops);
+    rogue = mail_client_node(&mail, "rogue", "127.0.0.5", &rogue_ops);
     nemesis_start(&mail);
     for (unsigned k = 0; k < cl.server_count; k++)
         sim_node_start(cl.servers[k].node);
     sim_node_start(clients);
     sim_node_start(idlers);
+    sim_node_start(rogue);
     cluster_look(&cl);
     if (heals(&mail))
         check(&mail);

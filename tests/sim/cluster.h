@@ -3,6 +3,7 @@
 #pragma once
 #include "tests/sim/mail.h"
 
+#define CLUSTER_LINK_PORT    1143
 #define CLUSTER_BACKENDS_MAX 3
 #define CLUSTER_SERVERS_MAX  (MAIL_PROXIES_MAX + 1 + CLUSTER_BACKENDS_MAX)
 #define CLUSTER_IDLERS_MAX   (MAIL_PROXIES_MAX * LEDGER_ACCOUNTS)
@@ -50,6 +51,10 @@ void cluster_judge_sender(const struct cluster *cl, const struct mail_proxy *pro
 void cluster_settle(const struct cluster *cl, const struct imap *c);
 /* Who takes part in what is asked about that account by that proxy: of struct sim_operation. */
 uint32_t cluster_nodes(const struct cluster *cl, const struct mail_proxy *proxy, unsigned account);
+
+/* ---- cluster_rogue.c ----------------------------------------------------------------------------------- */
+
+void cluster_rogue_run(void *mail); /* A fiber of a node of its own. */
 
 /* ---- cluster_idle.c: those who idle, and new mail for them ---------------------------------------------- */
 

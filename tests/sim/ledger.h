@@ -59,8 +59,8 @@ struct ledger_mailbox {
     uint32_t uidvalidity, uidnext;
     uint64_t highest;
     uint64_t uidnext_ns, highest_ns; /* When these were shown. */
-    uint64_t expunge_all_ns;         /* When somebody last began or ended to expunge all that is \Deleted, ... */
-    unsigned expunging;              /* ... how many are at it, */
+    uint64_t expunge_all_ns;    /* When somebody last began or ended to expunge all that is \Deleted, ... */
+    unsigned expunging;         /* ... how many are at it, */
     uint64_t expunged_ns;       /* and when the last one of unknown outcome can have an effect no more. */
     struct instance *instances; /* By UID. */
     size_t count, capacity;
