@@ -18,6 +18,7 @@
 #include "roles/words/request.h"
 #include <errno.h>
 
+#define STOP_POLL_MS  5
 #define QUESTIONS_MAX 16384 /* A shard: what waits for a fiber or a password hash. */
 
 struct director {
@@ -302,6 +303,15 @@ static void revoke_here(struct slice user)
         d->revoking = fiber_start("revoke", RUN_INTERACTIVE, revoke_run, d) != NULL;
 }
 
+/* ---- Start and stop ------------------------------------------------------------------------------------ */
+
+static void questions_serve(link_serve_fn *serve)
+{
+    link_serve(LINK_LOGIN, serve);
+    link_serve(LINK_LOOKUP, serve);
+    link_serve(LINK_RENEW, serve);
+}
+
 static int director_start(struct shard *s)
 {
     struct director *d = heap_zalloc(s->heap, sizeof *d);
@@ -323,18 +333,22 @@ static int director_start(struct shard *s)
     fiber_queue_init(&d->ended);
     if (s->index == 0)
         passdb_watch(s, cluster_running() ? cluster_revoke : revoke_here);
-    link_serve(LINK_LOGIN, director_serve);
-    link_serve(LINK_LOOKUP, director_serve);
-    link_serve(LINK_RENEW, director_serve);
+    questions_serve(director_serve);
     return 0;
 }
 
+/* Other nodes go on asking: they are refused from here on, and whoever has asked before gets his answer. */
 static void director_stop(struct shard *s)
 {
     struct director *d = s->slot[SLOT_DIRECTOR];
 
     if (d == NULL)
         return;
+    questions_serve(NULL);
+    fiber_mask();
+    while (d->questions.used_count > 0)
+        (void)fiber_sleep_ms(STOP_POLL_MS);
+    fiber_unmask();
     if (s->index == 0)
         passdb_watch(s, NULL);
     while (d->revoking)
