@@ -18,6 +18,7 @@
 #define TLS_RECORD_MAX      16384 /* Plaintext of a record: what one call of tls_seal() takes. */
 #define TLS_RECORD_OVERHEAD 22    /* TLS 1.3: header 5, type 1, tag 16. (TLS 1.2 with GCM: 29.) */
 #define TLS_TICKET_KEY_SIZE 48    /* Name 16, MAC key 16, cipher key 16. */
+#define TLS_TICKET_KEYS_MAX 3
 #define TLS_NAME_MAX        255
 #define TLS_ERROR_MAX       256
 #define TLS_TICKET_MAX      4096 /* What a client keeps of a session, to resume it. */
@@ -33,13 +34,20 @@ struct tls_pair {
     struct slice key;  /* PEM, not encrypted. */
 };
 
+struct tls_ticket_keys {
+    uint8_t count;
+    uint8_t keys[TLS_TICKET_KEYS_MAX]
+                [TLS_TICKET_KEY_SIZE]; /* The newest first: it makes tickets, all are taken. */
+};
+/* Makes it the newest. One more than TLS_TICKET_KEYS_MAX, and the oldest is forgotten. */
+void tls_ticket_keys_add(struct tls_ticket_keys *k, const uint8_t key[TLS_TICKET_KEY_SIZE]);
+
 /* For servers. The first pair is the default. Copies what it needs. 0; -EINVAL with a line in `error` that
  * says which pair is wrong and why; -ENOMEM. */
 MUST_CHECK int tls_context_create(const struct tls_pair *pairs, unsigned count,
-                                  const uint8_t ticket_key[TLS_TICKET_KEY_SIZE],
-                                  struct tls_context **context_out, char error[TLS_ERROR_MAX]);
-/* New tickets are made under this key from now on; those made under the one before it are still taken. */
-void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TICKET_KEY_SIZE]);
+                                  const struct tls_ticket_keys *ticket_keys, struct tls_context **context_out,
+                                  char error[TLS_ERROR_MAX]);
+void tls_context_set_ticket_keys(struct tls_context *c, const struct tls_ticket_keys *keys);
 /* For clients. `ca` in PEM: who must have signed the server's certificate; empty: anybody (for load
  * generators). */
 MUST_CHECK int tls_context_create_client(struct slice ca, struct tls_context **context_out,

@@ -5,7 +5,7 @@
 
 struct tls_context {
     uint32_t references; /* The creator's, and one a session. */
-    bool server, has_previous;
+    bool server;
     bool asks_tickets; /* Of a client: they come behind the handshake, for the library's eyes. */
     BIO_METHOD *bio;   /* Moves bytes between SSL and the call that is under way. */
     unsigned pair_count;
@@ -13,7 +13,7 @@ struct tls_context {
         char name[TLS_NAME_MAX + 1];
         SSL_CTX *ssl;
     } * pairs;
-    uint8_t ticket_key[TLS_TICKET_KEY_SIZE], ticket_key_previous[TLS_TICKET_KEY_SIZE];
+    struct tls_ticket_keys ticket_keys; /* Of a server of clients. */
 };
 
 /* A session while the library serves it: to the end of the handshake, or to its own end if it asks for tickets. */

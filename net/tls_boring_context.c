@@ -96,25 +96,24 @@ static bool ticket_key_use(const uint8_t key[TLS_TICKET_KEY_SIZE], const uint8_t
 static int on_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac,
                          int encrypt)
 {
-    struct tls_context *c = tls_of(ssl)->handshake->context;
+    const struct tls_ticket_keys *keys = &tls_of(ssl)->handshake->context->ticket_keys;
 
     if (encrypt) {
-        memcpy(name, c->ticket_key, 16);
+        memcpy(name, keys->keys[0], 16);
         random_bytes(iv, 16);
-        return ticket_key_use(c->ticket_key, iv, cipher, mac, 1) ? 1 : -1;
+        return ticket_key_use(keys->keys[0], iv, cipher, mac, 1) ? 1 : -1;
     }
-    if (memcmp(name, c->ticket_key, 16) == 0)
-        return ticket_key_use(c->ticket_key, iv, cipher, mac, 0) ? 1 : -1;
-    if (c->has_previous && memcmp(name, c->ticket_key_previous, 16) == 0)
-        return ticket_key_use(c->ticket_key_previous, iv, cipher, mac, 0) ? 2 : -1;
+    for (unsigned i = 0; i < keys->count; i++) {
+        if (memcmp(name, keys->keys[i], 16) == 0)
+            return !ticket_key_use(keys->keys[i], iv, cipher, mac, 0) ? -1 : i == 0 ? 1 : 2;
+    }
     return 0;
 }
 
-void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TICKET_KEY_SIZE])
+void tls_context_set_ticket_keys(struct tls_context *c, const struct tls_ticket_keys *keys)
 {
-    memcpy(c->ticket_key_previous, c->ticket_key, TLS_TICKET_KEY_SIZE);
-    memcpy(c->ticket_key, key, TLS_TICKET_KEY_SIZE);
-    c->has_previous = true;
+    ASSERT(keys->count > 0);
+    c->ticket_keys = *keys;
 }
 
 /* TLS 1.2 sends tickets in the clear and keeps a session's secrets as long as their key: none. */
@@ -329,7 +328,7 @@ static int created(const struct creation *call, struct tls_context **context_out
 }
 
 int tls_context_create(const struct tls_pair *pairs, unsigned count,
-                       const uint8_t ticket_key[TLS_TICKET_KEY_SIZE], struct tls_context **context_out,
+                       const struct tls_ticket_keys *ticket_keys, struct tls_context **context_out,
                        char error[TLS_ERROR_MAX])
 {
     struct creation call = {.pairs = pairs, .count = count, .error = error};
@@ -339,7 +338,7 @@ int tls_context_create(const struct tls_pair *pairs, unsigned count,
     if (call.context == NULL)
         return -ENOMEM;
     call.context->server = true;
-    memcpy(call.context->ticket_key, ticket_key, TLS_TICKET_KEY_SIZE);
+    tls_context_set_ticket_keys(call.context, ticket_keys);
     core_call(create_server, &call);
     return created(&call, context_out);
 }

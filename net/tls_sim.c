@@ -34,11 +34,11 @@ enum alert { ALERT_CLOSE = 0, ALERT_BAD_RECORD = 20, ALERT_UNEXPECTED = 10, ALER
 
 struct tls_context {
     uint32_t references;
-    bool server, has_previous;
+    bool server;
     bool node;            /* Both sides show who they are, */
     uint8_t subject_size; /* which is the certificate's text: "NAME UNIT..." */
     char subject[TLS_NAME_MAX];
-    uint8_t ticket_key[TLS_TICKET_KEY_SIZE], ticket_key_previous[TLS_TICKET_KEY_SIZE];
+    struct tls_ticket_keys ticket_keys;
 };
 
 struct tls_shard { /* In SLOT_TLS, as long as the shard has a session. */
@@ -73,7 +73,7 @@ static struct tls_context *context_new(bool server)
 }
 
 int tls_context_create(const struct tls_pair *pairs, unsigned count,
-                       const uint8_t ticket_key[TLS_TICKET_KEY_SIZE], struct tls_context **context_out,
+                       const struct tls_ticket_keys *ticket_keys, struct tls_context **context_out,
                        char error[TLS_ERROR_MAX])
 {
     for (unsigned i = 0; i < count; i++) {
@@ -83,7 +83,7 @@ int tls_context_create(const struct tls_pair *pairs, unsigned count,
         }
     }
     *context_out = context_new(true);
-    memcpy((*context_out)->ticket_key, ticket_key, TLS_TICKET_KEY_SIZE);
+    tls_context_set_ticket_keys(*context_out, ticket_keys);
     return 0;
 }
 
@@ -110,11 +110,10 @@ int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool s
     return 0;
 }
 
-void tls_context_set_ticket_key(struct tls_context *c, const uint8_t key[TLS_TICKET_KEY_SIZE])
+void tls_context_set_ticket_keys(struct tls_context *c, const struct tls_ticket_keys *keys)
 {
-    memcpy(c->ticket_key_previous, c->ticket_key, TLS_TICKET_KEY_SIZE);
-    memcpy(c->ticket_key, key, TLS_TICKET_KEY_SIZE);
-    c->has_previous = true;
+    ASSERT(keys->count > 0);
+    c->ticket_keys = *keys;
 }
 
 void tls_context_release(struct tls_context *c)
@@ -363,12 +362,13 @@ static void ticket_check(const uint8_t key[TLS_TICKET_KEY_SIZE], const char *tic
 
 static bool ticket_good(const struct tls_context *c, struct slice ticket)
 {
-    const uint8_t *keys[2] = {c->ticket_key, c->has_previous ? c->ticket_key_previous : c->ticket_key};
     char check[8];
 
-    for (unsigned i = 0; i < 2 && ticket.size == TICKET_SIZE; i++) {
-        ticket_check(keys[i], ticket.data, check);
-        if (memcmp(ticket.data, keys[i], 16) == 0 && memcmp(ticket.data + 24, check, 8) == 0)
+    for (unsigned i = 0; i < c->ticket_keys.count && ticket.size == TICKET_SIZE; i++) {
+        const uint8_t *key = c->ticket_keys.keys[i];
+
+        ticket_check(key, ticket.data, check);
+        if (memcmp(ticket.data, key, 16) == 0 && memcmp(ticket.data + 24, check, 8) == 0)
             return true;
     }
     return false;
@@ -380,9 +380,9 @@ static void send_ticket(struct tls *t, struct tls_output *out)
     char ticket[TICKET_SIZE];
 
     message_start(&f, MESSAGE_TICKET);
-    memcpy(ticket, t->context->ticket_key, 16);
+    memcpy(ticket, t->context->ticket_keys.keys[0], 16);
     random_bytes(ticket + 16, 8);
-    ticket_check(t->context->ticket_key, ticket, ticket + 24);
+    ticket_check(t->context->ticket_keys.keys[0], ticket, ticket + 24);
     field_put(&f, slice_of(ticket, sizeof ticket));
     message_put(t, &f, TICKET_MESSAGE, out);
 }

@@ -7,6 +7,7 @@
 #include "net/link/wire.h"
 #include "roles/director/control.h"
 #include "roles/director/digest.h"
+#include "roles/director/tls_keys.h"
 #include "roles/small_file.h"
 #include <errno.h>
 #include <xxhash.h>
@@ -51,7 +52,8 @@ struct member { /* A backend of the configuration. */
 struct reader { /* A proxy core that wants the table. */
     struct list link;
     struct link_stream *stream;
-    uint64_t version; /* That it has. */
+    uint64_t version;       /* That it has, */
+    uint32_t tls_keys_sent; /* and of these. */
 };
 
 struct cluster {
@@ -66,6 +68,7 @@ struct cluster {
     struct list reader_list;
     struct fiber_queue wake, ended;
     uint64_t rotate_ms;
+    struct tls_keys tls_keys;
     bool deal;    /* The operator has said so. */
     bool revoked; /* Somebody was, since the file was written. */
     bool due, working, running, stopping;
@@ -246,11 +249,17 @@ static void table_send(struct cluster *c, struct reader *l)
     heap_free(c->shard->heap, bytes);
 }
 
+static void reader_send(struct cluster *c, struct reader *l)
+{
+    tls_keys_send(&c->tls_keys, l->stream, &l->tls_keys_sent);
+    table_send(c, l);
+}
+
 static void tables_send(struct cluster *c)
 {
     list_each_safe(it, &c->reader_list)
     {
-        table_send(c, CONTAINER_OF(it, struct reader, link));
+        reader_send(c, CONTAINER_OF(it, struct reader, link));
     }
 }
 
@@ -261,7 +270,7 @@ static void reader_frame(struct link_stream *s, struct link_frame *f)
 
 static void reader_credit(struct link_stream *s)
 {
-    table_send(cluster_self(), s->owner);
+    reader_send(cluster_self(), s->owner);
 }
 
 static void reader_free(struct reader *l)
@@ -291,7 +300,7 @@ static void table_serve(struct link_stream *s, struct link_frame *open)
     s->ops = &reader_ops;
     s->owner = l;
     list_push_back(&c->reader_list, &l->link);
-    table_send(c, l);
+    reader_send(c, l);
 }
 
 /* ---- Backends ------------------------------------------------------------------------------------------ */
@@ -537,6 +546,7 @@ static void cluster_step(struct cluster *c)
             key_rotate(&c->members[i]);
         c->rotate_ms = time_ms() + TICKET_KEY_MS;
     }
+    tls_keys_step(&c->tls_keys); /* TICKET_KEY_MS is a part of its time. */
     if (changed || c->revoked) {
         c->table.version += changed;
         c->revoked = false;
@@ -767,6 +777,7 @@ int cluster_start(struct shard *s)
     if (rc < 0)
         return rc;
     view_make(c);
+    tls_keys_step(&c->tls_keys);
     c->rotate_ms = time_ms() + TICKET_KEY_MS;
     link_serve(LINK_TABLE, table_serve);
     c->running = fiber_start("cluster", RUN_INTERACTIVE, cluster_run, c) != NULL;

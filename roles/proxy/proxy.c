@@ -7,6 +7,7 @@
 #include "core/net_prefix.h"
 #include "roles/proxy/lmtp_session.h"
 #include "roles/proxy/session.h"
+#include "roles/proxy/ticket_keys.h"
 #include "roles/proxy/tls_setup.h"
 #include "roles/role.h"
 #include <errno.h>
@@ -194,6 +195,7 @@ static void proxy_stop(struct shard *s)
     s->slot[SLOT_PROXY] = NULL;
     subscriptions_fini(&p->subscriptions);
     route_stop(&p->route);
+    ticket_keys_stop(p);
     tls_context_release(p->tls);
     arena_fini(&p->arena);
     slab_fini(&p->sessions);

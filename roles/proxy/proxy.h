@@ -26,8 +26,8 @@ struct proxy {
     struct heap *heap;
     struct proxy_limits limits;
     struct tls_context *tls; /* NULL: none configured. */
-    bool ticket_key_known;
-    uint8_t ticket_key[TLS_TICKET_KEY_SIZE];
+    struct tls_ticket_keys ticket_keys;
+    struct timer ticket_timer;
     const char *node_name;
     bool plaintext_always; /* auth.plaintext */
     struct listener *listeners;

@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/map.h"
 #include "net/link/wire.h"
+#include "roles/proxy/ticket_keys.h"
 #include "roles/settings.h"
 #include "roles/words/place.h"
 #include <errno.h>
@@ -70,6 +71,15 @@ static void piece_drop(struct route_director *d)
     d->size = d->got = 0;
 }
 
+static void tls_keys_arrived(struct route_director *d, struct slice in)
+{
+    struct tls_ticket_keys keys;
+
+    if (cluster_tls_keys_decode(in, &keys))
+        ticket_keys_take(CONTAINER_OF(d->route, struct proxy, route), &keys);
+    bytes_wipe(&keys, sizeof keys);
+}
+
 static void piece_arrived(struct route_director *d, struct slice in)
 {
     struct slice piece;
@@ -80,6 +90,10 @@ static void piece_arrived(struct route_director *d, struct slice in)
     size = get_u32(in.data);
     at = get_u32(in.data + 4);
     piece = slice_from(in, CLUSTER_PIECE_HEADER);
+    if (size == 0) {
+        tls_keys_arrived(d, piece);
+        return;
+    }
     if (at == 0 && size > 0 && size <= CLUSTER_TABLE_SIZE_MAX) {
         piece_drop(d);
         d->bytes = heap_alloc(d->route->heap, size);

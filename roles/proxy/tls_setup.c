@@ -3,47 +3,11 @@
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/log.h"
-#include "core/shard_call.h"
+#include "roles/proxy/ticket_keys.h"
 #include <errno.h>
 #include <fcntl.h>
 
 #define PEM_SIZE_MAX (1024 * 1024)
-#define KEY_RETRY_MS 5 /* Shard 0 may be a moment behind. */
-
-/* ---- Ticket keys
- * ------------------------------------------------------------------------------------------- */
-
-static void key_give(void *arg) /* On shard 0. */
-{
-    struct proxy *p = shard_self()->slot[SLOT_PROXY];
-
-    if (p != NULL && p->ticket_key_known)
-        memcpy(arg, p->ticket_key, TLS_TICKET_KEY_SIZE);
-}
-
-static int ticket_key_fetch(struct proxy *p)
-{
-    static const uint8_t none[TLS_TICKET_KEY_SIZE];
-
-    if (p->shard->index == 0) {
-        random_bytes(p->ticket_key, sizeof p->ticket_key);
-        p->ticket_key_known = true;
-        return 0;
-    }
-    for (;;) {
-        int rc;
-
-        shard_call(p->shard->node->shards[0], key_give, p->ticket_key);
-        if (memcmp(p->ticket_key, none, sizeof none) != 0)
-            return 0;
-        rc = p->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(KEY_RETRY_MS);
-        if (rc < 0)
-            return rc;
-    }
-}
-
-/* ---- Files
- * --------------------------------------------------------------------------------------------------- */
 
 static int pem_read(struct proxy *p, const char *path, struct slice *pem_out)
 {
@@ -96,8 +60,8 @@ static void context_make(void *arg)
 {
     struct context_call *call = arg;
 
-    call->rc =
-        tls_context_create(call->pairs, call->count, call->proxy->ticket_key, &call->proxy->tls, call->error);
+    call->rc = tls_context_create(call->pairs, call->count, &call->proxy->ticket_keys, &call->proxy->tls,
+                                  call->error);
 }
 
 static int pairs_read(struct proxy *p, struct tls_pair *pairs, size_t sni_count)
@@ -123,7 +87,7 @@ int tls_setup(struct proxy *p)
 
     if (config_string(config, "tls.cert") == NULL)
         return 0;
-    rc = ticket_key_fetch(p);
+    rc = ticket_keys_start(p);
     if (rc < 0)
         return rc;
     pairs = arena_zalloc(&p->arena, (sni_count + 1) * sizeof *pairs);

@@ -2,7 +2,6 @@
 #pragma once
 #include "roles/proxy/proxy.h"
 
-/* Fiber. Reads tls.cert, tls.key and tls.sni; sets p->tls (NULL: none configured). Ticket keys are made by
- * shard 0 and shared by all, so that a session resumes on whatever core its next connection lands. 0, or
+/* Fiber. Reads tls.cert, tls.key and tls.sni; sets p->tls (NULL: none configured). 0, or
  * -errno after a log line that names the file. */
 MUST_CHECK int tls_setup(struct proxy *p);

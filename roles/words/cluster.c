@@ -74,6 +74,28 @@ bool cluster_table_decode(struct slice in, struct cluster_table *out)
     return decode_end(&d);
 }
 
+/* ---- Keys of TLS tickets ------------------------------------------------------------------------------- */
+
+size_t cluster_tls_keys_encode(const struct tls_ticket_keys *k, char out[CLUSTER_TLS_KEYS_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, CLUSTER_TLS_KEYS_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u8(&e, k->count);
+    encode_bytes(&e, k->keys, k->count * sizeof k->keys[0]);
+    return e.at;
+}
+
+bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    out->count = decode_u8(&d);
+    if (out->count == 0 || out->count > TLS_TICKET_KEYS_MAX)
+        return false;
+    decode_fixed(&d, out->keys, out->count * sizeof out->keys[0]);
+    return decode_end(&d);
+}
+
 /* ---- Membership ---------------------------------------------------------------------------------------- */
 
 enum { /* What a director's frame is, behind its version. */

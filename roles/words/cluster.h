@@ -4,6 +4,7 @@
 #pragma once
 #include "core/io.h"
 #include "net/link/link.h"
+#include "net/tls.h"
 #include "roles/revocations.h"
 #include "roles/words/place.h"
 
@@ -37,6 +38,10 @@ MUST_CHECK bool cluster_table_decode(struct slice in, struct cluster_table *out)
 /* LINK_TABLE: the OPEN says nothing; each table comes in pieces, one a DATA frame, in order: total size 4, offset 4, bytes. */
 #define CLUSTER_PIECE_HEADER 8
 #define CLUSTER_PIECE_MAX    8192
+/* Of total size 0 are the keys under which all proxies make TLS tickets, so that a session resumes at any of them. */
+#define CLUSTER_TLS_KEYS_SIZE_MAX (2 + TLS_TICKET_KEYS_MAX * TLS_TICKET_KEY_SIZE)
+size_t cluster_tls_keys_encode(const struct tls_ticket_keys *k, char out[CLUSTER_TLS_KEYS_SIZE_MAX]);
+MUST_CHECK bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out);
 
 /* ---- Membership: director <-> backend -------------------------------------------------------------------- */
 

@@ -33,9 +33,12 @@ static void try_table(struct slice in)
 {
     static struct cluster_table table;
     static char out[CLUSTER_TABLE_SIZE_MAX];
+    struct tls_ticket_keys keys;
 
     if (in.size <= sizeof out && cluster_table_decode(in, &table))
         ASSERT(slice_eq(slice_of(out, cluster_table_encode(&table, out)), in));
+    if (cluster_tls_keys_decode(in, &keys))
+        ASSERT(slice_eq(slice_of(out, cluster_tls_keys_encode(&keys, out)), in));
 }
 
 static void try_member(struct slice in)

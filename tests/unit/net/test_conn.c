@@ -509,9 +509,7 @@ static char plain[OUTPUT_MAX + 1]; /* What came through the client. */
 static size_t plain_size;
 static bool client_secured, client_ended, client_failed;
 
-static const uint8_t key_first[TLS_TICKET_KEY_SIZE] = "first key",
-                     key_second[TLS_TICKET_KEY_SIZE] = "second key",
-                     key_third[TLS_TICKET_KEY_SIZE] = "third key";
+static struct tls_ticket_keys ticket_keys;
 
 static void client_send(struct tls_output *out)
 {
@@ -594,7 +592,9 @@ static int setup_tls(void **state)
 
     door_start();
     ticket_kept = slice_of(NULL, 0);
-    assert_int_equal(tls_context_create(pairs, 2, key_first, &server_context, error), 0);
+    ticket_keys.count = 0;
+    tls_ticket_keys_add(&ticket_keys, (const uint8_t[TLS_TICKET_KEY_SIZE]){1});
+    assert_int_equal(tls_context_create(pairs, 2, &ticket_keys, &server_context, error), 0);
     assert_int_equal(tls_context_create_client(SLICE(""), &client_context, error), 0);
     return 0;
 }
@@ -828,18 +828,33 @@ static bool resumes(void)
     return resumed;
 }
 
+static void rotate(void)
+{
+    static uint8_t key[TLS_TICKET_KEY_SIZE] = {1};
+
+    key[0]++;
+    tls_ticket_keys_add(&ticket_keys, key);
+    tls_context_set_ticket_keys(server_context, &ticket_keys);
+}
+
 static void test_resumption(void **state)
 {
     assert_false(resumes());
     assert_true(resumes());
-    tls_context_set_ticket_key(server_context, key_second);
+    rotate();
     assert_true(resumes()); /* Under the key before; and it was renewed. */
-    tls_context_set_ticket_key(server_context, key_third);
+    rotate();
+    rotate();
     assert_true(resumes());
-    tls_context_set_ticket_key(server_context, key_first);
-    tls_context_set_ticket_key(server_context, key_second);
+    tls_ticket_keys_add(&ticket_keys, ticket_keys.keys[2]); /* A known one moves to the front. */
+    assert_int_equal(ticket_keys.count, 3);
+    tls_context_set_ticket_keys(server_context, &ticket_keys);
+    assert_true(resumes());
+    rotate();
+    rotate();
+    rotate();
     assert_false(resumes());
-    assert_int_equal(shard_self()->metrics->tls_resumed, 3);
+    assert_int_equal(shard_self()->metrics->tls_resumed, 4);
     open_session();
     conn_abort(&session->conn);
     door_settle(0);

@@ -499,14 +499,14 @@ static int setup(void **state)
         {.name = SLICE("*.example.net"), .cert = SLICE(OTHER_CERT), .key = SLICE(OTHER_KEY)},
         {.name = SLICE("rsa.example.org"), .cert = SLICE(RSA_CERT), .key = SLICE(RSA_KEY)},
     };
-    static const uint8_t key[TLS_TICKET_KEY_SIZE] = "a key for tests";
+    static const struct tls_ticket_keys keys = {1, {"a key for tests"}};
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t at_size = sizeof at;
     char error[TLS_ERROR_MAX];
 
     signal(SIGPIPE, SIG_IGN);
     door_start();
-    assert_int_equal(tls_context_create(pairs, 3, key, &context, error), 0);
+    assert_int_equal(tls_context_create(pairs, 3, &keys, &context, error), 0);
     listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(listen(listener, 8), 0);
@@ -529,19 +529,19 @@ static int teardown(void **state)
 /* What is wrong with a certificate is said. */
 static void test_bad_certificates(void **state)
 {
-    static const uint8_t key[TLS_TICKET_KEY_SIZE];
+    static const struct tls_ticket_keys keys = {1, {{0}}};
     struct tls_pair pairs[2] = {{.cert = SLICE(DEFAULT_CERT), .key = SLICE(DEFAULT_KEY)},
                                 {.name = SLICE("x.org"), .cert = SLICE("junk"), .key = SLICE(OTHER_KEY)}};
     struct tls_context *c;
     char error[TLS_ERROR_MAX];
 
-    assert_int_equal(tls_context_create(pairs, 2, key, &c, error), -EINVAL);
+    assert_int_equal(tls_context_create(pairs, 2, &keys, &c, error), -EINVAL);
     assert_string_equal(error, "x.org: not a certificate in PEM: NO_START_LINE");
     pairs[1].cert = SLICE(DEFAULT_CERT);
-    assert_int_equal(tls_context_create(pairs, 2, key, &c, error), -EINVAL);
+    assert_int_equal(tls_context_create(pairs, 2, &keys, &c, error), -EINVAL);
     assert_string_equal(error, "x.org: not the certificate's private key in PEM: KEY_VALUES_MISMATCH");
     pairs[1].key = SLICE("");
-    assert_int_equal(tls_context_create(pairs, 2, key, &c, error), -EINVAL);
+    assert_int_equal(tls_context_create(pairs, 2, &keys, &c, error), -EINVAL);
     assert_int_equal(tls_context_create_client(SLICE("junk"), &c, error), -EINVAL);
     assert_int_equal(tls_context_create_client(SLICE(DEFAULT_CERT), &c, error), 0);
     tls_context_release(c);
