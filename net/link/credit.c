@@ -47,10 +47,16 @@ void credit_starve(struct link_stream *s, bool starved)
     m->link_credit_starved += starved ? 1 : UINT64_MAX;
 }
 
+/* Of the shard's budget, and of the connection's. */
+static int64_t stream_share(const struct link_stream *s)
+{
+    return MIN(s->link->state->share, s->link->share);
+}
+
 /* Over a wire: what has left is the receiver's memory, not ours. */
 static int64_t credit_left(const struct link_stream *s)
 {
-    int64_t share = MIN(s->link->state->share, s->link->share), used = s->window_used;
+    int64_t share = stream_share(s), used = s->window_used;
 
     return MIN((int64_t)s->window - used, share - (used - (int64_t)s->in_flight));
 }
@@ -64,10 +70,11 @@ int64_t link_credit(struct link_stream *s)
     return left;
 }
 
-/* Not for each frame that comes home: half a window makes it worth a fiber. */
+/* Not for each frame that comes home: half of what there can be makes it worth a fiber. More than that must not be asked for:
+ * when all frames are home, or have left and are released, nothing else will come that could wake it. */
 void credit_wake(struct link_stream *s)
 {
-    if (!s->starved || credit_left(s) < (int64_t)MIN(s->window, s->link->state->share) / 2)
+    if (!s->starved || credit_left(s) < MIN((int64_t)s->window, stream_share(s)) / 2)
         return;
     credit_starve(s, false);
     if (s->ops != NULL)
