@@ -55,6 +55,7 @@ struct lmtp_reply {
     X(TOO_MANY_ERRORS, 421, "4.7.0", "Too many errors")                                                      \
     X(TIMEOUT, 421, "4.4.2", "Timeout")                                                                      \
     X(SHUTTING_DOWN, 421, "4.3.2", "Shutting down")                                                          \
+    X(KICKED, 421, "4.7.0", "Disconnected by the operator")                                                  \
     X(BUSY, 421, "4.3.2", "Too busy")                                                                        \
     X(NO_TLS, 454, "4.7.0", "TLS not available")                                                             \
     X(NO_SUCH_USER, 550, "5.1.1", "No such user")                                                            \

@@ -109,6 +109,7 @@ static void session_show(struct walk *w, const struct control_session *row)
     reply_hex(r, "sid", row->id);
     reply_slice(r, "user", slice_of(row->user, row->user_size));
     reply_slice(r, "peer", slice_str(net_addr_format(&row->peer, peer)));
+    reply_slice(r, "protocol", slice_str(row->protocol));
     reply_slice(r, "state", slice_str(row->state));
     reply_bool(r, "tls", row->tls);
     reply_bool(r, "selected", row->selected);

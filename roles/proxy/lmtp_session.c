@@ -71,6 +71,21 @@ void lmtp_bye(struct lmtp_session *l, enum lmtp_reply_id id)
     lmtp_close(l, "ended_by_server");
 }
 
+void lmtp_kick(struct lmtp_session *l)
+{
+    bool silent = l->state == LMTP_AT_PROXY_HEADER || l->state == LMTP_AT_HANDSHAKE;
+
+    if (l->state == LMTP_AT_CLOSING || l->kicked)
+        return;
+    l->proxy->shard->metrics->kicked++;
+    l->kicked = true;
+    if (l->state == LMTP_AT_REPLIES)
+        return;
+    if (!silent)
+        reply(l, LMTP_REPLY_KICKED);
+    lmtp_close(l, "kicked");
+}
+
 static void reply_error(struct lmtp_session *l, enum lmtp_reply_id id)
 {
     reply(l, id);
@@ -230,6 +245,11 @@ void lmtp_ready(struct lmtp_session *l)
         lmtp_bye(l, LMTP_REPLY_SHUTTING_DOWN);
         return;
     }
+    if (l->kicked) {
+        reply(l, LMTP_REPLY_KICKED);
+        lmtp_close(l, "kicked");
+        return;
+    }
     l->state = LMTP_AT_COMMAND;
     timer_set(&l->timer, IDLE_MS);
     conn_resume(&l->conn);
@@ -374,6 +394,7 @@ static void on_closed(struct conn *c)
 
     p->shard->metrics->connections--;
     p->connections--;
+    proxy_walks_leave(p, &l->link);
     heap_free(p->heap, l->recipients);
     arena_fini(&l->arena);
     list_remove(&l->link);

@@ -56,6 +56,7 @@ struct lmtp_session {
     bool streaming; /* The recipients' streams are open: a message is under way. */
     bool chunked, last_chunk;
     bool too_large;
+    bool kicked; /* REPLIES: the session ends behind them. */
     uint16_t errors;
     struct arena arena; /* Of the transaction. */
     char *return_path;
@@ -74,3 +75,5 @@ struct lmtp_session {
 void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer);
 /* `421` and a graceful close. */
 void lmtp_bye(struct lmtp_session *l, enum lmtp_reply_id reply);
+/* The operator ends it. A message that is complete has its replies first: else it would be sent again. */
+void lmtp_kick(struct lmtp_session *l);

@@ -35,8 +35,9 @@ struct proxy {
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
     struct route route;
-    /* Over session_list: where each goes on. NULL: there is none. */
+    /* Over session_list, the operator's over lmtp_list as well: where each goes on. NULL: there is none. */
     struct list *walks[PROXY_WALKS];
+    bool walk_lmtp;              /* The operator's is there. */
     struct revocations *revoked; /* Whose sessions have ended, in a process with all roles. NULL: nobody's. */
     struct subscriptions subscriptions;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
@@ -44,6 +45,15 @@ struct proxy {
     uint64_t connections; /* Open now, both kinds. */
     bool stopping;
 };
+
+/* A session goes: no walk must stand on it. */
+static inline void proxy_walks_leave(struct proxy *p, const struct list *link)
+{
+    for (unsigned i = 0; i < PROXY_WALKS; i++) {
+        if (p->walks[i] == link)
+            p->walks[i] = link->next;
+    }
+}
 
 /* False: over a limit, or over the memory budget; the caller says so to the client and closes. */
 bool proxy_admits(const struct proxy *p);

@@ -458,10 +458,7 @@ static void on_closed(struct conn *c)
     p->shard->metrics->connections--;
     p->shard->metrics->sessions -= s->user_size > 0;
     p->connections--;
-    for (unsigned i = 0; i < PROXY_WALKS; i++) {
-        if (p->walks[i] == &s->link)
-            p->walks[i] = s->link.next;
-    }
+    proxy_walks_leave(p, &s->link);
     list_remove(&s->link);
     slab_give(&p->sessions, s);
 }

@@ -16,8 +16,8 @@
 struct control_session {
     uint64_t id;
     struct net_addr peer;
-    const char *state; /* A literal. */
-    uint64_t commands, bytes_in, bytes_out;
+    const char *protocol, *state; /* Literals. */
+    uint64_t commands, bytes_in, bytes_out; /* LMTP: commands are messages. */
     uint32_t shard;
     bool tls, selected;
     uint8_t user_size; /* 0: not logged in. */
