@@ -27,6 +27,7 @@ const struct config_key settings_keys[] = {
     {"lmtp.listen", CONFIG_LIST, NULL, "ADDR:PORT of LMTP"},
     {"lmtp.from", CONFIG_LIST, "127.0.0.0/8,::1/128", "networks that may deliver"},
     {"proxy_protocol.from", CONFIG_LIST, NULL, "networks whose connections begin with a PROXY header"},
+    {"xclient.from", CONFIG_LIST, NULL, "networks that may say by XCLIENT or ID who their client is"},
     {"admin.listen", CONFIG_LIST, NULL,
      "ADDR:PORT of HTTP for metrics and health; it asks for no password: not for the world"},
     {"admin.socket", CONFIG_STRING, NULL,
@@ -73,7 +74,6 @@ const struct config_key settings_keys[] = {
 
     {"pop3.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3"},
     {"pop3s.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3 over TLS"},
-    {"xclient.from", CONFIG_UNSUPPORTED, NULL, "networks that may forward client data"},
     {"objects", CONFIG_UNSUPPORTED, NULL, "message store"},
     {"index", CONFIG_UNSUPPORTED, NULL, "index store"},
     {"sessions", CONFIG_UNSUPPORTED, NULL, "shared session and login state"},
@@ -323,5 +323,6 @@ bool settings_check(const struct config *c, struct config_error *error)
                             (unsigned)(MEMORY_MIN / MIB));
     if (config_string(c, "data")[0] != '/')
         return config_wrong(c, "data", error, "is not an absolute path");
-    return networks_check(c, "lmtp.from", error) && networks_check(c, "proxy_protocol.from", error);
+    return networks_check(c, "lmtp.from", error) && networks_check(c, "proxy_protocol.from", error) &&
+           networks_check(c, "xclient.from", error);
 }

@@ -176,7 +176,8 @@ static void parse_bdat(struct lmtp_command *c, struct slice arguments)
     X(QUIT)                                                                                                  \
     X(VRFY)                                                                                                  \
     X(HELP)                                                                                                  \
-    X(STARTTLS)
+    X(STARTTLS)                                                                                              \
+    X(XCLIENT)
 
 static enum lmtp_verb verb_of(struct slice word)
 {
@@ -215,6 +216,9 @@ static void parse_line(struct lmtp_parser *p, struct slice line, struct lmtp_com
     case LMTP_STARTTLS:
         if (skip_blanks(line).size > 0)
             bad(c, LMTP_REPLY_BAD_ARGUMENT);
+        break;
+    case LMTP_XCLIENT:
+        c->arguments = skip_blanks(line);
         break;
     case LMTP_NOOP: /* RFC 5321: an argument is allowed, and means nothing. */
     case LMTP_VRFY:

@@ -30,6 +30,7 @@ struct lmtp_reply {
     X(OK, 250, "2.0.0", "OK")                                                                                \
     X(BYE, 221, "2.0.0", "Bye")                                                                              \
     X(START_TLS, 220, "2.0.0", "Begin TLS")                                                                  \
+    X(XCLIENT_REFUSED, 550, "5.7.0", "XCLIENT is not for you")                                               \
     X(START_DATA, 354, "", "End data with <CR><LF>.<CR><LF>")                                                \
     X(HELP, 214, "2.0.0", "LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY STARTTLS: see RFC 2033")             \
     X(VRFY, 252, "2.5.0", "Try RCPT")                                                                        \
@@ -78,8 +79,8 @@ void lmtp_reply_write(struct writer *w, enum lmtp_reply_id id, struct slice who)
 /* For texts of the session's own. */
 void lmtp_reply_write_own(struct writer *w, const struct lmtp_reply *r, struct slice who);
 void lmtp_greeting_write(struct writer *w, struct slice host);
-/* The answer to LHLO: all extensions; SIZE with its limit (0: no limit declared); STARTTLS only if asked. */
-void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, bool starttls);
+/* The answer to LHLO: all extensions; SIZE with its limit (0: no limit declared); STARTTLS and XCLIENT only if asked. */
+void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, bool starttls, bool xclient);
 
 /* ---- Addresses ----------------------------------------------------------------------------------------- */
 
@@ -108,20 +109,32 @@ enum lmtp_verb {
     LMTP_VRFY,
     LMTP_HELP,
     LMTP_STARTTLS,
-    LMTP_BAD, /* `error` is the reply; the session counts these. */
+    LMTP_XCLIENT, /* `arguments`: for lmtp_xclient_parse(). */
+    LMTP_BAD,     /* `error` is the reply; the session counts these. */
 };
 
 struct lmtp_command {
     enum lmtp_verb verb;
     enum lmtp_reply_id error;
-    struct slice domain;   /* LHLO. */
-    struct lmtp_path path; /* MAIL, RCPT. */
-    uint64_t size;         /* MAIL SIZE=, 0 when not given; BDAT: of the chunk that follows the line. */
-    bool last;             /* BDAT LAST. */
-    bool smtputf8;         /* MAIL. */
+    struct slice domain;    /* LHLO. */
+    struct slice arguments; /* XCLIENT. */
+    struct lmtp_path path;  /* MAIL, RCPT. */
+    uint64_t size;          /* MAIL SIZE=, 0 when not given; BDAT: of the chunk that follows the line. */
+    bool last;              /* BDAT LAST. */
+    bool smtputf8;          /* MAIL. */
     bool lost; /* LMTP_BAD: a BDAT of unknown size. Reply and close: what follows is not commands. */
     char unquoted[LMTP_LOCAL_MAX]; /* path.local of a quoted one. */
 };
+
+struct
+    lmtp_xclient { /* What a server in front says of the client; empty: nothing. Values are printable ASCII. */
+    struct slice addr, port, helo, login, session;
+    struct slice rest; /* Private: what is understood and of no use. */
+    uint32_t used;
+    char text[1024]; /* The values. */
+};
+/* False: an attribute that is not known, or no xtext. */
+MUST_CHECK bool lmtp_xclient_parse(struct slice arguments, struct lmtp_xclient *out);
 
 struct lmtp_parser { /* Private. */
     uint32_t scanned;

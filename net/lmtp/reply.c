@@ -47,7 +47,7 @@ void lmtp_greeting_write(struct writer *w, struct slice host)
     writer_text(w, " LMTP ready\r\n");
 }
 
-void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, bool starttls)
+void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, bool starttls, bool xclient)
 {
     writer_text(w, "250-");
     writer_slice(w, host);
@@ -55,6 +55,8 @@ void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, boo
                    "250-SMTPUTF8\r\n250-CHUNKING\r\n");
     if (starttls)
         writer_text(w, "250-STARTTLS\r\n");
+    if (xclient)
+        writer_text(w, "250-XCLIENT ADDR PORT NAME PROTO LOGIN HELO SESSION TTL TIMEOUT\r\n");
     writer_text(w, "250 SIZE");
     if (size_max > 0) {
         writer_char(w, ' ');

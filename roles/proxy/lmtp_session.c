@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "core/mail/date.h"
 #include "core/metrics.h"
+#include "roles/proxy/forwarded.h"
 #include "roles/proxy/lmtp_transaction.h"
 #include "roles/words/request.h"
 #include <errno.h>
@@ -50,16 +51,17 @@ static void greet(struct lmtp_session *l)
 
 static void lmtp_close(struct lmtp_session *l, const char *why)
 {
-    char peer[NET_ADDR_TEXT_MAX];
+    char peer[NET_ADDR_TEXT_MAX], client[FORWARDED_LOG_MAX];
 
     if (l->state == LMTP_AT_CLOSING)
         return;
     transaction_reset(l);
     timer_cancel(&l->timer);
     l->state = LMTP_AT_CLOSING;
-    log_event(LOG_INFO, "lmtp session ended", "sid=%llx peer=%s messages=%llu in=%llu why=%s",
+    log_event(LOG_INFO, "lmtp session ended", "sid=%llx peer=%s messages=%llu in=%llu why=%s%s",
               (unsigned long long)l->id, net_addr_format(&l->conn.peer, peer),
-              (unsigned long long)l->messages, (unsigned long long)l->conn.bytes_in, why);
+              (unsigned long long)l->messages, (unsigned long long)l->conn.bytes_in, why,
+              forwarded_log(l->client_sid, client));
     conn_close(&l->conn);
 }
 
@@ -96,7 +98,7 @@ static void reply_error(struct lmtp_session *l, enum lmtp_reply_id id)
 /* ---- Commands ------------------------------------------------------------------------------------------ */
 
 /* For Received: printable ASCII only, since a client may say anything. */
-static void helo_keep(struct lmtp_session *l, struct slice domain)
+void lmtp_helo_keep(struct lmtp_session *l, struct slice domain)
 {
     size_t size = MIN(domain.size, sizeof l->helo - 1);
 
@@ -105,17 +107,19 @@ static void helo_keep(struct lmtp_session *l, struct slice domain)
     l->helo[size] = '\0';
 }
 
-static void on_lhlo(struct lmtp_session *l, const struct lmtp_command *c)
+/* Not inlined: its lines would be in everybody's frame. */
+__attribute__((noinline)) static void on_lhlo(struct lmtp_session *l, const struct lmtp_command *c)
 {
     char lines[WRITER_NEED_MAX * 3];
     struct writer w;
 
     transaction_reset(l);
     l->greeted = true;
-    helo_keep(l, c->domain);
+    if (!l->helo_forwarded)
+        lmtp_helo_keep(l, c->domain);
     writer_fixed(&w, lines, sizeof lines);
     lmtp_lhlo_write(&w, host_name(l), l->proxy->limits.message_size,
-                    l->proxy->tls != NULL && l->conn.tls == NULL);
+                    l->proxy->tls != NULL && l->conn.tls == NULL, l->forwards);
     conn_write(&l->conn, slice_of(lines, writer_used(&w)));
 }
 
@@ -188,6 +192,21 @@ static void on_starttls(struct lmtp_session *l)
     conn_start_tls(&l->conn, l->proxy->tls, SLICE("lmtp"));
 }
 
+/* Then everything begins again, with the greeting. */
+static void on_xclient(struct lmtp_session *l, const struct lmtp_command *c)
+{
+    if (!l->forwards) {
+        reply_error(l, LMTP_REPLY_XCLIENT_REFUSED);
+    } else if (l->in_mail) {
+        reply_error(l, LMTP_REPLY_BAD_SEQUENCE);
+    } else if (!forwarded_by_xclient(l, c->arguments)) {
+        reply_error(l, LMTP_REPLY_BAD_ARGUMENT);
+    } else {
+        l->greeted = false;
+        greet(l);
+    }
+}
+
 static void on_command(struct lmtp_session *l, const struct lmtp_command *c)
 {
     switch (c->verb) {
@@ -225,6 +244,9 @@ static void on_command(struct lmtp_session *l, const struct lmtp_command *c)
         break;
     case LMTP_STARTTLS:
         on_starttls(l);
+        break;
+    case LMTP_XCLIENT:
+        on_xclient(l, c);
         break;
     case LMTP_BAD:
         reply_error(l, c->error);
@@ -305,6 +327,7 @@ static void lmtp_begin(struct lmtp_session *l)
         lmtp_bye(l, LMTP_REPLY_BUSY);
         return;
     }
+    l->forwards = forwarded_from(l->proxy, &l->conn.peer);
     timer_set(&l->timer, IDLE_MS);
     greet(l);
 }
@@ -395,6 +418,7 @@ static void on_closed(struct conn *c)
     p->shard->metrics->connections--;
     p->connections--;
     proxy_walks_leave(p, &l->link);
+    heap_free(p->heap, l->client_sid);
     heap_free(p->heap, l->recipients);
     arena_fini(&l->arena);
     list_remove(&l->link);

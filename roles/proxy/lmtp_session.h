@@ -56,6 +56,8 @@ struct lmtp_session {
     bool streaming; /* The recipients' streams are open: a message is under way. */
     bool chunked, last_chunk;
     bool too_large;
+    bool forwards; /* Its other end may say by XCLIENT who the client is. */
+    bool helo_forwarded;
     bool kicked; /* REPLIES: the session ends behind them. */
     uint16_t errors;
     struct arena arena; /* Of the transaction. */
@@ -68,6 +70,7 @@ struct lmtp_session {
     uint64_t received; /* Bytes of the message. */
     uint64_t began_ns; /* REPLIES: when the message was complete. */
     struct link_stream *lookup;
+    char *client_sid; /* What a server in front calls this session. NULL: nothing. */
     uint64_t id, messages;
 };
 
@@ -75,5 +78,7 @@ struct lmtp_session {
 void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer);
 /* `421` and a graceful close. */
 void lmtp_bye(struct lmtp_session *l, enum lmtp_reply_id reply);
+/* The client's name of himself, for Received. */
+void lmtp_helo_keep(struct lmtp_session *l, struct slice domain);
 /* The operator ends it. A message that is complete has its replies first: else it would be sent again. */
 void lmtp_kick(struct lmtp_session *l);

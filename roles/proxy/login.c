@@ -5,6 +5,7 @@
 #include "core/metrics.h"
 #include "net/imap/grammar.h"
 #include "net/sasl.h"
+#include "roles/proxy/forwarded.h"
 #include "roles/proxy/session.h"
 #include "roles/words/capability.h"
 #include <stdio.h>
@@ -135,6 +136,7 @@ static void identify(struct session *s, const struct imap_id *id)
             log_event(LOG_DEBUG, "client id", "sid=%llx name=%s value=%s", (unsigned long long)s->id,
                       log_quote(id->pairs[i].name), log_quote(id->pairs[i].value));
     }
+    forwarded_by_id(s, id);
     session_write(s, "* ID (\"name\" \"Trireme\" \"version\" \"" TRIREME_VERSION "\")\r\n");
     session_reply(s, "OK", "ID completed");
 }

@@ -19,8 +19,8 @@ bool proxy_admits(const struct proxy *p)
     return !p->stopping && p->connections <= p->limits.connections && heap_admits(p->heap);
 }
 
-static bool network_listed(const struct config *config, const char *key, size_t count,
-                           const struct net_addr *peer)
+bool proxy_network_listed(const struct config *config, const char *key, size_t count,
+                          const struct net_addr *peer)
 {
     for (size_t i = 0; i < count; i++) {
         struct net_prefix prefix;
@@ -36,15 +36,15 @@ bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer)
 {
     const struct config *config = p->shard->node->config;
 
-    return network_listed(config, "lmtp.from", config_list_count(config, "lmtp.from"), peer);
+    return proxy_network_listed(config, "lmtp.from", config_list_count(config, "lmtp.from"), peer);
 }
 
 bool proxy_header_due(const struct proxy *p, const struct net_addr *peer)
 {
     const struct config *config = p->shard->node->config;
 
-    return network_listed(config, "proxy_protocol.from", config_list_count(config, "proxy_protocol.from"),
-                          peer);
+    return proxy_network_listed(config, "proxy_protocol.from",
+                                config_list_count(config, "proxy_protocol.from"), peer);
 }
 
 enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, struct slice in,

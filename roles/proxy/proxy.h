@@ -62,5 +62,8 @@ bool proxy_header_due(const struct proxy *p, const struct net_addr *peer);
 /* Takes it from the beginning of the connection: from WHOLE on c->peer is the client. Counts. */
 enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, struct slice in,
                                            size_t *taken_out);
+/* Is it in one of the `count` networks that the key lists? */
+bool proxy_network_listed(const struct config *config, const char *key, size_t count,
+                          const struct net_addr *peer);
 /* Networks of lmtp.from; none configured: loopback only. */
 bool proxy_lmtp_allowed(const struct proxy *p, const struct net_addr *peer);

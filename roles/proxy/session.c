@@ -2,6 +2,7 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "roles/proxy/forwarded.h"
 #include "roles/ticket.h"
 #include "roles/words/control.h"
 #include <errno.h>
@@ -19,7 +20,7 @@ static bool session_reads(const struct session *s)
 
 bool session_secure(const struct session *s)
 {
-    return s->conn.tls != NULL || net_addr_is_loopback(&s->conn.peer);
+    return s->conn.tls != NULL || s->near;
 }
 
 bool session_revoked(const struct session *s)
@@ -352,6 +353,8 @@ static size_t on_data(struct conn *c, struct slice in)
 /* Where the client's own bytes begin: TLS, or a greeting. */
 static void session_begin(struct session *s)
 {
+    s->near = net_addr_is_loopback(&s->conn.peer);
+    s->forwards = forwarded_from(s->proxy, &s->conn.peer);
     if (s->tls_first) {
         session_enter(s, SESSION_HANDSHAKE);
         conn_start_tls_behind(&s->conn, s->proxy->tls, SLICE("imap"));
@@ -363,13 +366,14 @@ static void session_begin(struct session *s)
 
 static void log_end(const struct session *s, const char *why)
 {
-    char peer[NET_ADDR_TEXT_MAX];
+    char peer[NET_ADDR_TEXT_MAX], client[FORWARDED_LOG_MAX];
 
     log_event(LOG_INFO, "session ended",
-              "sid=%llx user=%s peer=%s tls=%s commands=%llu in=%llu out=%llu why=%s",
+              "sid=%llx user=%s peer=%s tls=%s commands=%llu in=%llu out=%llu why=%s%s",
               (unsigned long long)s->id, log_quote(session_user(s)), net_addr_format(&s->conn.peer, peer),
               s->conn.tls != NULL ? tls_version(s->conn.tls) : "none", (unsigned long long)s->commands,
-              (unsigned long long)s->conn.bytes_in, (unsigned long long)s->conn.bytes_out, why);
+              (unsigned long long)s->conn.bytes_in, (unsigned long long)s->conn.bytes_out, why,
+              forwarded_log(s->client_sid, client));
 }
 
 /* What the session holds elsewhere. */
@@ -454,6 +458,7 @@ static void on_closed(struct conn *c)
     struct session *s = CONTAINER_OF(c, struct session, conn);
     struct proxy *p = s->proxy;
 
+    heap_free(p->heap, s->client_sid);
     p->shard->metrics->session_states[s->counted]--;
     p->shard->metrics->connections--;
     p->shard->metrics->sessions -= s->user_size > 0;

@@ -57,9 +57,12 @@ struct session {
     bool answered;                      /* Bytes of the answer have gone to the client. */
     bool idle_done;                     /* IDLE: DONE came while a difference was being fetched. */
     bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
+    bool near;     /* The connection comes from this host: a password may do without TLS. */
+    bool forwards; /* Its other end may say by ID who the client is. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
     struct sasl *sasl;               /* SASL: the exchange. */
+    char *client_sid;                /* What a server in front calls this session. NULL: nothing. */
     struct login_question *question; /* LOGIN: what a director is asked. */
     struct link_stream *stream;      /* The request in flight, at the director or the backend. */
     struct request *request;         /* Over a wire: what the backend is asked, until it has answered. */

@@ -16,7 +16,7 @@
 struct control_session {
     uint64_t id;
     struct net_addr peer;
-    const char *protocol, *state; /* Literals. */
+    const char *protocol, *state;           /* Literals. */
     uint64_t commands, bytes_in, bytes_out; /* LMTP: commands are messages. */
     uint32_t shard;
     bool tls, selected;

@@ -278,17 +278,40 @@ static void test_replies(void **state)
     lmtp_reply_write(&w, LMTP_REPLY_START_DATA, SLICE(""));
     lmtp_reply_write_own(&w, &own, SLICE("j\xc3\xb6rg"));
     lmtp_greeting_write(&w, SLICE("mx"));
-    lmtp_lhlo_write(&w, SLICE("mx"), 1000, true);
-    lmtp_lhlo_write(&w, SLICE("mx"), 0, false);
+    lmtp_lhlo_write(&w, SLICE("mx"), 1000, true, true);
+    lmtp_lhlo_write(&w, SLICE("mx"), 0, false, false);
     assert_true(slice_eq(slice_of(buffer, writer_used(&w)),
                          SLICE("250 2.0.0 <u@d??250 forged?> Delivered\r\n"
                                "354 End data with <CR><LF>.<CR><LF>\r\n"
                                "452 4.2.2 <j\xc3\xb6rg> Mailbox full\r\n"
                                "220 mx LMTP ready\r\n"
                                "250-mx\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
-                               "250-SMTPUTF8\r\n250-CHUNKING\r\n250-STARTTLS\r\n250 SIZE 1000\r\n"
+                               "250-SMTPUTF8\r\n250-CHUNKING\r\n250-STARTTLS\r\n250-XCLIENT ADDR PORT NAME "
+                               "PROTO LOGIN HELO SESSION TTL TIMEOUT\r\n250 SIZE 1000\r\n"
                                "250-mx\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
                                "250-SMTPUTF8\r\n250-CHUNKING\r\n250 SIZE\r\n")));
+}
+
+static void test_xclient(void **state)
+{
+    static const char *const bad[] = {"",         "ADDR",        "ADDR=a b", "FOO=1", "ADDR=+4",
+                                      "ADDR=+4g", "HELO=+0D+0A", "HELO=+00", "=1",    "ADDR=a\x80"};
+    struct lmtp_xclient x;
+
+    assert_true(lmtp_xclient_parse(SLICE("ADDR=192.0.2.1 PORT=4711 NAME=[UNAVAILABLE] PROTO=ESMTP "
+                                         "LOGIN=u+2B1+40d HELO=[TEMPUNAVAIL]  session=a/b+3D"),
+                                   &x));
+    assert_true(slice_eq(x.addr, SLICE("192.0.2.1")) && slice_eq(x.port, SLICE("4711")));
+    assert_true(slice_eq(x.login, SLICE("u+1@d")) && slice_eq(x.session, SLICE("a/b=")));
+    assert_int_equal(x.helo.size, 0);
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
+        assert_false(lmtp_xclient_parse(slice_str(bad[i]), &x));
+    for (size_t size = 1020; size <= 1030; size++) { /* At the bound. */
+        char line[2000] = "NAME=";
+
+        memset(line + 5, 'x', size);
+        assert_int_equal(lmtp_xclient_parse(slice_of(line, size + 5), &x), size <= sizeof x.text);
+    }
 }
 
 int main(void)
@@ -305,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup(test_limits, reset),
         cmocka_unit_test(test_detail),
         cmocka_unit_test(test_replies),
+        cmocka_unit_test(test_xclient),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
