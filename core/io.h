@@ -58,7 +58,8 @@ static inline bool sock_valid(struct sock s)
     return s.slot != UINT32_MAX;
 }
 
-/* Binds and listens with SO_REUSEPORT: each shard opens its own. At start; may block shortly. */
+/* Listens with SO_REUSEPORT: each shard has its own. The process may have been started with it (node_options.listeners);
+ * else it is opened here. At start; may block shortly. */
 MUST_CHECK int io_listen(const struct net_addr *addr, struct sock *listener_out);
 /* The same for a Unix socket that only this process's user may connect to (mode 0600). The path is absolute, or
  * relative to the node's `data` directory; a socket that nobody listens on any more is replaced.
@@ -83,6 +84,7 @@ struct io_connect {
     struct sock sock;
     struct net_addr peer; /* Set by the owner. */
     char address_space[32];
+    int fd, slot; /* Private: on its way into the table. */
 };
 void io_connect(struct io_connect *c);
 

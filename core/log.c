@@ -453,6 +453,7 @@ static void *drain_main(void *arg)
 {
     bool ok = true, last = false;
 
+    pthread_setname_np(pthread_self(), "log"); /* Itself: to name another, libc opens a file. */
     while (ok && !last) {
         bool some = false;
 
@@ -485,7 +486,6 @@ int log_start(void)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0)
         return -rc;
-    pthread_setname_np(drain_thread, "log");
     running = true;
     return 0;
 }

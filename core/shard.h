@@ -12,6 +12,7 @@
 #include "core/list.h"
 
 struct config;
+struct given;
 struct metrics;
 struct shard;
 struct scheduler;     /* The half common to both doors: fibers, timers, messages (core/scheduler.h). */
@@ -38,6 +39,7 @@ struct node {
     const struct config *config; /* Read-only after start. */
     struct shard **shards;
     unsigned shard_count;
+    const struct given *given; /* NULL: none. */
     const struct node_ops *ops;
     void *owner; /* Of whoever runs the node. */
     bool stopping;

@@ -44,6 +44,7 @@ static void *helper_main(void *arg)
 {
     struct helper_pool *pool = arg;
 
+    pthread_setname_np(pthread_self(), "helper");
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         struct helper_job *job = pool->first;
@@ -85,7 +86,6 @@ struct helper_pool *helper_pool_new(unsigned thread_count)
             errno = rc;
             return NULL;
         }
-        pthread_setname_np(pool->threads[pool->thread_count], "helper");
         pool->thread_count++;
     }
     return pool;

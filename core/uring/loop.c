@@ -4,7 +4,6 @@
 #include "core/uring/uring.h"
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -279,19 +278,6 @@ void door_run(struct shard *s)
 
 /* ---- Beginning and end --------------------------------------------------------------------------------- */
 
-static void pin_kernel_workers(struct ring *r, int cpu)
-{
-    unsigned max[2] = {IOWQ_WORKERS_MAX, IOWQ_WORKERS_MAX};
-    cpu_set_t set;
-
-    (void)io_uring_register_iowq_max_workers(&r->uring, max);
-    if (cpu < 0)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET((unsigned)cpu, &set);
-    (void)io_uring_register_iowq_aff(&r->uring, sizeof set, &set);
-}
-
 int door_init(struct shard *s, struct process *process, int cpu)
 {
     struct shard_private *p = aligned_alloc(_Alignof(struct shard_private), sizeof *p);
@@ -302,6 +288,8 @@ int door_init(struct shard *s, struct process *process, int cpu)
     memset(p, 0, sizeof *p);
     p->shard = s;
     p->process = process;
+    p->cpu = cpu;
+    p->set = process->ring_sets != NULL ? &process->ring_sets[s->index] : NULL;
     p->ops.free_head = UINT32_MAX;
     p->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->private = p;
@@ -312,7 +300,6 @@ int door_init(struct shard *s, struct process *process, int cpu)
         door_free(s);
         return rc;
     }
-    pin_kernel_workers(p->rings[0], cpu);
     event_arm(p);
     clock_update(p, true);
     return 0;

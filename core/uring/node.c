@@ -44,6 +44,7 @@ struct running_node {
     unsigned made_count, started_count, stopped_count;
     int failed;           /* First error of a shard. */
     bool failed_in_start; /* It came from start(). */
+    bool told;            /* The error has been told. */
     atomic_bool stop_wanted, reload_wanted;
 };
 
@@ -158,6 +159,7 @@ static void *shard_main(void *arg)
     struct running_node *run = t->run;
     struct shard *s;
 
+    pthread_setname_np(pthread_self(), "shard");
     t->rc = shard_make(run, t->index);
     s = run->node.shards[t->index];
     report(run, &run->made_count, t->rc, false);
@@ -211,6 +213,8 @@ static bool wait_for_event(struct running_node *run, int timeout_ms)
     if (read(run->event_fd, &value, sizeof value) < 0)
         value = 0;
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (run->options->signals_from != 0 && info.ssi_pid != (uint32_t)run->options->signals_from)
+            continue;
         if (info.ssi_signo == SIGHUP)
             atomic_store(&run->reload_wanted, true);
         else if (info.ssi_signo == SIGUSR2)
@@ -273,6 +277,13 @@ static void stop_shards(struct running_node *run)
     }
 }
 
+/* An error that its maker has put into words. */
+static int told(struct running_node *run, int rc)
+{
+    run->told = run->told || rc < 0;
+    return rc;
+}
+
 /* Threads run from here on; all of them have ended when it returns. */
 static int run_threads(struct running_node *run)
 {
@@ -286,13 +297,14 @@ static int run_threads(struct running_node *run)
     while (rc == 0 && count < run->node.shard_count) {
         run->threads[count] = (struct shard_thread){.run = run, .index = count};
         rc = -pthread_create(&run->threads[count].thread, &attr, shard_main, &run->threads[count]);
-        if (rc == 0)
-            pthread_setname_np(run->threads[count++].thread, "shard");
+        count += rc == 0;
     }
     pthread_attr_destroy(&attr);
     wait_made(run, count);
     if (rc == 0)
         rc = run->failed;
+    if (rc == 0 && run->options->seal != NULL)
+        rc = told(run, run->options->seal(run->options->arg));
     if (rc == 0) {
         rc = start_shards(run, &stop);
         if (rc == 0 && !stop)
@@ -341,17 +353,33 @@ static int block_signals(struct running_node *run)
     return run->signal_fd < 0 || run->event_fd < 0 ? -errno : 0;
 }
 
+static int make_rings(struct running_node *run)
+{
+    const struct node_options *options = run->options;
+    uint64_t sockets;
+    int rc = ring_sets_make(&run->process, options->shard_count, options->sockets_max, &sockets);
+
+    if (rc == 0 && sockets < options->sockets_max)
+        log_event(LOG_WARN, "fewer connections than limits.connections have room", "a_core=%llu hint=%s",
+                  (unsigned long long)sockets, "raise_LimitNOFILE_and_LimitMEMLOCK");
+    return rc;
+}
+
 static int node_init(struct running_node *run, const struct node_options *options)
 {
     int rc;
 
     run->options = options;
     run->node = (struct node){.config = options->config,
+                              .given = options->given,
                               .shard_count = options->shard_count,
                               .ops = options->ops,
                               .owner = options->owner};
     run->event_fd = run->signal_fd = -1;
     run->process.data_fd = AT_FDCWD;
+    run->process.ring_rights = options->ring_rights;
+    run->process.listeners = options->listeners;
+    run->process.listener_count = options->listener_count;
     pthread_mutex_init(&run->lock, NULL);
     pthread_cond_init(&run->reported, NULL);
     run->node.shards = calloc(options->shard_count, sizeof(struct shard *));
@@ -364,6 +392,10 @@ static int node_init(struct running_node *run, const struct node_options *option
             return -errno;
     }
     rc = block_signals(run);
+    if (rc == 0 && options->ring_rights != 0)
+        rc = make_rings(run);
+    if (rc == 0 && options->confine != NULL)
+        rc = told(run, options->confine(options->arg));
     return rc < 0 ? rc : make_helpers(run);
 }
 
@@ -382,6 +414,7 @@ static void node_fini(struct running_node *run)
         door_free(run->node.shards[i]);
         shard_drop(run->node.shards[i]);
     }
+    ring_sets_free(&run->process, run->node.shard_count);
     for (unsigned i = 0; i < atomic_load(&run->process.lock_count); i++)
         close(run->process.lock_fds[i]);
     close_if_open(run->process.data_fd);
@@ -418,7 +451,7 @@ int node_run(const struct node_options *options, char error_out[NODE_ERROR_MAX])
     rc = node_init(&run, options);
     if (rc == 0)
         rc = run_threads(&run);
-    if (rc < 0 && !run.failed_in_start)
+    if (rc < 0 && !run.failed_in_start && !run.told)
         snprintf(error_out, NODE_ERROR_MAX, "cannot start: %s", strerror(-rc));
     node_fini(&run);
     return rc;

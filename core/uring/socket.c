@@ -10,8 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define LISTEN_BACKLOG  65535 /* The kernel lowers it to net.core.somaxconn. */
-#define SEND_PIECES_MAX 1024  /* UIO_MAXIOV: of one sendmsg. */
+#define SEND_PIECES_MAX 1024 /* UIO_MAXIOV: of one sendmsg. */
 
 /* A vector on its way out. What was sent is skipped in place: the vector itself is the caller's and stays as
  * it is. */
@@ -23,28 +22,7 @@ struct send {
     size_t sent;
 };
 
-static const int on = 1;
-
-/* What the kernel takes of a socket's bytes before the peer has room for them, or they are on their way: else a peer that does not
- * read costs net.ipv4.tcp_wmem's maximum, 4 MiB, of memory that nobody here sees. */
-static const int unsent_max = 64 * 1024;
-
 /* ---- Addresses ----------------------------------------------------------------------------------------- */
-
-static socklen_t to_sockaddr(const struct net_addr *a, char space[32])
-{
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(a->port)};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(a->port)};
-
-    if (a->family == AF_INET6) {
-        memcpy(&v6.sin6_addr, a->ip, 16);
-        memcpy(space, &v6, sizeof v6);
-        return sizeof v6;
-    }
-    memcpy(&v4.sin_addr, a->ip, 4);
-    memcpy(space, &v4, sizeof v4);
-    return sizeof v4;
-}
 
 static void from_sockaddr(const char space[32], struct net_addr *a)
 {
@@ -139,117 +117,49 @@ void io_cancel(struct io_op *op)
 
 /* ---- Listening and accepting --------------------------------------------------------------------------- */
 
-/* A listening descriptor, or -errno. `shared`: other sockets that say so may listen there, too. */
-static int listener_open(const struct net_addr *addr, bool shared)
+/* The one that the process was started with, or -1: it may have been given none. */
+static int listener_given(const struct net_addr *addr)
 {
-    char space[32] = {0};
-    socklen_t size = to_sockaddr(addr, space);
-    int fd = socket(addr->family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int rc;
+    const struct process *process = door_self()->process;
 
-    if (fd < 0)
-        return -errno;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (addr->family == AF_INET6)
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on,
-                         sizeof on); /* "*:143" listens beside "[::]:143". */
-    if ((shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0) ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* Accepted sockets inherit both. */
-        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max) < 0 ||
-        bind(fd, (struct sockaddr *)(void *)space, size) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-        rc = -errno;
-        close(fd);
-        return rc;
+    for (unsigned i = 0; i < process->listener_count; i++) {
+        struct node_listener *l = &process->listeners[i];
+
+        if (l->shard == shard_self()->index && !l->taken && l->addr.family == addr->family &&
+            (addr->family == AF_UNIX || (l->addr.port == addr->port && net_addr_same_host(&l->addr, addr)))) {
+            l->taken = true;
+            return l->fd;
+        }
     }
-    return fd;
+    return -1;
 }
 
 int io_listen(const struct net_addr *addr, struct sock *listener_out)
 {
-    int fd = listener_open(addr, true);
+    int fd = listener_given(addr), rc;
 
+    if (fd < 0)
+        fd = node_bind(addr, true);
     if (fd < 0)
         return fd;
-    *listener_out = (struct sock){(uint32_t)fd, RING_LISTENER, 0};
-    return 0;
-}
-
-int node_check_listen(const struct net_addr *addr)
-{
-    int fd = listener_open(addr, false);
-
-    if (fd < 0)
-        return fd;
-    close(fd);
-    return 0;
-}
-
-/* A relative path goes through the directory's descriptor, so that a long `data` does not matter: a socket's
- * path has 107 bytes. */
-static bool unix_address(struct shard_private *p, const char *path, struct sockaddr_un *addr)
-{
-    size_t room = sizeof addr->sun_path;
-    int size;
-
-    *addr = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (path[0] == '/' || p->process->data_fd == AT_FDCWD)
-        size = snprintf(addr->sun_path, room, "%s", path);
-    else
-        size = snprintf(addr->sun_path, room, "/proc/self/fd/%d/%s", p->process->data_fd, path);
-    return size > 0 && (size_t)size < room;
-}
-
-/* A socket that a process left behind, which nobody answers at. A file of another kind refuses, too. */
-static bool unix_is_stale(const struct sockaddr_un *addr)
-{
-    struct stat info;
-    bool stale;
-    int fd;
-
-    if (lstat(addr->sun_path, &info) < 0 || !S_ISSOCK(info.st_mode))
-        return false;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return false;
-    stale =
-        connect(fd, (const struct sockaddr *)(const void *)addr, sizeof *addr) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    return stale;
-}
-
-static int unix_bind(int fd, const struct sockaddr_un *addr)
-{
-    const struct sockaddr *generic = (const struct sockaddr *)(const void *)addr;
-
-    if (fchmod(fd, 0600) < 0) /* Of the file that bind() makes: it is never open to others. */
-        return -errno;
-    if (bind(fd, generic, sizeof *addr) == 0)
-        return 0;
-    if (errno != EADDRINUSE)
-        return -errno;
-    if (!unix_is_stale(addr))
-        return -EADDRINUSE;
-    (void)unlink(addr->sun_path);
-    return bind(fd, generic, sizeof *addr) < 0 ? -errno : 0;
-}
-
-int io_listen_unix(const char *path, struct sock *listener_out)
-{
-    struct sockaddr_un addr;
-    int fd, rc;
-
-    if (!unix_address(door_self(), path, &addr))
-        return -ENAMETOOLONG;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    rc = unix_bind(fd, &addr);
-    if (rc == 0 && listen(fd, LISTEN_BACKLOG) < 0)
-        rc = -errno;
+    rc = node_listen(fd);
     if (rc < 0) {
         close(fd);
         return rc;
     }
+    *listener_out = (struct sock){(uint32_t)fd, RING_LISTENER, 0};
+    return 0;
+}
+
+int io_listen_unix(const char *path, struct sock *listener_out)
+{
+    static const struct net_addr any = {.family = AF_UNIX}; /* A process has at most one. */
+    int fd = listener_given(&any);
+
+    if (fd < 0)
+        fd = node_listen_unix(door_self()->process->data_fd, path);
+    if (fd < 0)
+        return fd;
     *listener_out = (struct sock){(uint32_t)fd, RING_LISTENER, 0};
     return 0;
 }
@@ -308,8 +218,7 @@ static void accept_completed(struct shard_private *p, struct io_accept *a, struc
     op_finish(p, &a->op, MIN(res, 0));
 }
 
-/* ---- Connecting: a socket is made, then connected; two submissions, one operation
- * --------------------------- */
+/* ---- Connecting: a socket goes into the table, then is connected; two submissions, one operation ---------- */
 
 static void close_slot(struct shard_private *p, struct ring *r, uint32_t slot)
 {
@@ -323,6 +232,17 @@ static void close_slot(struct shard_private *p, struct ring *r, uint32_t slot)
     ring_socket_gone(p, r);
 }
 
+/* By system calls: a sandbox looks at their arguments, which it cannot do with a ring's operations. */
+static int connect_socket(sa_family_t family)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -errno;
+    (void)socket_options(fd);
+    return fd;
+}
+
 void io_connect(struct io_connect *c)
 {
     struct shard_private *p = door_self();
@@ -334,32 +254,31 @@ void io_connect(struct io_connect *c)
         op_complete_later(p, &c->op, -ENFILE);
         return;
     }
+    c->fd = connect_socket(c->peer.family);
+    if (c->fd < 0) {
+        ring_socket_gone(p, r);
+        op_complete_later(p, &c->op, c->fd);
+        return;
+    }
+    c->slot = c->fd; /* The kernel writes the slot's number there. */
     sqe = begin(p, &c->op, OP_CONNECT_SOCKET, r, 0);
-    io_uring_prep_socket_direct_alloc(sqe, c->peer.family, SOCK_STREAM, 0, 0);
+    io_uring_prep_files_update(sqe, &c->slot, 1, (int)IORING_FILE_INDEX_ALLOC);
     tag(p, sqe, c->op.index);
 }
 
-static void option_set(struct shard_private *p, struct ring *r, uint32_t slot, int name, const int *value)
-{
-    struct io_uring_sqe *sqe = ring_sqe(p, r);
-
-    uring_prep_setsockopt(sqe, (int)slot, IPPROTO_TCP, name, value, sizeof *value);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    op_submit_ignored(sqe);
-}
-
-static void connect_socket_made(struct shard_private *p, struct io_connect *c, struct op *o, int32_t res)
+static void connect_socket_placed(struct shard_private *p, struct io_connect *c, struct op *o, int32_t res)
 {
     struct ring *r = p->rings[o->ring];
     struct io_uring_sqe *sqe;
     socklen_t size;
 
+    close(c->fd);
     if (res < 0) {
         ring_socket_gone(p, r);
         op_finish(p, &c->op, res);
         return;
     }
-    c->sock = sock_new(r, (uint32_t)res);
+    c->sock = sock_new(r, (uint32_t)c->slot);
     if (o->cancelled) {
         close_slot(p, r, c->sock.slot);
         c->sock = SOCK_NONE;
@@ -368,10 +287,8 @@ static void connect_socket_made(struct shard_private *p, struct io_connect *c, s
     }
     o->kind = OP_CONNECT;
     o->slot = c->sock.slot;
-    option_set(p, r, o->slot, TCP_NODELAY, &on);
-    option_set(p, r, o->slot, TCP_NOTSENT_LOWAT, &unsent_max);
     sqe = ring_sqe(p, r);
-    size = to_sockaddr(&c->peer, c->address_space);
+    size = net_addr_to_sockaddr(&c->peer, c->address_space);
     io_uring_prep_connect(sqe, (int)o->slot, (struct sockaddr *)(void *)c->address_space, size);
     sqe->flags |= IOSQE_FIXED_FILE;
     tag(p, sqe, c->op.index);
@@ -645,7 +562,7 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
         accept_completed(p, CONTAINER_OF(op, struct io_accept, op), p->rings[o->ring], res);
         return;
     case OP_CONNECT_SOCKET:
-        connect_socket_made(p, CONTAINER_OF(op, struct io_connect, op), o, res);
+        connect_socket_placed(p, CONTAINER_OF(op, struct io_connect, op), o, res);
         return;
     case OP_CONNECT:
         connect_completed(p, CONTAINER_OF(op, struct io_connect, op), o, res);

@@ -7,16 +7,22 @@
  * work which a DEFER_TASKRUN ring keeps for later (measured on 6.18), so table rings are COOP_TASKRUN: their
  * completions are made while the thread waits in the main ring.
  *
+ * A node that says what its rings may do (node_options.ring_rights) makes all that it will ever have before its first shard:
+ * disabled, with a list of allowed operations that cannot be changed any more; the shard that uses one enables it, and then
+ * alone may submit to it. After that nobody in the process can make another ring (core/sandbox.h).
+ *
  * Receive buffers belong to the shard and are lent to its rings, a few at a time, hottest first.
  * Owner:  the shard's thread, apart from `shared`. */
 #pragma once
 #include "core/io.h"
+#include "core/node.h"
 #include "core/scheduler.h"
 #include "core/uring/uring_compat.h"
 #include <stdatomic.h>
 
 #define RING_COUNT_MAX      1024
 #define RING_TABLE_SIZE_MAX 65536 /* Slots of one table; RLIMIT_NOFILE where that is less. */
+#define RING_SPARES_MAX     64    /* Table rings that a restricted shard prepares. */
 #define RING_SQ_MAIN        1024
 #define RING_SQ_TABLE       256
 #define RING_LISTENER                                                                                        \
@@ -36,7 +42,7 @@
 enum op_kind {
     OP_FREE,
     OP_ACCEPT,
-    OP_CONNECT_SOCKET, /* First half of io_connect: the socket is being made. */
+    OP_CONNECT_SOCKET, /* First half of io_connect: the socket is on its way into the table. */
     OP_CONNECT,
     OP_POLL, /* The slot knows its index: see poll.c. */
     OP_RECV,
@@ -99,12 +105,21 @@ struct door_shared {
     atomic_uint command;               /* node.c's: enum node_command bits not yet seen. */
 };
 
+/* All that a shard of a restricted process will ever have, still disabled. */
+struct ring_set {
+    struct ring *main; /* NULL: taken. */
+    struct ring *spares[RING_SPARES_MAX];
+    unsigned spare_count;
+};
+
 struct shard_private {
     struct shard *shard;
     struct process *process;
+    int cpu; /* Where the kernel's workers are pinned; -1: nowhere. */
     struct ring *rings[RING_COUNT_MAX];
     unsigned ring_count;
-    unsigned ring_hint; /* Rings before it have no free place for a socket. */
+    struct ring_set *set; /* NULL: rings are made as needed. */
+    unsigned ring_hint;   /* Rings before it have no free place for a socket. */
     uint16_t dirty[RING_COUNT_MAX], ready[RING_COUNT_MAX];
     unsigned dirty_count, ready_count;
     struct op_table ops;
@@ -124,6 +139,10 @@ struct shard_private {
 #define LOCK_COUNT_MAX 16
 struct process {
     int data_fd; /* Directory that relative paths begin at. */
+    unsigned ring_rights;
+    struct ring_set *ring_sets; /* One a shard; NULL: rings are not restricted. */
+    struct node_listener *listeners;
+    unsigned listener_count;
     struct helper_pool *helpers;
     int lock_fds[LOCK_COUNT_MAX]; /* dir_lock(): held until the node ends. */
     atomic_uint lock_count;
@@ -154,7 +173,13 @@ bool node_on_command(struct shard *s, unsigned bits);
 
 /* ---- ring.c -------------------------------------------------------------------------------------------- */
 
+/* The main ring, or one more table ring, ready for use: a new one or, in a restricted process, a spare. */
 MUST_CHECK int ring_create(struct shard_private *p, bool main);
+/* Makes the process's rings, for so many sockets a shard. On the first thread, with whatever rights it has: what it has no right to
+ * lock in memory counts against a limit, and so the spares may be fewer; *sockets_out says for how many they are. 0 or -errno. */
+MUST_CHECK int ring_sets_make(struct process *process, unsigned shard_count, uint64_t sockets_max,
+                              uint64_t *sockets_out);
+void ring_sets_free(struct process *process, unsigned shard_count);
 void ring_close(struct ring *r);
 void ring_free(struct ring *r);
 /* An empty submission on the ring; submits what is queued when there is no room. Never NULL. */
@@ -200,6 +225,10 @@ void op_finish(struct shard_private *p, struct io_op *op, int32_t res);
 void op_complete_later(struct shard_private *p, struct io_op *op, int res);
 /* Nobody is told how it went. */
 void op_submit_ignored(struct io_uring_sqe *sqe);
+/* Those of every TCP socket. 0 or -errno. */
+int socket_options(int fd);
+/* Fills `space`; the size of what is in there. */
+unsigned net_addr_to_sockaddr(const struct net_addr *a, char space[32]);
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
 void file_completed(struct shard_private *p, uint32_t index, int32_t res);
 
