@@ -1,17 +1,15 @@
 #include "roles/links.h"
 #include "core/config.h"
+#include "core/given.h"
 #include "core/io.h"
 #include "core/log.h"
 #include "net/link/wire.h"
 #include "net/listener.h"
 #include "roles/backend/member.h"
 #include "roles/settings.h"
-#include "roles/small_file.h"
 #include "roles/words/place.h"
 #include <errno.h>
 #include <limits.h>
-
-#define PEM_SIZE_MAX (1024 * 1024)
 
 struct links {
     struct tls_context *server, *client;
@@ -61,27 +59,30 @@ static unsigned shard_of(enum link_kind kind, uint16_t route)
 
 /* ---- Certificates -------------------------------------------------------------------------------------- */
 
-static int pem_load(const char *path, struct arena *arena, struct slice *pem_out)
+static int pem_find(const struct shard *s, const char *path, struct slice *pem_out)
 {
-    int rc = small_file_load(path, arena, PEM_SIZE_MAX, pem_out);
-
-    if (rc < 0)
-        log_event(LOG_ERROR, "cannot read a certificate or key of the cluster", "file=%s error=%s",
-                  log_quote(slice_str(path)), strerror(-rc));
-    return rc;
+    if (given_find(s->node->given, path, pem_out))
+        return 0;
+    log_event(LOG_ERROR, "a certificate or key of the cluster was not handed over", "file=%s",
+              log_quote(slice_str(path)));
+    return -ENOENT;
 }
 
-static int contexts_load(struct links *l, const struct config *config, struct arena *arena)
+static int contexts_make(struct links *l, struct shard *s)
 {
+    const struct config *config = s->node->config;
     struct tls_pair pair = {.name = SLICE("cluster.cert")};
     char error[TLS_ERROR_MAX];
     struct slice ca;
-    int rc = pem_load(config_string(config, "cluster.cert"), arena, &pair.cert);
+    int rc;
 
+    if (config_string(config, "cluster.cert") == NULL)
+        return 0;
+    rc = pem_find(s, config_string(config, "cluster.cert"), &pair.cert);
     if (rc == 0)
-        rc = pem_load(config_string(config, "cluster.key"), arena, &pair.key);
+        rc = pem_find(s, config_string(config, "cluster.key"), &pair.key);
     if (rc == 0)
-        rc = pem_load(config_string(config, "cluster.ca"), arena, &ca);
+        rc = pem_find(s, config_string(config, "cluster.ca"), &ca);
     if (rc < 0)
         return rc;
     rc = tls_context_create_node(&pair, ca, true, &l->server, error);
@@ -90,20 +91,6 @@ static int contexts_load(struct links *l, const struct config *config, struct ar
     if (rc < 0)
         log_event(LOG_ERROR, "TLS of links: certificate or key refused", "error=%s",
                   log_quote(slice_str(error)));
-    return rc;
-}
-
-static int contexts_make(struct links *l, struct shard *s)
-{
-    struct arena arena;
-    int rc;
-
-    if (config_string(s->node->config, "cluster.cert") == NULL)
-        return 0;
-    arena_init(&arena, s->heap);
-    rc = contexts_load(l, s->node->config, &arena);
-    arena_wipe(&arena);
-    arena_fini(&arena);
     return rc;
 }
 

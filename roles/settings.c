@@ -20,6 +20,8 @@ const struct config_key settings_keys[] = {
     {"memory", CONFIG_STRING, "auto", "auto, or the size of the budget, such as 8GiB"},
     {"user", CONFIG_STRING, NULL, "whom the process becomes after its start"},
     {"group", CONFIG_STRING, NULL, "the group; default: the user's own"},
+    {"sandbox", CONFIG_STRING, "auto", "auto: what the kernel has; required: all of it, or no start; off",
+     .choices = "auto|required|off"},
     {"shutdown.grace", CONFIG_DURATION, "30s", "time that a graceful end may take", 0, HOUR},
 
     {"imap.listen", CONFIG_LIST, NULL, "ADDR:PORT of IMAP with STARTTLS"},
@@ -34,6 +36,8 @@ const struct config_key settings_keys[] = {
      "Unix socket of trireme ctl; an absolute path, or below data; default: ctl.sock"},
 
     {"link.listen", CONFIG_LIST, NULL, "ADDR:PORT where other nodes' links arrive"},
+    {"link.ports", CONFIG_LIST, NULL,
+     "ports of links that a proxy may connect to, besides those of directors"},
     {"directors", CONFIG_LIST, NULL, "ADDR:PORT of the directors' links, for a proxy"},
     {"backends", CONFIG_RECORDS, NULL, "ADDR:PORT of the backends' links, for a director; or addr and weight",
      .choices = "addr|weight|tag", .plain = true},
@@ -265,6 +269,18 @@ static bool backends_check(const struct config *c, struct config_error *error)
     return true;
 }
 
+static bool ports_check(const struct config *c, struct config_error *error)
+{
+    for (size_t i = 0; i < config_list_count(c, "link.ports"); i++) {
+        const char *text = config_list_item(c, "link.ports", i);
+        uint64_t port;
+
+        if (!slice_to_u64(slice_str(text), UINT16_MAX, &port) || port == 0)
+            return config_wrong(c, "link.ports", error, "'%.80s' is not a port", text);
+    }
+    return true;
+}
+
 static bool cluster_files_check(const struct config *c, struct config_error *error)
 {
     static const char *const keys[] = {"cluster.cert", "cluster.key", "cluster.ca"};
@@ -283,7 +299,7 @@ static bool links_check(const struct config *c, struct config_error *error)
     bool listens = config_list_count(c, "link.listen") > 0;
     bool directors = config_list_count(c, "directors") > 0, backends = config_record_count(c, "backends") > 0;
 
-    if (!cluster_files_check(c, error) || !addrs_check(c, "link.listen", error) ||
+    if (!ports_check(c, error) || !cluster_files_check(c, error) || !addrs_check(c, "link.listen", error) ||
         !addrs_check(c, "directors", error) || !backends_check(c, error))
         return false;
     if (roles == LINK_ROLE_ALL) {

@@ -675,7 +675,9 @@ static void connect_done(struct io_op *op)
     }
     if (op->res < 0) {
         if (w->failures == 0 && !wires->stopping)
-            wire_log(w, LOG_WARN, "link: cannot connect", strerror(-op->res));
+            wire_log(w, LOG_WARN, "link: cannot connect",
+                     op->res == -EACCES ? "the sandbox forbids that port: see link.ports"
+                                        : strerror(-op->res));
         if (w->failures < UINT8_MAX)
             w->failures++;
         retry_later(w);

@@ -2,6 +2,6 @@
 #pragma once
 #include "roles/proxy/proxy.h"
 
-/* Fiber. Reads tls.cert, tls.key and tls.sni; sets p->tls (NULL: none configured). 0, or
+/* Fiber. Takes what the process was given as tls.cert, tls.key and tls.sni; sets p->tls (NULL: none configured). 0, or
  * -errno after a log line that names the file. */
 MUST_CHECK int tls_setup(struct proxy *p);

@@ -59,14 +59,18 @@ class Node:
         return json.loads(done.stdout) if status == 0 else done.stderr
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        peers.kill_in_turn(self)
+
+    def both(self, number):
+        """To the process that serves and to its supervisor, which does not pass these on."""
+        os.kill(peers.child_of(self.process.pid), number)
+        self.process.send_signal(number)
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        self.both(signal.SIGSTOP)
 
     def go_on(self):
-        self.process.send_signal(signal.SIGCONT)
+        self.both(signal.SIGCONT)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -105,7 +109,8 @@ class Cluster:
         self.backends = [Node(self, "backend", f"b{i}", link[i], {"link.listen": f"127.0.0.1:{link[i]}"})
                          for i in range(1, 1 + backends)]
         self.proxies = [Node(self, "proxy", f"p{i}", port,
-                             {"directors": asked[0], "imap.listen": f"127.0.0.1:{port}",
+                             {"directors": asked[0], "link.ports": ",".join(str(p + 1) for p in link[1:]),
+                              "imap.listen": f"127.0.0.1:{port}",
                               "lmtp.listen": f"127.0.0.1:{port + 2}"})
                         for i, port in enumerate(clients, 1)]
         self.nodes = [self.director] + self.backends + self.proxies
@@ -157,7 +162,7 @@ class Cluster:
         for node in reversed(self.nodes):
             assert node.stop() == 0, f"{node.name}:\n{mail.log_tail(node)}"
             for word in {"Sanitizer", "runtime error", "ASSERT", "ticket refused", " error "} - set(expected):
-                text = mail.log_tail(node, 1 << 22)
+                text = mail.without_kills(mail.log_tail(node, 1 << 22))
                 assert word not in text, f"{word!r} in the log of {node.name}:\n{text[text.index(word) - 500:][:2000]}"
 
     def end(self):

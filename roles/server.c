@@ -1,0 +1,203 @@
+#include "roles/server.h"
+#include "core/log.h"
+#include "core/node.h"
+#include "net/link/link.h"
+#include "net/link/wire.h"
+#include "roles/admin/admin.h"
+#include "roles/confinement.h"
+#include "roles/director/passdb.h"
+#include "roles/identity.h"
+#include "roles/process.h"
+#include "roles/role.h"
+#include "roles/settings.h"
+#include "roles/supervisor/handover.h"
+#include <errno.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define STOP_MORE_MS      5000 /* After the clients' time: for the store, to write what it has. */
+#define SOCKETS_OF_OTHERS (LINK_INBOUND_MAX + 1024) /* Of a shard, besides clients: links, the operator's. */
+
+struct server {
+    const struct config *config;
+    struct handover handover;
+    struct identity identity;
+    struct confinement confinement;
+    bool failed, started_log;
+};
+
+/* ---- On the shards ------------------------------------------------------------------------------------- */
+
+static struct server *server_of(struct shard *s)
+{
+    return s->node->owner;
+}
+
+static void server_say(struct shard *s, enum handover_word word)
+{
+    handover_say(server_of(s)->handover.control_fd, word);
+}
+
+static void server_reload(struct shard *s)
+{
+    server_say(s, HANDOVER_RELOADING);
+    if (s->slot[SLOT_DIRECTOR] != NULL)
+        passdb_reload(s);
+    server_say(s, HANDOVER_RELOADED);
+}
+
+/* The operator is heard from the first moment to the last. If he cannot be, server_ready() ends the server: the
+ * shards open the store in step, and stop in step, so none of them can go alone. */
+static int server_start(struct shard *s)
+{
+    int heard = role_admin.start(s), rc = role_ops.start(s);
+
+    if (rc < 0 && heard == 0)
+        role_admin.stop(s);
+    return rc;
+}
+
+static void server_stop(struct shard *s)
+{
+    if (s->index == 0)
+        server_say(s, HANDOVER_STOPPING);
+    role_ops.stop(s);
+    admin_drain(s);
+    role_admin.stop(s);
+}
+
+/* ---- On the first thread ------------------------------------------------------------------------------- */
+
+static int server_confine(void *arg)
+{
+    struct server *v = arg;
+    int rc = confinement_enter(&v->confinement);
+
+    if (rc < 0)
+        return rc;
+    rc = log_start(); /* Its thread is confined like all others. */
+    v->started_log = rc == 0;
+    return rc;
+}
+
+static int server_seal(void *arg)
+{
+    struct server *v = arg;
+
+    return confinement_seal(&v->confinement);
+}
+
+static void server_ready(struct node *node, void *arg)
+{
+    static const char text[] = "trireme: ready\n";
+    struct server *v = arg;
+
+    handover_forget(&v->handover);
+    node->given = NULL;
+    if (node->shards[0]->slot[SLOT_ADMIN] == NULL) { /* It has said why. */
+        v->failed = true;
+        node_stop(node);
+        return;
+    }
+    if (write(STDOUT_FILENO, text, sizeof text - 1) < 0)
+        log_event(LOG_WARN, "standard output cannot be written", "error=%s", strerror(errno));
+    handover_say(v->handover.control_fd, HANDOVER_READY);
+}
+
+static int node_start(struct server *v)
+{
+    static const struct node_ops ops = {server_start, server_stop};
+    const struct config *c = v->config;
+    struct handover *h = &v->handover;
+    bool clients = (settings_roles(c) & LINK_ROLE_PROXY) != 0;
+    const struct node_options options = {
+        .config = c,
+        .given = &h->given,
+        .ops = &ops,
+        .owner = v,
+        .data = config_string(c, "data"),
+        .cpus = h->cpus,
+        .shard_count = h->cpu_count,
+        .helper_count = (unsigned)config_u64(c, "helpers"),
+        .memory = h->memory,
+        .ring_rights = confinement_ring_rights(&v->confinement),
+        .sockets_max = (clients ? config_u64(c, "limits.connections") / h->cpu_count : 0) + SOCKETS_OF_OTHERS,
+        .listeners = h->listeners,
+        .listener_count = h->listener_count,
+        .signals_from = h->supervisor,
+        .confine = server_confine,
+        .seal = server_seal,
+        .stop_timeout_ms = (uint32_t)config_duration_ms(c, "shutdown.grace") + STOP_MORE_MS,
+        .ready = server_ready,
+        .reload = server_reload,
+        .arg = v,
+    };
+    char error[NODE_ERROR_MAX];
+    int rc = node_run(&options, error);
+
+    if (v->started_log)
+        log_stop();
+    if (rc < 0 && error[0] != '\0')
+        fprintf(stderr, "trireme: %s\n", error);
+    if (rc < 0 && v->confinement.required && v->confinement.missing[0] != '\0')
+        return EX_UNAVAILABLE;
+    if (rc == -EKEYREJECTED) /* Certificates: the log says which. */
+        return EX_CONFIG;
+    return rc < 0 || v->failed ? EX_OSERR : 0;
+}
+
+static int become(struct server *v)
+{
+    struct config_error error;
+    int rc;
+
+    if (!identity_find(v->config, &v->identity, &error)) {
+        fprintf(stderr, "trireme: %s\n", error.text);
+        return EX_CONFIG;
+    }
+    rc = identity_become(&v->identity);
+    if (rc < 0) {
+        fprintf(stderr, "trireme: cannot become the user %s: %s\n", v->identity.user, strerror(-rc));
+        return EX_OSERR;
+    }
+    process_die_with(v->handover.supervisor); /* The kernel has forgotten it. */
+    process_harden();
+    return 0;
+}
+
+static int run(struct server *v)
+{
+    int status = become(v);
+
+    if (status == 0)
+        status = confinement_plan(v->config, &v->confinement);
+    if (status == 0)
+        status = node_start(v);
+    confinement_fini(&v->confinement);
+    return status;
+}
+
+int server_main(const struct options *o, int handover_fd)
+{
+    struct server v = {.failed = false};
+    struct slice file;
+    struct config *c;
+    int status, rc = handover_read(handover_fd, &v.handover);
+
+    if (rc < 0 || (o->config_file != NULL && !given_find(&v.handover.given, o->config_file, &file))) {
+        fprintf(stderr, "trireme: " PROCESS_HANDOVER_OPTION " is not for you\n");
+        return EX_USAGE;
+    }
+    process_die_with(v.handover.supervisor);
+    (void)prctl(PR_SET_NAME, "trireme"); /* Not "exe". */
+    c = options_config(o, o->config_file != NULL ? &file : NULL, &status);
+    if (c != NULL) {
+        v.config = c;
+        status = run(&v);
+        config_free(c);
+    }
+    handover_fini(&v.handover);
+    return status;
+}

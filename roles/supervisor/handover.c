@@ -1,0 +1,237 @@
+#include "roles/supervisor/handover.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MAGIC   "TRHANDOV"
+#define VERSION 1
+
+struct head {
+    char magic[8];
+    uint32_t version;
+    uint32_t cpu_count, listener_count, file_count;
+    uint64_t memory;
+    pid_t supervisor;
+    int control_fd;
+};
+
+struct file_head {
+    uint64_t path_size, bytes_size;
+};
+
+/* ---- Writing ------------------------------------------------------------------------------------------- */
+
+static int put(int fd, const void *data, size_t size)
+{
+    const char *at = data;
+
+    while (size > 0) {
+        ssize_t n = write(fd, at, size);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        at += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static int put_file(int fd, const struct given_file *file)
+{
+    struct file_head head = {file->path.size, file->bytes.size};
+    int rc = put(fd, &head, sizeof head);
+
+    if (rc == 0)
+        rc = put(fd, file->path.data, file->path.size);
+    return rc == 0 ? put(fd, file->bytes.data, file->bytes.size) : rc;
+}
+
+int handover_write(const struct handover *h)
+{
+    struct head head = {.magic = MAGIC,
+                        .version = VERSION,
+                        .cpu_count = h->cpu_count,
+                        .listener_count = h->listener_count,
+                        .file_count = (uint32_t)h->given.count,
+                        .memory = h->memory,
+                        .supervisor = h->supervisor,
+                        .control_fd = h->control_fd};
+    int fd = memfd_create("trireme-handover", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
+
+    if (fd < 0)
+        return -errno;
+    rc = put(fd, &head, sizeof head);
+    if (rc == 0)
+        rc = put(fd, h->cpus, h->cpu_count * sizeof *h->cpus);
+    if (rc == 0)
+        rc = put(fd, h->listeners, h->listener_count * sizeof *h->listeners);
+    for (size_t i = 0; rc == 0 && i < h->given.count; i++)
+        rc = put_file(fd, &h->given.files[i]);
+    if (rc == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+        rc = -errno;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------------------- */
+
+static const char *take(struct slice *in, uint64_t size)
+{
+    const char *at = in->data;
+
+    if (size > in->size)
+        return NULL;
+    *in = slice_from(*in, (size_t)size);
+    return at;
+}
+
+static bool take_copy(struct slice *in, void *out, uint64_t size)
+{
+    const char *at = take(in, size);
+
+    if (at == NULL)
+        return false;
+    if (size > 0)
+        memcpy(out, at, (size_t)size);
+    return true;
+}
+
+static bool take_file(struct slice *in, struct given_file *file)
+{
+    struct file_head head;
+    const char *path, *bytes;
+
+    if (!take_copy(in, &head, sizeof head))
+        return false;
+    path = take(in, head.path_size);
+    bytes = path != NULL ? take(in, head.bytes_size) : NULL;
+    if (bytes == NULL)
+        return false;
+    *file =
+        (struct given_file){slice_of(path, (size_t)head.path_size), slice_of(bytes, (size_t)head.bytes_size)};
+    return true;
+}
+
+static bool take_all(struct slice in, struct handover *h)
+{
+    struct head head;
+    bool good = take_copy(&in, &head, sizeof head) && memcmp(head.magic, MAGIC, sizeof head.magic) == 0 &&
+                head.version == VERSION && head.cpu_count <= in.size && head.listener_count <= in.size &&
+                head.file_count <= in.size;
+
+    if (!good)
+        return false;
+    h->supervisor = head.supervisor;
+    h->control_fd = head.control_fd;
+    h->memory = head.memory;
+    h->cpu_count = head.cpu_count;
+    h->listener_count = head.listener_count;
+    h->given.count = head.file_count;
+    h->cpus = calloc(head.cpu_count + 1, sizeof *h->cpus);
+    h->listeners = calloc(head.listener_count + 1, sizeof *h->listeners);
+    h->given.files = calloc(head.file_count + 1, sizeof *h->given.files);
+    good = h->cpus != NULL && h->listeners != NULL && h->given.files != NULL &&
+           take_copy(&in, h->cpus, h->cpu_count * sizeof *h->cpus) &&
+           take_copy(&in, h->listeners, h->listener_count * sizeof *h->listeners);
+    for (size_t i = 0; good && i < h->given.count; i++)
+        good = take_file(&in, &h->given.files[i]);
+    return good && in.size == 0;
+}
+
+int handover_read(int fd, struct handover *h_out)
+{
+    struct handover h = {.control_fd = -1};
+    off_t size = lseek(fd, 0, SEEK_END);
+    int rc = 0;
+
+    if (size <= 0)
+        return -EINVAL;
+    h.map_size = (size_t)size;
+    h.map = mmap(NULL, h.map_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (h.map == MAP_FAILED)
+        return -errno;
+    close(fd);
+    (void)madvise(h.map, h.map_size, MADV_DONTDUMP);
+    if (!take_all(slice_of(h.map, h.map_size), &h))
+        rc = -EINVAL;
+    if (rc < 0)
+        handover_fini(&h);
+    else
+        *h_out = h;
+    return rc;
+}
+
+void handover_forget(struct handover *h)
+{
+    if (h->map != NULL)
+        munmap(h->map, h->map_size);
+    h->map = NULL;
+    h->given.count = 0;
+}
+
+void handover_fini(struct handover *h)
+{
+    handover_forget(h);
+    free(h->given.files);
+    free(h->listeners);
+    free(h->cpus);
+    *h = (struct handover){.control_fd = -1};
+}
+
+/* ---- Files --------------------------------------------------------------------------------------------- */
+
+int handover_file_read(const char *path, struct given_file *file_out)
+{
+    size_t size = 0, space = HANDOVER_FILE_MAX + 1;
+    char *bytes = malloc(space);
+    ssize_t n = 1;
+    int fd, rc = 0;
+
+    if (bytes == NULL)
+        return -ENOMEM;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* A pipe is no such file, and nobody waits for it. */
+    if (fd < 0) {
+        rc = -errno;
+        free(bytes);
+        return rc;
+    }
+    while (size < space && (n = read(fd, bytes + size, space - size)) > 0)
+        size += (size_t)n;
+    if (n < 0)
+        rc = -errno;
+    else if (size > HANDOVER_FILE_MAX)
+        rc = -EFBIG;
+    close(fd);
+    if (rc == 0) {
+        *file_out = (struct given_file){slice_str(path), slice_of(bytes, size)};
+    } else {
+        bytes_wipe(bytes, size);
+        free(bytes);
+    }
+    return rc;
+}
+
+void handover_files_wipe(struct given *given)
+{
+    for (size_t i = 0; i < given->count; i++) {
+        char *bytes = (char *)(uintptr_t)given->files[i].bytes.data;
+
+        bytes_wipe(bytes, given->files[i].bytes.size);
+        free(bytes);
+    }
+    given->count = 0;
+}
+
+void handover_say(int control_fd, enum handover_word word)
+{
+    char byte = (char)word;
+
+    if (write(control_fd, &byte, 1) < 0)
+        return; /* The supervisor is gone, and so is this process in a moment. */
+}

@@ -1,0 +1,22 @@
+/* roles/supervisor/plan.h -- everything that a server gets, made and checked before there is one. Errors are exit statuses,
+ * after a line on standard error that says what the operator can do.
+ * Owner: the supervisor. */
+#pragma once
+#include "core/config.h"
+#include "core/cpu.h"
+#include "roles/identity.h"
+#include "roles/supervisor/handover.h"
+
+struct plan {
+    const struct config *config;
+    struct given_file config_file; /* As it was read; without a path: none. plan_make() takes its bytes. */
+    struct identity identity;
+    struct cpu_plan cpus;
+    struct handover handover; /* Its listeners and files are the plan's. */
+};
+
+MUST_CHECK int plan_make(struct plan *p);
+/* Whatever the configuration names, read anew. 0, or an exit status; then `given` is empty. */
+MUST_CHECK int plan_read_files(const struct plan *p, struct given *given_out);
+void plan_close_listeners(struct plan *p);
+void plan_fini(struct plan *p);
