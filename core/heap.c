@@ -222,6 +222,16 @@ uint64_t heap_budget(const struct heap *h)
     return h->budget;
 }
 
+uint64_t heap_streaming(const struct heap *h)
+{
+    return h->budget > 0 ? h->budget / 4 : (uint64_t)64 << 20;
+}
+
+uint64_t heap_share(uint64_t part, uint64_t used, uint64_t least, uint64_t most)
+{
+    return MIN(MAX((part - MIN(used, part)) / 16, least), most);
+}
+
 bool heap_admits(const struct heap *h)
 {
     return h->budget == 0 || h->used < h->budget - h->budget / 8;

@@ -15,6 +15,11 @@ uint64_t heap_used(const struct heap *h);
 uint64_t heap_budget(const struct heap *h);
 /* True while used < 7/8 of the budget: new work (sessions, commands, deliveries) is admitted only then. */
 bool heap_admits(const struct heap *h);
+/* A quarter of the budget, 64 MiB without one: what frames of links, and bodies that arrive, may each take. */
+uint64_t heap_streaming(const struct heap *h);
+/* What one of many may hold of such a part, of which all together hold `used`: 1/16 of what is free, between `least` and
+ * `most`. The less is free the less, so those who stand still never take the last of it. */
+uint64_t heap_share(uint64_t part, uint64_t used, uint64_t least, uint64_t most);
 
 /* For what grows with the data (an account, a result set): NULL over the budget; the caller answers
  * UNAVAILABLE. `zeroed` variants clear. size > 0. */

@@ -13,7 +13,7 @@
 struct body_writer {
     struct store *store;
     struct mime_parser *parser;
-    uint64_t size;
+    uint64_t size, expected;                 /* 0: not known. */
     struct iovec blocks[BODY_INLINE_BLOCKS]; /* Of the window: all of them while it is inline. */
     uint32_t block_count;                    /* With bytes in them; the last one may be partial. */
     uint32_t block_allocated;
@@ -63,6 +63,7 @@ int body_begin(struct store *store, uint64_t size, struct body_writer **writer_o
         return -ENOMEM;
     memset(w, 0, sizeof *w);
     w->store = store;
+    w->expected = size;
     w->file = FILE_NONE;
     w->parser = mime_parser_new(store->heap);
     if (w->parser == NULL) {
@@ -105,8 +106,6 @@ static int object_write_window(struct body_writer *w)
         return rc;
     w->file_offset += size;
     w->block_count = 0;
-    while (w->block_allocated > OBJECT_WINDOW_BLOCKS)
-        heap_free(w->store->heap, w->blocks[--w->block_allocated].iov_base);
     return 0;
 }
 
@@ -118,18 +117,40 @@ static void block_end(struct body_writer *w)
     pack_u64(&w->checksums, block_checksum(number, b->iov_base, b->iov_len));
 }
 
+/* All but the first `kept`. */
+static void blocks_free(struct body_writer *w, uint32_t kept)
+{
+    while (w->block_allocated > kept) {
+        heap_free(w->store->heap, w->blocks[--w->block_allocated].iov_base);
+        w->store->gathered -= BODY_BLOCK_SIZE;
+    }
+}
+
+/* How many are gathered. A small body is held whole and shares its batch's flush, unless so many have stopped half-way that
+ * memory is short: then it too goes to a file of its own. */
+static uint32_t window_blocks(const struct body_writer *w)
+{
+    bool large = w->is_object || w->expected > BODY_INLINE_MAX;
+    uint64_t most = (large ? OBJECT_WINDOW_BLOCKS : BODY_INLINE_BLOCKS) * (uint64_t)BODY_BLOCK_SIZE;
+
+    return (uint32_t)(heap_share(heap_streaming(w->store->heap), w->store->gathered, BODY_BLOCK_SIZE, most) /
+                      BODY_BLOCK_SIZE);
+}
+
 static int block_next(struct body_writer *w)
 {
-    uint32_t window = w->is_object ? OBJECT_WINDOW_BLOCKS : BODY_INLINE_BLOCKS;
-    int rc = w->block_count == window ? object_write_window(w) : 0;
+    uint32_t window = window_blocks(w);
+    int rc = w->block_count >= window ? object_write_window(w) : 0;
 
     if (rc < 0)
         return rc;
+    blocks_free(w, MAX(window, w->block_count));
     if (w->block_count == w->block_allocated) {
         w->blocks[w->block_count].iov_base = heap_try_alloc(w->store->heap, BODY_BLOCK_SIZE);
         if (w->blocks[w->block_count].iov_base == NULL)
             return -ENOMEM;
         w->block_allocated++;
+        w->store->gathered += BODY_BLOCK_SIZE;
     }
     w->blocks[w->block_count++].iov_len = 0;
     return 0;
@@ -218,8 +239,10 @@ static void body_writer_free(struct body_writer *w, bool with_blocks)
 {
     struct heap *h = w->store->heap;
 
-    for (uint32_t i = with_blocks ? 0 : w->block_count; i < w->block_allocated; i++)
-        heap_free(h, w->blocks[i].iov_base);
+    uint32_t handed_on = with_blocks ? 0 : w->block_count;
+
+    blocks_free(w, handed_on);
+    w->store->gathered -= handed_on * (uint64_t)BODY_BLOCK_SIZE;
     if (file_valid(w->file))
         file_close(w->file);
     mime_parser_free(w->parser);

@@ -64,6 +64,8 @@ struct store {
     int scan_result;
     struct store_step step; /* Sent to shard 0. */
 
+    uint64_t gathered; /* Bytes of blocks in body writers. */
+
     struct stream stream;
     uint64_t checkpoint_number, checkpoint_bytes;
     uint64_t checkpoint_size; /* Of the last one. */

@@ -1,26 +1,16 @@
 #include "core/metrics.h"
 #include "net/link/link_state.h"
 
-#define BUDGET_PART    4 /* Of the shard's heap: the rest is accounts, bodies and sessions. */
-#define BUDGET_DEFAULT (64 * 1024 * 1024) /* Of a heap without a limit. */
-#define SHARE_PART     16                 /* Of what is free: what those who stand still leave to others. */
-
 /* ---- The budget ---------------------------------------------------------------------------------------- */
 
-/* What one of many may hold of `budget`, of which all together hold `used`. The less is free the less, so that streams that
- * stand still never take the last of it: those that come later find 1/16 of it free, and at worst the first window. */
 uint32_t credit_share(uint64_t budget, uint64_t used)
 {
-    uint64_t share = (budget - MIN(used, budget)) / SHARE_PART;
-
-    return (uint32_t)MIN(MAX(share, LINK_WINDOW_FIRST), LINK_WINDOW);
+    return (uint32_t)heap_share(budget, used, LINK_WINDOW_FIRST, LINK_WINDOW);
 }
 
 void credit_start(struct link_state *state)
 {
-    uint64_t memory = heap_budget(state->heap);
-
-    state->budget = memory > 0 ? memory / BUDGET_PART : BUDGET_DEFAULT;
+    state->budget = heap_streaming(state->heap);
     shard_self()->metrics->link_credit_budget_bytes = state->budget;
     credit_draw(state, 0);
 }
