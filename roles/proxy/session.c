@@ -414,6 +414,8 @@ void session_kick(struct session *s)
     if (!silent)
         session_write(s, "* BYE Disconnected by the operator\r\n");
     session_close_for(s, "kicked");
+    if (silent) /* The rest of an answer that will not be whole: it would wait for a reader. */
+        conn_abort(&s->conn);
 }
 
 static size_t on_proxy_header(struct session *s, struct slice in)
