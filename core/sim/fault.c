@@ -556,6 +556,8 @@ static void end_all(struct sim_world *w)
         w->nemesis.aims[k / SIM_FAULT_COUNT][k % SIM_FAULT_COUNT].set = false;
     for (unsigned k = 0; k < w->node_count; k++) {
         sim_node_thaw(w->nodes[k]);
+        sim_event_cancel(&w->nodes[k]->doom);
+        w->nodes[k]->doom_calls = 0;
         for (unsigned f = SIM_READ_ERROR; f <= SIM_FLUSH_ERROR; f++)
             sim_disk_errors(w->nodes[k], (enum sim_fault)f, 0);
         sim_disk_full(w->nodes[k], false);
