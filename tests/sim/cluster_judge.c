@@ -66,7 +66,8 @@ static bool never_sent(const struct cluster *cl, const struct mail_proxy *proxy,
 {
     size_t p = (size_t)(proxy - cl->mail->proxies);
 
-    if (cl->ran_ns[p] + LOOK_NS >= asked_ns || asked_ns < REFUSED_NS)
+    /* What had come before a proxy stood still counts as heard when it goes on. */
+    if (cl->ran_ns[p] + REFUSED_NS >= asked_ns || asked_ns < REFUSED_NS)
         return false;
     for (unsigned k = 0; k < cl->server_count; k++)
         if (cl->servers[k].node == needs)
