@@ -290,13 +290,17 @@ static bool all_ready(void *arg)
     return true;
 }
 
-static bool all_down(void *arg)
+/* Each has ended since it was told to; some may have been started again by now. */
+static bool all_stopped(void *arg)
 {
     const struct cluster *cl = ((struct mail *)arg)->cluster;
 
-    for (unsigned k = 0; k < cl->server_count; k++)
-        if (sim_node_up(cl->servers[k].node))
+    for (unsigned k = 0; k < cl->server_count; k++) {
+        const struct cluster_server *s = &cl->servers[k];
+
+        if (sim_node_up(s->node) && sim_node_lives(s->node) == s->life)
             return false;
+    }
     return true;
 }
 
@@ -331,9 +335,11 @@ static void check(struct mail *mail)
     struct sim_node *checkers = mail_client_node(mail, "checkers", "127.0.0.3", &mail_checkers_ops);
     struct cluster *cl = mail->cluster;
 
-    for (unsigned k = 0; k < cl->server_count; k++)
+    for (unsigned k = 0; k < cl->server_count; k++) {
+        cl->servers[k].life = sim_node_lives(cl->servers[k].node);
         sim_node_stop(cl->servers[k].node);
-    if (!mail_run_for(mail, STOP_S, all_down, "not all nodes stop") || !look_at_all(mail, checkers))
+    }
+    if (!mail_run_for(mail, STOP_S, all_stopped, "not all nodes stop") || !look_at_all(mail, checkers))
         return;
     for (unsigned k = 0; k < cl->server_count; k++)
         sim_node_power(cl->servers[k].node);

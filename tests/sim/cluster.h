@@ -17,6 +17,7 @@ struct cluster_server {
     struct sim_node *node;
     struct config *config;
     const char *name, *ip;
+    unsigned life;                                /* That was to end. */
     struct cluster_reach reach[MAIL_PROXIES_MAX]; /* By each proxy. */
 };
 

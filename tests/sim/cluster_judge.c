@@ -133,7 +133,7 @@ static void judge(struct imap *c, int rc)
     uint64_t now_ns = sim_now_ns(c->world);
     const struct sim_node *needs = c->kind == MAIL_LOGIN ? cl->director : c->ledger->homes[c->account];
 
-    if (rc >= 0 && late(cl, c->proxy, needs, c->asked_ns))
+    if (rc >= 0 && c->kind != MAIL_IDLE && late(cl, c->proxy, needs, c->asked_ns))
         VIOLATION(cl, c->account, "a command was answered after %llu ms, and could not be sent all the time",
                   (unsigned long long)((now_ns - c->asked_ns) / SIM_MS));
     if (rc >= 0 || rc == -EPROTO || !proxy_lives(c->proxy, c->proxy_life))
