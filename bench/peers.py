@@ -88,13 +88,13 @@ def wait_port(port, process, seconds=60):
     raise RuntimeError(f"nothing listens on port {port}")
 
 
-def wait_login(server, seconds=60):
+def wait_login(server, user="u0", seconds=60):
     """A listener may be there before the passwords are."""
     end = time.time() + seconds
     while True:
         try:
             with socket.create_connection(("127.0.0.1", server.imap), 5) as s:
-                s.sendall(b"a LOGIN u0 pass\r\nb SELECT INBOX\r\n")
+                s.sendall(b"a LOGIN %s pass\r\nb SELECT INBOX\r\n" % user.encode())
                 text = b""
                 while not (text.count(b"\r\nb ") and text.endswith(b"\r\n")):
                     text += s.recv(4096) or b"\r\nb NO\r\n"
