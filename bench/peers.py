@@ -255,6 +255,7 @@ auth_username_format = %n
 auth_cache_size = 100M
 auth_mechanisms = plain login
 first_valid_uid = 1
+mail_max_userip_connections = 0
 default_client_limit = 20000
 default_process_limit = 5000
 default_vsz_limit = 0
