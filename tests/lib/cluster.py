@@ -1,5 +1,6 @@
 """Nodes of a cluster, each a process of its own: a director, backends and proxies, over plain links or mutual TLS, with a cutter
 in front of whoever is asked."""
+import contextlib
 import json
 import os
 import signal
@@ -121,8 +122,10 @@ class Cluster:
             proxy.imap, proxy.imaps, proxy.lmtp, proxy.cert = proxy.port, proxy.port + 1, proxy.port + 2, self.cert
             if examples:
                 proxy.settings |= {"imaps.listen": f"127.0.0.1:{proxy.imaps}", "tls.cert": self.cert, "tls.key": self.key}
-        for node, port in zip(self.nodes, admin) if examples else []:
-            node.settings["admin.listen"] = f"127.0.0.1:{port}"
+        for node, port in zip(self.nodes, admin):
+            node.admin = port
+            if examples:
+                node.settings["admin.listen"] = f"127.0.0.1:{port}"
         self.cutter = cutter.Cutter({n.name: (n.port + 1, n.port) for n in [self.director] + self.backends})
 
     def certificate_of(self, name, role):
@@ -170,3 +173,26 @@ class Cluster:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
         self.cutter.stop()
+
+
+@contextlib.contextmanager
+def served(scratch, users):
+    """As mail.trireme(), by a proxy of a cluster: two of them, a director and three backends from the files under deploy/cluster."""
+    nodes = Cluster(os.path.join(scratch, "cluster"), users, proxies=2, backends=3, examples=True)
+    try:
+        nodes.start()
+        yield nodes.proxies[0]
+        nodes.stop()
+    except BaseException:
+        for node in nodes.nodes:
+            print(f"---- {node.name}\n{mail.log_tail(node, 2500)}")
+        raise
+    finally:
+        nodes.end()
+
+
+def each_served(users, flow):
+    """flow(scratch, server) with one process, and with a cluster."""
+    for door in (mail.trireme, served):
+        with mail.scratch_directory() as scratch, door(scratch, users) as server:
+            flow(scratch, server)
