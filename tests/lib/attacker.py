@@ -116,7 +116,7 @@ class Proxy:
     # ---- Of a backend
 
     def imap(self, user, ticket, partition, text=b"a STATUS INBOX (MESSAGES)\r\n", asks=IMAP):
-        head = b"\1" + os.urandom(16) + token() + bytes([0, 0]) + ticket + sized(user.encode())
+        head = b"\1" + os.urandom(16) + token() + bytes([0, 0, 0]) + ticket + sized(user.encode())
         return self.ask(asks, head, b"" if asks == SYNC else text, partition)[0]
 
     def subscribe(self, user, ticket, partition):
