@@ -342,6 +342,7 @@ void sim_node_start(struct sim_node *n)
     n->helper_calls = 0;
     memset(n->helper_free_ns, 0, sizeof n->helper_free_ns);
     n->node = (struct node){.config = n->options.config,
+                            .given = n->options.given,
                             .shards = n->shards,
                             .shard_count = n->options.shard_count,
                             .ops = n->options.ops,

@@ -134,6 +134,7 @@ struct sim_node_options {
     unsigned shard_count;
     const struct node_ops *ops;
     const struct config *config; /* Outlives the world. */
+    const struct given *given;   /* The same; NULL: none. */
     void *owner;                 /* struct node's. */
     uint64_t memory;             /* Budget of each shard; 0: none. */
     bool client;                 /* Never struck by faults. */

@@ -182,14 +182,15 @@ static struct config *server_config(const struct cluster_server *s, enum kind ki
 }
 
 /* The stand-in's certificate is a line: the node's name and its roles. */
-static void certificates_put(const struct cluster_server *s, enum kind kind)
+static const struct given *certificates(struct cluster_server *s, enum kind kind)
 {
-    char text[32];
+    int size = snprintf(s->certificate, sizeof s->certificate, "%s %s", s->name, role_names[kind]);
 
-    snprintf(text, sizeof text, "%s %s", s->name, role_names[kind]);
-    sim_node_put_file(s->node, "/data/node.crt", slice_str(text));
-    sim_node_put_file(s->node, "/data/node.key", SLICE("key"));
-    sim_node_put_file(s->node, "/data/ca.crt", SLICE("ca"));
+    s->files[0] = (struct given_file){SLICE("/data/node.crt"), slice_of(s->certificate, (size_t)size)};
+    s->files[1] = (struct given_file){SLICE("/data/node.key"), SLICE("key")};
+    s->files[2] = (struct given_file){SLICE("/data/ca.crt"), SLICE("ca")};
+    s->given = (struct given){s->files, ARRAY_COUNT(s->files)};
+    return &s->given;
 }
 
 static const char *const names[][3] = {
@@ -213,10 +214,9 @@ static void server_add(struct cluster *cl, enum kind kind)
                                    .shard_count = 1 + (unsigned)sim_below(cl->mail->world, shards_max),
                                    .ops = kind == DIRECTOR ? &director_ops : &role_ops,
                                    .config = s->config,
+                                   .given = cl->tls ? certificates(s, kind) : NULL,
                                    .owner = cl->mail,
                                    .kind = kind});
-    if (cl->tls)
-        certificates_put(s, kind);
 }
 
 static void proxy_add(struct cluster *cl, struct mail_proxy *p)

@@ -1,6 +1,7 @@
 /* tests/sim/cluster.h -- the scenario whose roles are nodes of their own: what its files share.
  * Owner: cluster.c, on its stack, for as long as the world lives. */
 #pragma once
+#include "core/given.h"
 #include "tests/sim/mail.h"
 
 #define CLUSTER_LINK_PORT    1143
@@ -16,6 +17,9 @@ struct cluster_reach {           /* When a proxy last could not reach a node, so
 struct cluster_server {
     struct sim_node *node;
     struct config *config;
+    struct given given; /* Certificates of links. */
+    struct given_file files[3];
+    char certificate[32];
     const char *name, *ip;
     unsigned life;                                /* That was to end. */
     struct cluster_reach reach[MAIL_PROXIES_MAX]; /* By each proxy. */
