@@ -4,6 +4,9 @@
  * sent, of which some have arrived. Bytes travel as segments, cut anywhere, each with a time of arrival,
  * never out of order. A segment that cannot be delivered (cut link, host without power, black hole) stalls
  * its pipe until links change or the sender gives up. An end whose socket is gone answers bytes by a reset.
+ *
+ * There may be millions of connections, most of them quiet: a pipe is there while anything is on its way, unread,
+ * or about to open the window, and a watch that found nothing to tell is two words in its socket.
  */
 #include "core/sim/world.h"
 #include <errno.h>
@@ -27,10 +30,10 @@ struct segment {
     enum segment_kind kind;
 };
 
-struct pipe { /* Bytes on their way to the end that it is in. */
-    struct end *from;
+struct pipe { /* Bytes on their way to an end. */
+    struct end *to;
     char *bytes; /* A ring of `capacity`; NULL while empty. */
-    size_t capacity, start, size, arrived, window;
+    size_t capacity, start, size, arrived;
     struct segment segments[SEGMENTS_MAX];
     unsigned segment_first, segment_count;
     uint64_t last_ns;
@@ -39,22 +42,23 @@ struct pipe { /* Bytes on their way to the end that it is in. */
 };
 
 struct end {
-    struct connection *connection;
-    struct sim_node *node;
-    struct net_addr address;
     struct shard_private *p; /* NULL: no shard has it yet, or no more. */
     struct sim_socket *socket;
-    struct pipe in;
-    bool gone;     /* Closed, or its process is dead. */
-    bool fin_sent; /* Nothing more will be sent. */
-    bool fin_arrived, shut;
+    struct pipe *in; /* NULL: nothing is. */
+    uint32_t window; /* Bytes that may be in it. */
     int error;
+    uint8_t node;      /* Its id. */
+    bool accepted : 1; /* ends[1] */
+    bool gone : 1;     /* Closed, or its process is dead. */
+    bool fin_sent : 1; /* Nothing more will be sent. */
+    bool fin_arrived : 1, shut : 1;
 };
 
 struct connection {
     struct list link;
     uint64_t number;
-    struct end ends[2]; /* Who connected, who accepted. */
+    struct end ends[2];      /* Who connected, who accepted. */
+    struct net_addr address; /* Of who connected. */
     bool black_hole;
     uint32_t segment_max;     /* Of the first bytes; a seed may cut them small. */
     struct listener *waiting; /* In its backlog. */
@@ -70,7 +74,9 @@ struct listener {
     bool shut;
 };
 
-enum op_kind { OP_ACCEPT, OP_CONNECT, OP_POLL, OP_RECV, OP_SEND, OP_KIND_COUNT };
+enum op_kind { OP_POLL, OP_RECV, OP_SEND, OP_SOCKET_KINDS, OP_ACCEPT = OP_SOCKET_KINDS, OP_CONNECT };
+/* As they are counted in the trace. */
+static const uint8_t op_codes[] = {[OP_ACCEPT] = 0, [OP_CONNECT] = 1, [OP_POLL] = 2, [OP_RECV] = 3, [OP_SEND] = 4};
 
 struct sim_op {
     struct sim_done done;
@@ -83,7 +89,6 @@ struct sim_op {
     enum op_kind kind;
     int result;
     bool completed;
-    uint32_t cookie;            /* OP_POLL that is a watch. */
     const struct iovec *vector; /* OP_SEND: what is left. */
     unsigned count;
     size_t skip, total;
@@ -93,11 +98,15 @@ struct sim_op {
 };
 
 struct sim_socket {
+    union {
+        struct end *end; /* NULL: not any more. */
+        struct listener *listener;
+    };
+    struct sim_op *ops[OP_SOCKET_KINDS]; /* In flight. */
+    uint32_t cookie;                     /* Of the watch. */
     uint16_t generation;
-    bool used;
-    struct end *end;
-    struct listener *listener;
-    struct sim_op *ops[OP_KIND_COUNT]; /* POLL, RECV, SEND in flight. */
+    bool used : 1, listens : 1;
+    bool watched : 1; /* By io_watch(): ops[OP_POLL], if there is one, has no owner. */
 };
 
 struct recv_buffer {
@@ -107,11 +116,26 @@ struct recv_buffer {
 
 static void connection_release(struct connection *c);
 
+static struct connection *end_connection(struct end *e)
+{
+    return CONTAINER_OF(e - e->accepted, struct connection, ends[0]);
+}
+
+static struct end *end_peer(struct end *e)
+{
+    return &end_connection(e)->ends[!e->accepted];
+}
+
+static struct sim_node *end_node(const struct end *e)
+{
+    return sim_world_current()->nodes[e->node];
+}
+
 /* ---- Tables ------------------------------------------------------------------------------------------- */
 
 static struct sim_socket *socket_of(struct shard_private *p, struct sock s)
 {
-    ASSERT(s.slot < SIM_SOCKETS_MAX && p->sockets[s.slot].used);
+    ASSERT(s.slot < p->socket_count && p->sockets[s.slot].used);
     ASSERT(p->sockets[s.slot].generation == s.generation);
     return &p->sockets[s.slot];
 }
@@ -135,12 +159,9 @@ static struct sim_socket *socket_take(struct shard_private *p)
 
 static void socket_give(struct shard_private *p, struct sim_socket *s)
 {
-    for (unsigned k = 0; k < OP_KIND_COUNT; k++)
+    for (unsigned k = 0; k < OP_SOCKET_KINDS; k++)
         ASSERT(s->ops[k] == NULL);
-    s->used = false;
-    s->generation++;
-    s->end = NULL;
-    s->listener = NULL;
+    *s = (struct sim_socket){.generation = (uint16_t)(s->generation + 1)};
     p->free_sockets[p->free_socket_count++] = (uint32_t)(s - p->sockets);
 }
 
@@ -148,14 +169,14 @@ uint64_t sim_net_connection(struct shard_private *p, struct sock s)
 {
     const struct sim_socket *socket = socket_of(p, s);
 
-    return socket->end != NULL ? socket->end->connection->number : 0;
+    return !socket->listens && socket->end != NULL ? end_connection(socket->end)->number : 0;
 }
 
 /* ---- Operations --------------------------------------------------------------------------------------- */
 
 static void op_free(struct sim_op *o)
 {
-    if (o->socket != NULL && o->socket->ops[o->kind] == o)
+    if (o->kind < OP_SOCKET_KINDS && o->socket->ops[o->kind] == o)
         o->socket->ops[o->kind] = NULL;
     o->op = NULL;
     list_push_back(&o->p->free_ops, &o->link);
@@ -165,14 +186,16 @@ static void op_done(struct sim_done *d)
 {
     struct sim_op *o = CONTAINER_OF(d, struct sim_op, done);
     struct shard_private *p = o->p;
+    struct sim_socket *socket = o->socket;
     struct io_op *op = o->op;
-    uint32_t cookie = o->cookie;
     int result = o->result;
 
-    sim_trace_shard(TRACE_DONE, o->kind, (uint64_t)(int64_t)result, 0);
+    sim_trace_shard(TRACE_DONE, op_codes[o->kind], (uint64_t)(int64_t)result, 0);
     op_free(o);
     if (op == NULL) {
-        p->watch_fired(cookie, result);
+        ASSERT(socket->watched);
+        socket->watched = false;
+        p->watch_fired(socket->cookie, result);
         return;
     }
     op->res = result;
@@ -230,7 +253,7 @@ static struct sim_op *op_new(struct shard_private *p, struct io_op *op, enum op_
     list_init(&o->link);
     if (op != NULL)
         op_bind(o, op);
-    if (socket != NULL && kind != OP_ACCEPT) {
+    if (kind < OP_SOCKET_KINDS) {
         ASSERT(socket->ops[kind] == NULL);
         socket->ops[kind] = o;
     }
@@ -246,11 +269,15 @@ static void op_look(struct sim_op *o)
 
 static void socket_look(struct end *e)
 {
-    if (e->socket == NULL)
+    struct sim_socket *s = e->socket;
+
+    if (s == NULL)
         return;
-    for (unsigned k = OP_POLL; k <= OP_SEND; k++)
-        if (e->socket->ops[k] != NULL)
-            op_look(e->socket->ops[k]);
+    if (s->watched && s->ops[OP_POLL] == NULL)
+        (void)op_new(e->p, NULL, OP_POLL, s);
+    for (unsigned k = 0; k < OP_SOCKET_KINDS; k++)
+        if (s->ops[k] != NULL)
+            op_look(s->ops[k]);
 }
 
 void io_cancel(struct io_op *op)
@@ -274,32 +301,34 @@ void io_cancel(struct io_op *op)
 
 /* ---- Pipes -------------------------------------------------------------------------------------------- */
 
-static struct end *pipe_to(struct pipe *p)
+static struct sim_link *link_to(struct end *e)
 {
-    return CONTAINER_OF(p, struct end, in);
+    return &sim_world_current()->links[end_peer(e)->node][e->node];
 }
 
-static struct end *end_peer(struct end *e)
+static uint64_t delay_to(struct end *e)
 {
-    return &e->connection->ends[e == &e->connection->ends[0]];
-}
-
-static struct sim_world *pipe_world(struct pipe *p)
-{
-    return pipe_to(p)->node->world;
-}
-
-static struct sim_link *pipe_link(struct pipe *p)
-{
-    return &pipe_world(p)->links[p->from->node->id][pipe_to(p)->node->id];
-}
-
-static uint64_t pipe_delay(struct pipe *p)
-{
-    const struct sim_link *l = pipe_link(p);
+    const struct sim_link *l = link_to(e);
 
     return l->latency_ns * l->factor +
-           sim_random_below(&pipe_world(p)->random, l->latency_ns * l->factor / 4 + JITTER_NS);
+           sim_random_below(&sim_world_current()->random, l->latency_ns * l->factor / 4 + JITTER_NS);
+}
+
+static void pipe_arrive(struct sim_event *e);
+static void pipe_give_up(struct sim_event *e);
+static void pipe_room(struct sim_event *e);
+
+static struct pipe *pipe_of(struct end *to)
+{
+    if (to->in != NULL)
+        return to->in;
+    to->in = calloc(1, sizeof *to->in);
+    ASSERT(to->in != NULL);
+    to->in->to = to;
+    to->in->arrive.fire = pipe_arrive;
+    to->in->give_up.fire = pipe_give_up;
+    to->in->room.fire = pipe_room;
+    return to->in;
 }
 
 static void pipe_copy_in(struct pipe *p, const char *data, size_t size)
@@ -354,8 +383,24 @@ static void pipe_shrink(struct pipe *p)
     p->capacity = p->start = 0;
 }
 
+/* Where nobody works with it any more: if nothing is in it, and nothing of its past matters, it goes. */
+static void pipe_settle(struct end *to)
+{
+    struct pipe *p = to->in;
+
+    if (p == NULL || p->size > 0 || p->segment_count > 0 || p->stalled ||
+        p->last_ns > sim_world_current()->now_ns || sim_event_armed(&p->arrive) ||
+        sim_event_armed(&p->give_up) || sim_event_armed(&p->room))
+        return;
+    free(p->bytes);
+    free(p);
+    to->in = NULL;
+}
+
 static void pipe_clear(struct pipe *p)
 {
+    if (p == NULL)
+        return;
     p->size = p->arrived = 0;
     p->segment_count = 0;
     p->stalled = false;
@@ -368,6 +413,8 @@ static void pipe_clear(struct pipe *p)
 /* What has not arrived never will. */
 static void pipe_forget(struct pipe *p)
 {
+    if (p == NULL)
+        return;
     p->size = p->arrived;
     p->segment_count = 0;
     p->stalled = false;
@@ -378,7 +425,7 @@ static void pipe_forget(struct pipe *p)
 
 static void pipe_segment(struct pipe *p, enum segment_kind kind, size_t size)
 {
-    uint64_t at_ns = MAX(p->last_ns + 1, pipe_world(p)->now_ns + pipe_delay(p));
+    uint64_t at_ns = MAX(p->last_ns + 1, sim_world_current()->now_ns + delay_to(p->to));
     struct segment *last =
         &p->segments[(p->segment_first + p->segment_count + SEGMENTS_MAX - 1) % SEGMENTS_MAX];
 
@@ -404,8 +451,8 @@ static void pipe_segment(struct pipe *p, enum segment_kind kind, size_t size)
 /* Cuts what is sent where the seed says. */
 static void pipe_segments(struct pipe *p, size_t size)
 {
-    struct sim_random *r = &pipe_world(p)->random;
-    struct connection *c = pipe_to(p)->connection;
+    struct sim_random *r = &sim_world_current()->random;
+    struct connection *c = end_connection(p->to);
 
     while (size > 0) {
         size_t n = size;
@@ -425,7 +472,7 @@ static void end_fail(struct end *e, int error)
     if (e->error == 0)
         e->error = error;
     e->fin_sent = true;
-    pipe_forget(&end_peer(e)->in);
+    pipe_forget(end_peer(e)->in);
     socket_look(e);
 }
 
@@ -433,23 +480,23 @@ static void end_send_reset(struct end *e)
 {
     struct end *peer = end_peer(e);
 
-    pipe_forget(&peer->in);
+    pipe_forget(peer->in);
     e->fin_sent = true;
-    pipe_segment(&peer->in, SEGMENT_RESET, 0);
+    pipe_segment(pipe_of(peer), SEGMENT_RESET, 0);
 }
 
-static bool pipe_blocked(struct pipe *p)
+static bool way_blocked(struct end *to)
 {
-    return pipe_to(p)->connection->black_hole || pipe_link(p)->cut || !pipe_to(p)->node->powered;
+    return end_connection(to)->black_hole || link_to(to)->cut || !end_node(to)->powered;
 }
 
 static void segment_arrive(struct pipe *p, const struct segment *s)
 {
-    struct end *to = pipe_to(p);
+    struct end *to = p->to;
 
     if (to->gone) {
         pipe_clear(p);
-        if (s->kind == SEGMENT_DATA && !p->from->gone)
+        if (s->kind == SEGMENT_DATA && !end_peer(to)->gone)
             end_send_reset(to);
         return;
     }
@@ -473,11 +520,11 @@ static void pipe_arrive(struct sim_event *e)
     struct segment s = p->segments[p->segment_first];
 
     ASSERT(p->segment_count > 0);
-    if (pipe_blocked(p) && s.kind == SEGMENT_RESET) { /* Nobody sends a reset twice. */
+    if (way_blocked(p->to) && s.kind == SEGMENT_RESET) { /* Nobody sends a reset twice. */
         pipe_clear(p);
         return;
     }
-    if (pipe_blocked(p)) {
+    if (way_blocked(p->to)) {
         p->stalled = true;
         if (!sim_event_armed(&p->give_up))
             sim_event_after(&p->give_up, GIVE_UP_NS);
@@ -489,73 +536,82 @@ static void pipe_arrive(struct sim_event *e)
     segment_arrive(p, &s);
     if (p->segment_count > 0 && !sim_event_armed(&p->arrive))
         sim_event_set(&p->arrive, p->segments[p->segment_first].at_ns);
+    pipe_settle(p->to);
 }
 
 static void pipe_give_up(struct sim_event *e)
 {
     struct pipe *p = CONTAINER_OF(e, struct pipe, give_up);
+    struct end *from = end_peer(p->to);
 
-    if (p->from->gone)
+    if (from->gone)
         pipe_clear(p);
     else
-        end_fail(p->from, -ETIMEDOUT);
+        end_fail(from, -ETIMEDOUT);
 }
 
 /* The reader took bytes: the window opens, a while later. */
 static void pipe_room(struct sim_event *e)
 {
-    socket_look(CONTAINER_OF(e, struct pipe, room)->from);
+    struct pipe *p = CONTAINER_OF(e, struct pipe, room);
+
+    socket_look(end_peer(p->to));
+    pipe_settle(p->to);
 }
 
 static void pipe_unstall(struct pipe *p)
 {
-    if (!p->stalled || pipe_blocked(p))
+    if (p == NULL || !p->stalled || way_blocked(p->to))
         return;
     p->stalled = false;
     if (p->segment_count > 0)
-        sim_event_after(&p->arrive, sim_random_below(&pipe_world(p)->random, HEAL_DELAY_NS));
+        sim_event_after(&p->arrive, sim_random_below(&sim_world_current()->random, HEAL_DELAY_NS));
 }
 
 /* ---- Connections -------------------------------------------------------------------------------------- */
 
-static void end_init(struct end *e, struct connection *c, struct sim_node *n, const struct net_addr *address)
+static void end_init(struct end *e, const struct sim_node *n)
 {
     struct sim_random *r = &n->world->random;
 
-    *e = (struct end){.connection = c, .node = n, .address = *address};
-    e->in.from = end_peer(e);
-    e->in.window = sim_random_one_in(r, 4) ? sim_random_range(r, 512, 8192) : WINDOW_MAX;
-    e->in.arrive.fire = pipe_arrive;
-    e->in.give_up.fire = pipe_give_up;
-    e->in.room.fire = pipe_room;
+    e->node = (uint8_t)n->id;
+    e->window = WINDOW_MAX;
+    if (!n->world->smooth && sim_random_one_in(r, 4))
+        e->window = (uint32_t)sim_random_range(r, 512, 8192);
 }
 
 static struct connection *connection_new(struct sim_node *from, const struct net_addr *from_address,
-                                         struct sim_node *to, const struct net_addr *to_address)
+                                         struct sim_node *to)
 {
     struct sim_world *w = from->world;
     struct connection *c = calloc(1, sizeof *c);
 
     ASSERT(c != NULL);
     c->number = w->next_connection++;
-    if (sim_random_one_in(&w->random, 8))
+    if (!w->smooth && sim_random_one_in(&w->random, 8))
         c->segment_max = (uint32_t)sim_random_range(&w->random, 1, 9);
     list_init(&c->backlog_link);
     list_push_back(&w->connections, &c->link);
-    end_init(&c->ends[0], c, from, from_address);
-    end_init(&c->ends[1], c, to, to_address);
+    c->address = *from_address;
+    c->ends[1].accepted = true;
+    end_init(&c->ends[0], from);
+    end_init(&c->ends[1], to);
+    w->connection_count++;
     return c;
 }
 
 static void connection_free(struct connection *c)
 {
-    pipe_clear(&c->ends[0].in);
-    pipe_clear(&c->ends[1].in);
+    for (unsigned k = 0; k < 2; k++) {
+        pipe_clear(c->ends[k].in);
+        free(c->ends[k].in);
+    }
     if (c->waiting != NULL) {
         list_remove(&c->backlog_link);
         c->waiting->backlog_count--;
     }
     list_remove(&c->link);
+    sim_world_current()->connection_count--;
     free(c);
 }
 
@@ -563,7 +619,7 @@ static void connection_free(struct connection *c)
 static void end_close(struct end *e, bool silent)
 {
     struct end *peer = end_peer(e);
-    bool unread = e->in.size > 0;
+    bool unread = e->in != NULL && e->in->size > 0;
 
     e->gone = true;
     e->p = NULL;
@@ -572,15 +628,15 @@ static void end_close(struct end *e, bool silent)
         if (unread)
             end_send_reset(e);
         else if (!e->fin_sent)
-            pipe_segment(&peer->in, SEGMENT_FIN, 0);
+            pipe_segment(pipe_of(peer), SEGMENT_FIN, 0);
     }
     if (silent)
-        pipe_forget(&peer->in); /* What its kernel had not yet got acknowledged is lost. */
+        pipe_forget(peer->in); /* What its kernel had not yet got acknowledged is lost. */
     e->fin_sent = true;
     if (unread)
-        pipe_clear(&e->in);
+        pipe_clear(e->in);
     if (peer->gone)
-        connection_free(e->connection);
+        connection_free(end_connection(e));
 }
 
 /* A connect that was given up: the other side may have it in its backlog. */
@@ -659,6 +715,7 @@ int io_listen(const struct net_addr *addr, struct sock *listener_out)
     list_init(&l->accepts);
     list_push_back(&w->listeners, &l->link);
     s->listener = l;
+    s->listens = true;
     *listener_out = sock_of(p, s);
     sim_trace_shard(TRACE_LISTEN, l->address.port, 0, 0);
     return 0;
@@ -673,7 +730,7 @@ int io_listen_port(struct sock listener, uint16_t *port_out)
 {
     struct sim_socket *s = socket_of(sim_private(), listener);
 
-    ASSERT(s->listener != NULL);
+    ASSERT(s->listens);
     *port_out = s->listener->address.port;
     return 0;
 }
@@ -689,7 +746,7 @@ void io_accept(struct sock listener, struct io_accept *a)
     struct sim_socket *s = socket_of(p, listener);
     struct sim_op *o;
 
-    ASSERT(s->listener != NULL);
+    ASSERT(s->listens);
     o = op_new(p, &a->op, OP_ACCEPT, s);
     a->sock = SOCK_NONE;
     list_push_back(&s->listener->accepts, &o->link);
@@ -720,7 +777,7 @@ static void accept_look(struct sim_op *o)
     c->waiting = NULL;
     end_attach(&c->ends[1], o->p, s);
     a->sock = sock_of(o->p, s);
-    a->peer = c->ends[0].address;
+    a->peer = c->address;
     op_complete(o, 0);
 }
 
@@ -781,12 +838,12 @@ static void connect_try(struct sim_op *o)
         return;
     }
     address.port = w->next_port = w->next_port < 32768 ? 32768 : w->next_port + 1;
-    o->connection = connection_new(from, &address, to, &c->peer);
+    o->connection = connection_new(from, &address, to);
     o->connection->waiting = l;
     list_push_back(&l->backlog, &o->connection->backlog_link);
     l->backlog_count++;
     listener_look(l);
-    sim_event_after(&o->event, pipe_delay(&o->connection->ends[0].in));
+    sim_event_after(&o->event, delay_to(&o->connection->ends[0]));
 }
 
 static void connect_look(struct sim_op *o)
@@ -814,7 +871,7 @@ static void connect_look(struct sim_op *o)
 
 static bool end_readable(const struct end *e)
 {
-    return e->in.arrived > 0 || e->fin_arrived || e->error != 0 || e->shut;
+    return (e->in != NULL && e->in->arrived > 0) || e->fin_arrived || e->error != 0 || e->shut;
 }
 
 void io_poll(struct sock s, struct io_op *op)
@@ -823,17 +880,27 @@ void io_poll(struct sock s, struct io_op *op)
     struct sim_socket *socket = socket_of(p, s);
 
     sim_trace_shard(TRACE_POLL, s.slot, 0, 0);
-    if (socket->ops[OP_POLL] != NULL) {
-        ASSERT(socket->ops[OP_POLL]->op == NULL);
-        op_bind(socket->ops[OP_POLL], op);
+    if (!socket->watched) {
+        op_look(op_new(p, op, OP_POLL, socket));
         return;
     }
-    op_look(op_new(p, op, OP_POLL, socket));
+    socket->watched = false;
+    if (socket->ops[OP_POLL] != NULL)
+        op_bind(socket->ops[OP_POLL], op);
+    else
+        (void)op_new(p, op, OP_POLL, socket);
 }
 
 void io_watch_with(void (*fired)(uint32_t cookie, int32_t res))
 {
     sim_private()->watch_fired = fired;
+}
+
+/* A watch that has looked and found nothing: whatever comes looks again. */
+static void watch_rest(struct sim_op *o)
+{
+    if (o->op == NULL && !o->completed && !sim_event_armed(&o->event))
+        op_free(o);
 }
 
 void io_watch(struct sock s, uint32_t cookie)
@@ -842,22 +909,25 @@ void io_watch(struct sock s, uint32_t cookie)
     struct sim_socket *socket = socket_of(p, s);
     struct sim_op *o = socket->ops[OP_POLL];
 
-    ASSERT(p->watch_fired != NULL && socket->end != NULL && !socket->end->shut);
+    ASSERT(p->watch_fired != NULL && !socket->listens && !socket->end->shut);
     sim_trace_shard(TRACE_POLL, s.slot, 1, cookie);
-    if (o == NULL) {
-        o = op_new(p, NULL, OP_POLL, socket);
-        op_look(o);
-    } else if (o->op != NULL) {
+    socket->cookie = cookie;
+    if (o == NULL && !socket->watched) {
+        op_look(op_new(p, NULL, OP_POLL, socket));
+    } else if (o != NULL && o->op != NULL) {
         ASSERT(!o->completed || o->result != -ECANCELED);
         o->op->in_flight = false;
         o->op = NULL;
+        watch_rest(o);
     }
-    o->cookie = cookie;
+    socket->watched = true;
 }
 
-static void watch_end(struct sim_op *o)
+static void watch_end(struct sim_socket *s)
 {
-    if (o == NULL || o->op != NULL)
+    struct sim_op *o = s->ops[OP_POLL];
+
+    if (!s->watched || o == NULL)
         return;
     sim_event_cancel(&o->event);
     if (o->completed)
@@ -870,8 +940,10 @@ static void poll_look(struct sim_op *o)
     const struct end *e = o->socket->end;
     int mask = POLLIN;
 
-    if (!end_readable(e))
+    if (!end_readable(e)) {
+        watch_rest(o);
         return;
+    }
     if (e->fin_arrived || e->shut)
         mask |= POLLRDHUP;
     if (e->error != 0 || e->shut)
@@ -932,7 +1004,7 @@ static void recv_look(struct sim_op *o)
 
     if (!end_readable(e))
         return;
-    if (e->in.arrived == 0) {
+    if (e->in == NULL || e->in->arrived == 0) {
         op_complete(o, e->error);
         return;
     }
@@ -940,15 +1012,15 @@ static void recv_look(struct sim_op *o)
         op_complete(o, -ENOBUFS);
         return;
     }
-    size = MIN(e->in.arrived, o->space != NULL ? o->total : SIM_RECV_SIZE);
+    size = MIN(e->in->arrived, o->space != NULL ? o->total : SIM_RECV_SIZE);
     if (sim_random_one_in(r, 16))
         size = sim_random_range(r, 1, size);
     bytes = o->space != NULL ? o->space : recv_lend(o, size);
-    pipe_copy_out(&e->in, bytes, size);
+    pipe_copy_out(e->in, bytes, size);
     o->op->data = slice_of(bytes, size);
-    if (!end_peer(e)->gone && !sim_event_armed(&e->in.room))
-        sim_event_after(&e->in.room, pipe_delay(&e->in));
-    pipe_shrink(&e->in);
+    if (!end_peer(e)->gone && !sim_event_armed(&e->in->room))
+        sim_event_after(&e->in->room, delay_to(e));
+    pipe_shrink(e->in);
     op_complete(o, (int)size);
 }
 
@@ -980,15 +1052,16 @@ void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsign
 static void send_look(struct sim_op *o)
 {
     struct end *e = o->socket->end;
-    struct pipe *p = &end_peer(e)->in;
-    size_t sent = 0;
+    size_t window = end_peer(e)->window, sent = 0;
+    struct pipe *p;
 
     if (e->error != 0 || e->fin_sent) {
         op_complete(o, e->error != 0 ? e->error : -EPIPE);
         return;
     }
-    while (o->count > 0 && p->size < p->window) {
-        size_t n = MIN(o->vector->iov_len - o->skip, p->window - p->size);
+    p = pipe_of(end_peer(e));
+    while (o->count > 0 && p->size < window) {
+        size_t n = MIN(o->vector->iov_len - o->skip, window - p->size);
 
         pipe_copy_in(p, (const char *)o->vector->iov_base + o->skip, n);
         sent += n;
@@ -1023,7 +1096,6 @@ static void op_fire(struct sim_event *e)
         recv_look(o);
         break;
     case OP_SEND:
-    case OP_KIND_COUNT:
         send_look(o);
         break;
     }
@@ -1034,16 +1106,17 @@ static void op_fire(struct sim_event *e)
 void io_shutdown(struct sock s)
 {
     struct sim_socket *socket = socket_of(sim_private(), s);
-    struct end *e = socket->end;
+    struct end *e;
 
     sim_trace_shard(TRACE_SHUTDOWN, s.slot, 0, 0);
-    if (e == NULL) {
+    if (socket->listens) {
         socket->listener->shut = true;
         listener_look(socket->listener);
         return;
     }
+    e = socket->end;
     if (!e->fin_sent)
-        pipe_segment(&end_peer(e)->in, SEGMENT_FIN, 0);
+        pipe_segment(pipe_of(end_peer(e)), SEGMENT_FIN, 0);
     e->fin_sent = e->shut = true;
     socket_look(e);
 }
@@ -1054,11 +1127,11 @@ void io_close(struct sock s)
     struct sim_socket *socket = socket_of(p, s);
 
     sim_trace_shard(TRACE_CLOSE, s.slot, 0, 0);
-    if (socket->listener != NULL) {
+    if (socket->listens) {
         ASSERT(list_empty(&socket->listener->accepts));
         listener_free(socket->listener, false);
     } else {
-        watch_end(socket->ops[OP_POLL]);
+        watch_end(socket);
         end_close(socket->end, false);
     }
     socket_give(p, socket);
@@ -1069,7 +1142,7 @@ void sim_abort(struct sock s)
     struct sim_socket *socket = socket_of(sim_private(), s);
 
     sim_trace_shard(TRACE_SHUTDOWN, s.slot, 1, 0);
-    if (socket->end != NULL && socket->end->error == 0)
+    if (!socket->listens && socket->end->error == 0)
         end_send_reset(socket->end);
 }
 
@@ -1077,12 +1150,15 @@ void sim_abort(struct sock s)
 
 void sim_net_shard_init(struct shard_private *p)
 {
-    p->sockets = calloc(SIM_SOCKETS_MAX, sizeof *p->sockets);
-    p->free_sockets = calloc(SIM_SOCKETS_MAX, sizeof *p->free_sockets);
+    uint32_t count = p->node->options.socket_count;
+
+    p->socket_count = count > 0 ? count : SIM_SOCKETS_DEFAULT;
+    p->sockets = calloc(p->socket_count, sizeof *p->sockets);
+    p->free_sockets = calloc(p->socket_count, sizeof *p->free_sockets);
     ASSERT(p->sockets != NULL && p->free_sockets != NULL);
-    for (uint32_t k = 0; k < SIM_SOCKETS_MAX; k++)
-        p->free_sockets[k] = SIM_SOCKETS_MAX - 1 - k;
-    p->free_socket_count = SIM_SOCKETS_MAX;
+    for (uint32_t k = 0; k < p->socket_count; k++)
+        p->free_sockets[k] = p->socket_count - 1 - k;
+    p->free_socket_count = p->socket_count;
     list_init(&p->free_ops);
 }
 
@@ -1097,8 +1173,8 @@ void sim_net_shard_fini(struct shard_private *p, bool silent)
         free(o);
     }
     free(p->ops);
-    for (uint32_t k = 0; k < SIM_SOCKETS_MAX; k++) {
-        if (p->sockets[k].listener != NULL)
+    for (uint32_t k = 0; k < p->socket_count; k++) {
+        if (p->sockets[k].listens)
             listener_free(p->sockets[k].listener, silent);
         else if (p->sockets[k].end != NULL)
             end_close(p->sockets[k].end, silent);
@@ -1115,8 +1191,8 @@ void sim_net_links_changed(struct sim_world *w)
     {
         struct connection *c = CONTAINER_OF(l, struct connection, link);
 
-        pipe_unstall(&c->ends[0].in);
-        pipe_unstall(&c->ends[1].in);
+        pipe_unstall(c->ends[0].in);
+        pipe_unstall(c->ends[1].in);
     }
 }
 
@@ -1152,8 +1228,8 @@ bool sim_net_lives(const struct sim_world *w, uint64_t connection)
 
 static bool connection_joins(const struct connection *c, const struct sim_node *a, const struct sim_node *b)
 {
-    return a == NULL || (c->ends[0].node == a && c->ends[1].node == b) ||
-           (c->ends[0].node == b && c->ends[1].node == a);
+    return a == NULL || (c->ends[0].node == a->id && c->ends[1].node == b->id) ||
+           (c->ends[0].node == b->id && c->ends[1].node == a->id);
 }
 
 static struct connection *connection_find(struct sim_world *w, const struct sim_node *a,
@@ -1179,7 +1255,7 @@ static struct connection *connection_find(struct sim_world *w, const struct sim_
 /* A client's connection carries its own operation; one between servers carries those of everybody who takes part. */
 static void connection_strike(struct sim_world *w, const struct connection *c, enum sim_fault fault)
 {
-    const struct sim_node *from = c->ends[0].node, *to = c->ends[1].node;
+    const struct sim_node *from = end_node(&c->ends[0]), *to = end_node(&c->ends[1]);
     struct sim_hit hit = sim_hit_pair(from, to, true, fault);
 
     if (from->options.client || to->options.client || hit.site < 0 || w->sites[hit.site].name == NULL)

@@ -137,6 +137,7 @@ struct sim_node_options {
     const struct given *given;   /* The same; NULL: none. */
     void *owner;                 /* struct node's. */
     uint64_t memory;             /* Budget of each shard; 0: none. */
+    uint32_t socket_count;       /* Of each shard; 0: 4,096. */
     bool client;                 /* Never struck by faults. */
     uint8_t kind;                /* Of struct sim_site. */
 };

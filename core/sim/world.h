@@ -71,7 +71,8 @@ struct sim_world {
     struct list lasting; /* Of faults. */
     const struct sim_site *sites;
     unsigned site_count;
-    uint64_t next_connection;
+    uint64_t next_connection, connection_count;
+    bool smooth; /* The network cuts nothing. */
     uint16_t next_port;
     struct sim_counters *counters;
     uint32_t met[SIM_SITES_MAX][SIM_FAULT_COUNT][SIM_OPERATIONS_MAX]; /* In this world. */
@@ -134,7 +135,7 @@ void sim_lasting_end(struct sim_world *w, const struct sim_hit *hit); /* The sam
 
 /* ---- Nodes and shards --------------------------------------------------------------------------------- */
 
-#define SIM_SOCKETS_MAX      4096 /* A shard. */
+#define SIM_SOCKETS_DEFAULT  4096 /* A shard. */
 #define SIM_FILES_MAX        1024
 #define SIM_RECV_BUFFERS_MAX 256
 #define SIM_RECV_SIZE        16384
@@ -163,8 +164,8 @@ struct shard_private {
     struct sim_event turn;
     struct list done;
     bool begun, start_returned;
-    struct sim_socket *sockets; /* SIM_SOCKETS_MAX */
-    uint32_t *free_sockets, free_socket_count;
+    struct sim_socket *sockets;
+    uint32_t *free_sockets, free_socket_count, socket_count;
     struct sim_op **ops;
     uint32_t op_count, op_capacity;
     struct list free_ops;
