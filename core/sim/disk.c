@@ -2,6 +2,7 @@
 #include "core/sim/disk.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 #define ROT_DEPTH        4
@@ -12,7 +13,7 @@ struct page {
     uint8_t stale; /* Sectors whose write-back failed: clean, and yet not what is durable. */
     uint64_t stamp[SECTORS_PER_PAGE]; /* The write that made the sector dirty. */
     uint64_t persisted_ns;            /* When something of it last became durable. */
-    uint8_t data[SIM_PAGE_SIZE], durable[SIM_PAGE_SIZE];
+    uint8_t *data, *durable;          /* NULL: durable is what data is. */
 };
 
 struct entry {
@@ -77,12 +78,21 @@ static struct sim_inode *inode_new(struct sim_disk *d, bool is_dir)
 
 static void names_clear(struct sim_disk *d, struct names *n);
 
+static void page_free(struct page *p)
+{
+    if (p == NULL)
+        return;
+    free(p->data);
+    free(p->durable);
+    free(p);
+}
+
 static void inode_free(struct sim_disk *d, struct sim_inode *i)
 {
     list_remove(&i->link);
     d->used -= i->allocated;
     for (size_t k = 0; k < i->page_count; k++)
-        free(i->pages[k]);
+        page_free(i->pages[k]);
     free(i->pages);
     names_clear(d, &i->names);
     names_clear(d, &i->durable_names);
@@ -430,9 +440,27 @@ static struct page *page_make(struct sim_inode *i, uint64_t index)
         memset(i->pages + i->page_count, 0, (count - i->page_count) * sizeof(struct page *));
         i->page_count = count;
     }
-    if (i->pages[index] == NULL)
+    if (i->pages[index] == NULL) {
         i->pages[index] = must(calloc(1, sizeof(struct page)));
+        i->pages[index]->data = must(calloc(1, SIM_PAGE_SIZE));
+    }
     return i->pages[index];
+}
+
+/* What is seen and what is durable go apart, and come together: most of a large disk is there once. */
+static void page_part(struct page *p)
+{
+    if (p->durable == NULL)
+        p->durable = memcpy(must(malloc(SIM_PAGE_SIZE)), p->data, SIM_PAGE_SIZE);
+}
+
+static void page_join(struct page *p)
+{
+    if (p->durable == NULL || p->dirty != 0 || p->stale != 0 ||
+        memcmp(p->data, p->durable, SIM_PAGE_SIZE) != 0)
+        return;
+    free(p->durable);
+    p->durable = NULL;
 }
 
 static int grow(struct sim_disk *d, struct sim_inode *i, uint64_t end)
@@ -473,6 +501,7 @@ size_t sim_disk_read(const struct sim_inode *i, void *data, size_t size, uint64_
 
 static void page_write(struct page *p, uint64_t at, const uint8_t *data, size_t size, uint64_t stamp)
 {
+    page_part(p);
     if (data != NULL)
         memcpy(p->data + at, data, size);
     else
@@ -551,6 +580,7 @@ int sim_disk_allocate(struct sim_disk *d, struct sim_inode *i, uint64_t offset, 
 
 static void sector_persist(struct sim_disk *d, struct page *p, unsigned s, const uint8_t *data)
 {
+    page_part(p);
     p->persisted_ns = *d->now_ns;
     memcpy(p->durable + s * SIM_SECTOR_SIZE, data, SIM_SECTOR_SIZE);
 }
@@ -609,6 +639,9 @@ void sim_stage_commit(struct sim_disk *d, struct sim_stage *s)
 {
     for (size_t k = 0; k < s->count; k++)
         sector_persist(d, s->inode->pages[s->sectors[k].page], s->sectors[k].sector, s->sectors[k].data);
+    for (size_t k = 0; k < s->count; k++)
+        if (k == 0 || s->sectors[k].page != s->sectors[k - 1].page)
+            page_join(s->inode->pages[s->sectors[k].page]);
     s->inode->durable_size = s->size;
     stage_free(d, s);
 }
@@ -627,7 +660,7 @@ void sim_stage_fail(struct sim_disk *d, struct sim_stage *s)
         if (sim_random_one_in(d->random, 2)) {
             sector_persist(d, p, from->sector, from->data);
         } else if (!(p->dirty & bit)) {
-            if (dropped)
+            if (dropped && p->durable != NULL)
                 memcpy(p->data + from->sector * SIM_SECTOR_SIZE, p->durable + from->sector * SIM_SECTOR_SIZE,
                        SIM_SECTOR_SIZE);
             else
@@ -766,9 +799,10 @@ static void inode_crash(struct sim_disk *d, struct sim_inode *i, enum sim_disk_k
             loss->sectors_kept += kept;
             loss->sectors_lost += !kept;
         }
-        if (p->dirty != 0 || p->stale != 0)
+        if ((p->dirty != 0 || p->stale != 0) && p->durable != NULL)
             memcpy(p->data, p->durable, SIM_PAGE_SIZE);
         p->dirty = p->stale = 0;
+        page_join(p);
     }
     loss->torn |= tally.torn;
     loss->reordered |= tally.gap || tally.lost_oldest < tally.kept_newest;
@@ -784,7 +818,8 @@ static void inode_trim(struct sim_inode *i)
 
         if (p != NULL) {
             memset(p->data + at, 0, SIM_PAGE_SIZE - at);
-            memset(p->durable + at, 0, SIM_PAGE_SIZE - at);
+            if (p->durable != NULL)
+                memset(p->durable + at, 0, SIM_PAGE_SIZE - at);
         }
     }
 }
@@ -897,9 +932,27 @@ bool sim_disk_rot(struct sim_disk *d, const char *directory, uint64_t min_age_ns
     if (place.page == NULL)
         return false;
     at = place.sector * SIM_SECTOR_SIZE + sim_random_below(d->random, SIM_SECTOR_SIZE);
+    page_part(place.page);
     place.page->durable[at] ^= (uint8_t)(1u << sim_random_below(d->random, 8));
     place.page->data[at] = place.page->durable[at];
     return true;
+}
+
+uint64_t sim_disk_memory(const struct sim_disk *d)
+{
+    uint64_t bytes = 0;
+
+    list_each(l, &d->inodes)
+    {
+        const struct sim_inode *i = CONTAINER_OF(l, struct sim_inode, link);
+
+        bytes += malloc_usable_size(i->pages);
+        for (size_t k = 0; k < i->page_count; k++)
+            if (i->pages[k] != NULL)
+                bytes += malloc_usable_size(i->pages[k]) + malloc_usable_size(i->pages[k]->data) +
+                         malloc_usable_size(i->pages[k]->durable);
+    }
+    return bytes;
 }
 
 /* ---- Life ---------------------------------------------------------------------------------------------- */

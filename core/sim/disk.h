@@ -49,6 +49,8 @@ struct sim_disk_loss {
 
 void sim_disk_init(struct sim_disk *d, struct sim_random *random, const uint64_t *now_ns);
 void sim_disk_fini(struct sim_disk *d);
+/* Bytes of its files' pages. */
+uint64_t sim_disk_memory(const struct sim_disk *d);
 
 /* flags as open(2): O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY. The inode is referenced: give it back. */
 MUST_CHECK int sim_disk_open(struct sim_disk *d, const char *path, int flags, struct sim_inode **inode_out);

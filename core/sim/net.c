@@ -10,6 +10,7 @@
  */
 #include "core/sim/world.h"
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -76,7 +77,8 @@ struct listener {
 
 enum op_kind { OP_POLL, OP_RECV, OP_SEND, OP_SOCKET_KINDS, OP_ACCEPT = OP_SOCKET_KINDS, OP_CONNECT };
 /* As they are counted in the trace. */
-static const uint8_t op_codes[] = {[OP_ACCEPT] = 0, [OP_CONNECT] = 1, [OP_POLL] = 2, [OP_RECV] = 3, [OP_SEND] = 4};
+static const uint8_t op_codes[] = {
+    [OP_ACCEPT] = 0, [OP_CONNECT] = 1, [OP_POLL] = 2, [OP_RECV] = 3, [OP_SEND] = 4};
 
 struct sim_op {
     struct sim_done done;
@@ -459,7 +461,7 @@ static void pipe_segments(struct pipe *p, size_t size)
 
         if (c->segment_max > 0 && p->segment_count < SEGMENTS_MAX - 2)
             n = sim_random_range(r, 1, MIN(size, c->segment_max));
-        else if (sim_random_one_in(r, 4))
+        else if (!sim_world_current()->smooth && sim_random_one_in(r, 4))
             n = sim_random_range(r, 1, size);
         pipe_segment(p, SEGMENT_DATA, n);
         size -= n;
@@ -596,7 +598,6 @@ static struct connection *connection_new(struct sim_node *from, const struct net
     c->ends[1].accepted = true;
     end_init(&c->ends[0], from);
     end_init(&c->ends[1], to);
-    w->connection_count++;
     return c;
 }
 
@@ -611,7 +612,6 @@ static void connection_free(struct connection *c)
         c->waiting->backlog_count--;
     }
     list_remove(&c->link);
-    sim_world_current()->connection_count--;
     free(c);
 }
 
@@ -809,6 +809,11 @@ void io_connect(struct io_connect *c)
     sim_event_after(&o->event, sim_random_below(&p->node->world->random, SIM_MS));
 }
 
+static uint16_t next_port(struct sim_world *w)
+{
+    return w->next_port = w->next_port < 32768 ? 32768 : (uint16_t)(w->next_port + 1);
+}
+
 /* The first packet reaches the other host, or does not. */
 static void connect_try(struct sim_op *o)
 {
@@ -837,7 +842,7 @@ static void connect_try(struct sim_op *o)
         op_complete(o, -ECONNREFUSED);
         return;
     }
-    address.port = w->next_port = w->next_port < 32768 ? 32768 : w->next_port + 1;
+    address.port = next_port(w);
     o->connection = connection_new(from, &address, to);
     o->connection->waiting = l;
     list_push_back(&l->backlog, &o->connection->backlog_link);
@@ -865,6 +870,25 @@ static void connect_look(struct sim_op *o)
     o->connection = NULL;
     c->sock = sock_of(o->p, s);
     op_complete(o, 0);
+}
+
+bool sim_join(struct shard *from, struct shard *to, struct sock *from_out, struct sock *to_out,
+              struct net_addr *peer_out)
+{
+    struct shard_private *a = from->private, *b = to->private;
+    struct net_addr address = a->node->address;
+    struct connection *c;
+
+    if (a->free_socket_count == 0 || b->free_socket_count == 0)
+        return false;
+    address.port = next_port(a->node->world);
+    c = connection_new(a->node, &address, b->node);
+    end_attach(&c->ends[0], a, socket_take(a));
+    end_attach(&c->ends[1], b, socket_take(b));
+    *from_out = sock_of(a, c->ends[0].socket);
+    *to_out = sock_of(b, c->ends[1].socket);
+    *peer_out = address;
+    return true;
 }
 
 /* ---- Receiving, sending ------------------------------------------------------------------------------- */
@@ -1013,7 +1037,7 @@ static void recv_look(struct sim_op *o)
         return;
     }
     size = MIN(e->in->arrived, o->space != NULL ? o->total : SIM_RECV_SIZE);
-    if (sim_random_one_in(r, 16))
+    if (!sim_world_current()->smooth && sim_random_one_in(r, 16))
         size = sim_random_range(r, 1, size);
     bytes = o->space != NULL ? o->space : recv_lend(o, size);
     pipe_copy_out(e->in, bytes, size);
@@ -1205,6 +1229,38 @@ void sim_net_fini(struct sim_world *w)
 {
     list_each_safe(l, &w->connections) connection_free(CONTAINER_OF(l, struct connection, link));
     ASSERT(list_empty(&w->listeners));
+}
+
+static uint64_t shard_memory(const struct shard_private *p)
+{
+    uint64_t bytes = malloc_usable_size(p->sockets) + malloc_usable_size(p->free_sockets);
+
+    if (p->op_count > 0)
+        bytes += malloc_usable_size(p->ops) + p->op_count * malloc_usable_size(p->ops[0]);
+    for (unsigned k = 0; k < SIM_RECV_BUFFERS_MAX; k++)
+        bytes += p->buffers[k] != NULL ? malloc_usable_size(p->buffers[k]) : 0;
+    return bytes;
+}
+
+static uint64_t pipe_memory(const struct pipe *p)
+{
+    return p != NULL ? malloc_usable_size((void *)(uintptr_t)p) + malloc_usable_size(p->bytes) : 0;
+}
+
+uint64_t sim_net_memory(const struct sim_world *w)
+{
+    uint64_t bytes = 0;
+
+    list_each(l, &w->connections)
+    {
+        struct connection *c = CONTAINER_OF(l, struct connection, link);
+
+        bytes += malloc_usable_size(c) + pipe_memory(c->ends[0].in) + pipe_memory(c->ends[1].in);
+    }
+    for (unsigned k = 0; k < w->node_count; k++)
+        for (unsigned s = 0; w->nodes[k]->up && s < w->nodes[k]->options.shard_count; s++)
+            bytes += shard_memory(w->nodes[k]->shards[s]->private);
+    return bytes + malloc_usable_size(w->heap);
 }
 
 /* ---- Faults ------------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define TURN_JITTER_NS   (10 * SIM_US)
 #define MESSAGE_DELAY_NS (20 * SIM_US)
@@ -55,9 +56,17 @@ static void deliver_done(struct shard_private *p)
     }
 }
 
-static void turn_fire(struct sim_event *e)
+/* Of the thread that runs the world. */
+static uint64_t cpu_ns(void)
 {
-    struct shard_private *p = CONTAINER_OF(e, struct shard_private, turn);
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * SIM_S + (uint64_t)t.tv_nsec;
+}
+
+static void shard_turn(struct shard_private *p)
+{
     struct sim_world *w = p->node->world;
     uint64_t next_ms;
     bool runnable;
@@ -83,6 +92,39 @@ static void turn_fire(struct sim_event *e)
 
         sim_event_set(&p->turn, at > p->node->clock_offset_ns ? at - p->node->clock_offset_ns : 0);
     }
+}
+
+static void turn_fire(struct sim_event *e)
+{
+    struct shard_private *p = CONTAINER_OF(e, struct shard_private, turn);
+    struct sim_node *n = p->node;
+    uint64_t begin;
+
+    if (!n->world->counts_cpu) {
+        shard_turn(p);
+        return;
+    }
+    begin = cpu_ns();
+    shard_turn(p);
+    n->cpu_ns += cpu_ns() - begin;
+}
+
+void sim_count_cpu(struct sim_world *w)
+{
+    w->counts_cpu = true;
+}
+
+uint64_t sim_node_cpu_ns(const struct sim_node *n)
+{
+    return n->cpu_ns;
+}
+
+void sim_call(struct shard *s, void (*call)(void *arg), void *arg)
+{
+    scheduler_enter(s);
+    call(arg);
+    scheduler_leave();
+    sim_shard_wake(s->private);
 }
 
 void sim_shard_wake(struct shard_private *p)

@@ -120,6 +120,8 @@ uint64_t sim_range(struct sim_world *w, uint64_t low, uint64_t high);
 bool sim_run(struct sim_world *w, uint64_t time_ns, bool (*until)(void *arg), void *arg);
 /* Calls fire(arg) once, outside of every shard. */
 void sim_after(struct sim_world *w, uint64_t delay_ns, void (*fire)(void *arg), void *arg);
+/* Calls call(arg) at once as the shard's own loop would, outside of every event; then the shard gets a turn. */
+void sim_call(struct shard *s, void (*call)(void *arg), void *arg);
 
 /* Something that was promised does not hold. May be called from anywhere. */
 void sim_violation(struct sim_world *w, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -170,6 +172,22 @@ unsigned sim_node_disk_faults(const struct sim_node *n);
 unsigned sim_node_clock_jumps(const struct sim_node *n); /* Ever. */
 unsigned sim_node_lives(const struct sim_node *n);
 uint32_t sim_node_bit(const struct sim_node *n);
+
+/* ---- Many, measured ------------------------------------------------------------------------------------ */
+
+/* Connections made from now on have whole windows, and what one send brings arrives as one. */
+void sim_smooth_network(struct sim_world *w);
+/* A connection at once, as if a shard had connected and another had accepted: each end is its shard's own. `peer`: of the
+ * end at `from`. False: one of them has no socket left. */
+MUST_CHECK bool sim_join(struct shard *from, struct shard *to, struct sock *from_out, struct sock *to_out,
+                         struct net_addr *peer_out);
+/* Counts from now on what CPU the turns of each node take, the simulated kernel's work in their calls included. */
+void sim_count_cpu(struct sim_world *w);
+uint64_t sim_node_cpu_ns(const struct sim_node *n);
+struct sim_memory { /* Bytes of the simulator's own. */
+    uint64_t network, disks;
+};
+void sim_memory(const struct sim_world *w, struct sim_memory *out);
 
 /* ---- Faults by hand ----------------------------------------------------------------------------------- */
 

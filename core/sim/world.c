@@ -128,6 +128,18 @@ void sim_after(struct sim_world *w, uint64_t delay_ns, void (*fire)(void *arg), 
     sim_event_after(&a->event, delay_ns);
 }
 
+void sim_smooth_network(struct sim_world *w)
+{
+    w->smooth = true;
+}
+
+void sim_memory(const struct sim_world *w, struct sim_memory *out)
+{
+    *out = (struct sim_memory){.network = sim_net_memory(w)};
+    for (unsigned k = 0; k < w->node_count; k++)
+        out->disks += sim_disk_memory(&w->nodes[k]->disk);
+}
+
 /* ---- The trace ---------------------------------------------------------------------------------------- */
 
 static const char *const trace_names[TRACE_KIND_COUNT] = {

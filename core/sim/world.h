@@ -71,8 +71,9 @@ struct sim_world {
     struct list lasting; /* Of faults. */
     const struct sim_site *sites;
     unsigned site_count;
-    uint64_t next_connection, connection_count;
+    uint64_t next_connection;
     bool smooth; /* The network cuts nothing. */
+    bool counts_cpu;
     uint16_t next_port;
     struct sim_counters *counters;
     uint32_t met[SIM_SITES_MAX][SIM_FAULT_COUNT][SIM_OPERATIONS_MAX]; /* In this world. */
@@ -202,6 +203,7 @@ struct sim_node {
     bool disk_is_full;
     unsigned disk_faults, clock_jumps;
     unsigned changes; /* Of up and frozen. */
+    uint64_t cpu_ns;
 };
 
 static inline struct shard_private *sim_private(void)
@@ -249,6 +251,7 @@ void sim_net_node_returned(struct sim_node *n); /* The host answers again. */
 void sim_net_links_changed(struct sim_world *w);
 void sim_net_fini(struct sim_world *w);
 uint64_t sim_net_connection(struct shard_private *p, struct sock s);
+uint64_t sim_net_memory(const struct sim_world *w);
 
 /* core/sim/file.c */
 void sim_file_shard_init(struct shard_private *p);
