@@ -21,6 +21,12 @@ static const char *const session_states[] = {
 #undef X
 };
 
+static const char *const session_wakes[] = {
+#define X(name, label) label,
+    METRIC_WAKES(X)
+#undef X
+};
+
 static const char *const commands[] = {
 #define X(name, label) label,
     METRIC_COMMANDS(X)
@@ -48,6 +54,8 @@ static const struct family families[] = {
 #undef X
                 MANY("session_states", "Connections of IMAP clients by what they wait for", session_states,
                      GAUGE, "state", session_states),
+    MANY("session_wakes_total", "Sleeping sessions woken, by what woke them", session_wakes, COUNTER,
+         "reason", session_wakes),
     MANY("command_seconds", "From a whole command to its answer, as the proxy sees it", command_time, TIMES,
          "command", commands),
     MANY("backend_command_seconds", "The same on the backend", backend_time, TIMES, "command", commands),

@@ -44,6 +44,7 @@
 #define METRIC_GAUGES(X)                                                                                     \
     X(sessions, "Sessions logged in")                                                                        \
     X(connections, "Connections open")                                                                       \
+    X(sleeping_bytes, "Bytes of the records of sleeping sessions and of their users")                        \
     X(accounts, "Accounts in memory")                                                                        \
     X(link_streams, "Ends of streams between roles")                                                         \
     X(link_bytes, "Bytes sent on them that the receiver has not released")                                   \
@@ -68,7 +69,17 @@
     X(RUNNING, "running")                                                                                    \
     X(LITERAL, "literal")                                                                                    \
     X(IDLE, "idle")                                                                                          \
+    X(ASLEEP, "asleep")                                                                                      \
     X(CLOSING, "closing")
+
+/* What ends a session's sleep. */
+#define METRIC_WAKES(X)                                                                                      \
+    X(BYTES, "bytes")                                                                                        \
+    X(MAIL, "mail")                                                                                          \
+    X(TIMER, "timer")                                                                                        \
+    X(TICKET, "ticket")                                                                                      \
+    X(OPERATOR, "operator")                                                                                  \
+    X(STOP, "stop")
 
 /* Commands that cost about the same. OTHER is 0: what no table names. */
 #define METRIC_COMMANDS(X)                                                                                   \
@@ -96,6 +107,13 @@ enum metric_command {
     METRIC_COMMANDS(X)
 #undef X
         METRIC_COMMAND_COUNT
+};
+
+enum metric_wake {
+#define X(name, label) METRIC_WAKE_##name,
+    METRIC_WAKES(X)
+#undef X
+        METRIC_WAKE_COUNT
 };
 
 /* Bucket i counts values from 2^(i-1) + 1 to 2^i, the first 0 and 1, the last all that are larger. Times are
@@ -128,6 +146,7 @@ struct metrics { /* Words alone. */
     METRIC_SHARD_GAUGES(X)
 #undef X
     uint64_t session_states[METRIC_SESSION_STATE_COUNT];
+    uint64_t session_wakes[METRIC_WAKE_COUNT];
     struct metric_histogram command_time[METRIC_COMMAND_COUNT]; /* As the proxy's clients see it. */
     struct metric_histogram backend_time[METRIC_COMMAND_COUNT]; /* Of it, what the backend took. */
     struct metric_histogram login_check_time;                   /* Of it, what the director took. */

@@ -14,6 +14,8 @@ enum conn_phase {
     PHASE_TLS,      /* Shaking hands, or secured. */
 };
 
+_Static_assert(TLS_PACKED_MAX <= UINT8_MAX, "its size fits a byte");
+
 #define BLOCK_SIZE_MIN  4000 /* Of written bytes; with its header it fits a size class of 4 KiB. */
 #define BLOCK_SIZE_MAX  16000
 #define INPUT_GROW_SIZE 2048
@@ -700,6 +702,14 @@ static void tell_ended(struct conn *c)
     c->ops->ended(c, c->ended_why);
 }
 
+static bool conn_at_rest(const struct conn *c)
+{
+    return c->read_op.in_flight && c->read_op.done == poll_done && !c->read_cancelled && !c->active &&
+           !c->paused && !c->posted && c->input_size <= CONN_PACKED_INPUT_MAX && !c->offer &&
+           c->output == NULL && c->sealed.data == NULL && !c->ended && !c->broken && !c->closing &&
+           (c->phase == PHASE_PLAIN || tls_open(c));
+}
+
 static void conn_work(struct conn *c)
 {
     c->working = true;
@@ -716,6 +726,8 @@ static void conn_work(struct conn *c)
         close_finish(c);
     else if (c->offer || (c->ended && !c->ended_told && !c->closing))
         conn_post(c); /* A callback asked for more after its step was over. */
+    else if (c->ops->rested != NULL && conn_at_rest(c))
+        c->ops->rested(c);
 }
 
 static void work_delivered(struct shard_message *m)
@@ -726,8 +738,8 @@ static void work_delivered(struct shard_message *m)
     conn_work(c);
 }
 
-void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
-               const struct conn_ops *ops)
+static void conn_set(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
+                     const struct conn_ops *ops)
 {
     memset(c, 0, sizeof *c);
     c->ops = ops;
@@ -737,12 +749,67 @@ void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, ui
     c->active = true; /* Who has connected will speak. */
     c->work.deliver = work_delivered;
     timer_init(&c->timer, timer_fired);
+}
+
+void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, uint32_t input_max,
+               const struct conn_ops *ops)
+{
+    conn_set(c, sock, peer, input_max, ops);
     conn_post(c);
 }
 
 void conn_receive_bulk(struct conn *c)
 {
     c->bulk = true;
+}
+
+/* ---- Sleep --------------------------------------------------------------------------------------------- */
+
+bool conn_sleep(struct conn *c, struct conn_packed *out)
+{
+    size_t tls_size = 0;
+
+    ASSERT(conn_at_rest(c) && !c->working);
+    if (c->tls != NULL) {
+        tls_size = tls_pack(c->tls, out->tls);
+        if (tls_size == 0)
+            return false;
+    }
+    ASSERT(tls_size <= TLS_PACKED_MAX);
+    c->tls = NULL;
+    timer_cancel(&c->timer);
+    out->input_size = (uint8_t)c->input_size;
+    if (c->input_size > 0) {
+        memcpy(out->input, c->input, c->input_size);
+        bytes_wipe(c->input, c->input_size);
+    }
+    input_drop(c);
+    out->sock = c->sock;
+    out->peer = c->peer;
+    out->bytes_in = c->bytes_in;
+    out->bytes_out = c->bytes_out;
+    out->tls_size = (uint8_t)tls_size;
+    return true;
+}
+
+void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_t input_max,
+               const struct conn_ops *ops)
+{
+    conn_set(c, in->sock, &in->peer, input_max, ops);
+    c->bytes_in = in->bytes_in;
+    c->bytes_out = in->bytes_out;
+    input_keep(c, slice_of(in->input, in->input_size));
+    if (in->tls_size > 0) {
+        c->tls = tls_unpack(in->tls, in->tls_size);
+        if (c->tls == NULL) {
+            conn_end(c, -ENOMEM);
+            conn_post(c);
+            return;
+        }
+        c->phase = PHASE_TLS;
+    }
+    c->active = fired;
+    read_arm(c); /* At once: a poll takes the watch's place, so that nothing else hears of the socket. */
 }
 
 void conn_pause(struct conn *c)

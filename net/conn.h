@@ -6,6 +6,8 @@
  *          what follows it.
  * Writing: conn_write() copies into pending blocks and conn_write_loan() lends; all that one turn of the loop
  *          wrote leaves in one send (one send is in flight at a time), sealed on its way when TLS is on.
+ * Resting: quiet, little kept and nothing unsent: ops->rested(). Its owner may then put it to sleep: what is left of
+ *          the connection are its socket and struct conn_packed, and it wakes in another record.
  * Ending:  the peer's end or an error comes once as ops->ended(). The owner ends with conn_close() (what is
  *          written still leaves) or conn_abort(). ops->closed() is last: nothing refers to the record any more.
  *
@@ -48,6 +50,9 @@ struct conn_ops {
     void (*ended)(struct conn *c, int why);
     /* After conn_close() or conn_abort(): the socket is closed, c may be freed. */
     void (*closed)(struct conn *c);
+    /* Little is kept, nothing written or on its way, and a poll is armed. Comes last in a step, again and again:
+     * here, and nowhere else, c may be put to sleep and freed. May be NULL. */
+    void (*rested)(struct conn *c);
 };
 
 struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn.c. */
@@ -108,6 +113,27 @@ void conn_rest(struct conn *c);
 
 /* The peer may send much at a time: while he does, receives are CONN_BULK_SIZE each, into memory of its own. */
 void conn_receive_bulk(struct conn *c);
+
+/* ---- Sleep --------------------------------------------------------------------------------------------- */
+
+#define CONN_PACKED_INPUT_MAX 128 /* A connection that keeps more is not at rest. */
+
+struct conn_packed {
+    struct sock sock;
+    struct net_addr peer;
+    uint64_t bytes_in, bytes_out;
+    uint8_t tls_size;   /* 0: plain text. */
+    uint8_t input_size; /* What data() has not taken: it is offered together with what comes next. */
+    uint8_t tls[TLS_PACKED_MAX];
+    char input[CONN_PACKED_INPUT_MAX];
+};
+
+/* In rested(): writes what is left of c, whose owner now calls io_watch() for the socket and frees c. False: TLS is
+ * not at rest, and nothing was done. Secret. */
+MUST_CHECK bool conn_sleep(struct conn *c, struct conn_packed *out);
+/* The other way, from the loop. `fired`: the watch has told of the socket. If there is no memory for TLS, ended(-ENOMEM) comes. */
+void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_t input_max,
+               const struct conn_ops *ops);
 
 /* ---- TLS ----------------------------------------------------------------------------------------------- */
 

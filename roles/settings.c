@@ -75,6 +75,9 @@ const struct config_key settings_keys[] = {
     {"log.level", CONFIG_STRING, "info", "the least important lines that are written",
      .choices = "debug|info|warn|error"},
     {"log.format", CONFIG_STRING, "text", "text or json", .choices = "text|json"},
+    {"debug.sleep_after", CONFIG_STRING, "idle",
+     "a session sleeps when its client is quiet; after each command; or after each piece of input",
+     .choices = "idle|command|record"},
 
     {"pop3.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3"},
     {"pop3s.listen", CONFIG_UNSUPPORTED, NULL, "ADDR:PORT of POP3 over TLS"},
@@ -85,7 +88,6 @@ const struct config_key settings_keys[] = {
     {"cache.fs.size", CONFIG_UNSUPPORTED, NULL, "its size"},
     {"cache.meta.path", CONFIG_UNSUPPORTED, NULL, "cache of indexes"},
     {"cache.meta.size", CONFIG_UNSUPPORTED, NULL, "its size"},
-    {"debug.sleep_after", CONFIG_UNSUPPORTED, NULL, "how eagerly sessions sleep"},
 };
 const size_t settings_key_count = ARRAY_COUNT(settings_keys);
 

@@ -69,6 +69,11 @@ bool imap_framer_idle(const struct imap_framer *f)
     return f->state == TAG && f->scanned == 0 && !f->skipping;
 }
 
+bool imap_framer_restarts(const struct imap_framer *f)
+{
+    return f->literal_count == 0 && !f->streamed && !f->skipping;
+}
+
 static uint32_t size_max(const struct imap_framer *f)
 {
     return imap_command_has(f->command, IMAP_HAS_SASL) ? f->limits->sasl_size_max : f->limits->size_max;

@@ -109,6 +109,10 @@ void imap_framer_line(struct imap_framer *f, struct slice in, uint32_t size_max,
 /* True between two commands: nothing of a next one was looked at. */
 bool imap_framer_idle(const struct imap_framer *f);
 
+/* True: nothing of a command, or a beginning of which nothing was told yet. Another framer that is given the same bytes
+ * from the command's first one does the same. */
+bool imap_framer_restarts(const struct imap_framer *f);
+
 /* A literal's header, from its '{' to its CRLF: `{n}`, `{n+}`. Returns its size, or 0: it is none. A number
  * above 2^64 - 1 is none. What the grammar asks where the framer has found one. */
 size_t imap_literal_header(struct slice text, uint64_t *size_out, bool *sync_out);

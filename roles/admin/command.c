@@ -31,6 +31,7 @@ void status_command(struct admin *a, struct slice argument, struct reply *r)
     reply_u64(r, "connections", m->connections);
     reply_u64(r, "sessions", m->sessions);
     reply_u64(r, "sessions_idle", m->session_states[METRIC_SESSION_IDLE]);
+    reply_u64(r, "sessions_asleep", m->session_states[METRIC_SESSION_ASLEEP]);
     reply_u64(r, "logins", m->logins);
     reply_u64(r, "logins_failed", m->logins_failed);
     reply_u64(r, "commands", m->commands);
@@ -113,6 +114,7 @@ static void session_show(struct walk *w, const struct control_session *row)
     reply_slice(r, "state", slice_str(row->state));
     reply_bool(r, "tls", row->tls);
     reply_bool(r, "selected", row->selected);
+    reply_bool(r, "asleep", row->asleep);
     reply_u64(r, "shard", row->shard);
     reply_u64(r, "commands", row->commands);
     reply_u64(r, "in", row->bytes_in);

@@ -1,4 +1,5 @@
 #include "roles/proxy/control.h"
+#include "core/io.h"
 #include "roles/proxy/lmtp_session.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/session.h"
@@ -27,17 +28,22 @@ static const char *const lmtp_state_names[] = {
     [LMTP_AT_CLOSING] = "closing",
 };
 
+static bool user_matches(struct slice user, const struct control_page *page)
+{
+    if (page->mask.size == 0)
+        return true;
+    if (page->exact)
+        return slice_eq(page->mask, user);
+    return user.size > 0 && control_mask_matches(page->mask, user);
+}
+
 static bool session_matches(const struct session *s, const struct control_page *page)
 {
     if (s->state == SESSION_CLOSING)
         return false;
     if (page->network.family != 0)
         return net_prefix_contains(&page->network, &s->conn.peer);
-    if (page->mask.size == 0)
-        return true;
-    if (page->exact)
-        return slice_eq(page->mask, session_user(s));
-    return s->user_size > 0 && control_mask_matches(page->mask, session_user(s));
+    return user_matches(session_user(s), page);
 }
 
 static void session_show(const struct session *s, struct control_session *row)
@@ -90,61 +96,203 @@ static void lmtp_visit(struct lmtp_session *l, struct control_page *page)
         lmtp_kick(l);
 }
 
+/* ---- Those who sleep ----------------------------------------------------------------------------------- */
+
+static bool sleeper_matches(const struct sleepers *t, uint32_t id, const struct packed *packed,
+                            const struct control_page *page)
+{
+    struct slice user = sleepers_user(t, id);
+
+    if (page->network.family != 0)
+        return net_prefix_contains(&page->network, &packed->conn.peer);
+    return user_matches(user, page);
+}
+
+static void sleeper_show(const struct sleepers *t, uint32_t id, const struct packed *packed,
+                         struct control_session *row)
+{
+    static const char *const names[] = {
+        [PACKED_PROXY_HEADER] = "proxy_header", [PACKED_COMMAND] = "command", [PACKED_IDLE] = "idle"};
+    struct slice user = sleepers_user(t, id);
+
+    *row = (struct control_session){
+        .id = packed->id,
+        .protocol = "imap",
+        .peer = packed->conn.peer,
+        .state = names[packed->state],
+        .commands = packed->commands,
+        .bytes_in = packed->conn.bytes_in,
+        .bytes_out = packed->conn.bytes_out,
+        .shard = t->proxy->shard->index,
+        .asleep = true,
+        .tls = packed->conn.tls_size > 0,
+        .selected = packed->token.mailbox_id != 0,
+        .user_size = (uint8_t)user.size,
+    };
+    if (user.size > 0)
+        memcpy(row->user, user.data, user.size);
+}
+
+static void sleeper_visit(struct sleepers *t, uint32_t id, struct control_page *page)
+{
+    struct session *session;
+    struct packed packed;
+
+    sleepers_look(t, id, &packed);
+    if (sleeper_matches(t, id, &packed, page)) {
+        sleeper_show(t, id, &packed, &page->rows[page->count++]);
+        session = page->kick ? sleepers_wake(t, id, METRIC_WAKE_OPERATOR, false) : NULL;
+        if (session != NULL)
+            session_kick(session);
+    }
+    bytes_wipe(&packed, sizeof packed);
+}
+
+static bool sleeper_is_revoked(struct proxy *p, uint32_t id)
+{
+    struct slice user = sleepers_user(&p->sleepers, id);
+    struct packed packed;
+    bool revoked;
+
+    sleepers_look(&p->sleepers, id, &packed);
+    revoked = user.size > 0 && session_revoked(p, user, &packed.ticket);
+    bytes_wipe(&packed, sizeof packed);
+    return revoked;
+}
+
+/* ---- Walks --------------------------------------------------------------------------------------------- */
+
+static struct proxy_walk *walk_begin(struct proxy *p, enum proxy_walks which, bool go_on)
+{
+    struct proxy_walk *w = &p->walks[which];
+
+    if (!go_on || w->until_ms == 0)
+        *w = (struct proxy_walk){0};
+    w->until_ms = time_ms() + PROXY_WALK_MS;
+    return w;
+}
+
+/* The next sleeper; RECORD_NONE: from now on it is among those who are awake. */
+static uint32_t walk_sleeper(struct proxy *p, struct proxy_walk *w)
+{
+    uint32_t id = w->at == NULL ? sleepers_next(&p->sleepers, w->sleeper) : RECORD_NONE;
+
+    if (id != RECORD_NONE)
+        w->sleeper = id + 1;
+    else if (w->at == NULL)
+        w->at = p->session_list.next;
+    return id;
+}
+
+/* NULL: there are no more. */
+static struct session *walk_session(struct proxy *p, struct proxy_walk *w)
+{
+    struct session *s = CONTAINER_OF(w->at, struct session, link);
+
+    if (w->lmtp || w->at == &p->session_list)
+        return NULL;
+    w->at = w->at->next;
+    return s;
+}
+
+/* The same, behind them. */
+static struct lmtp_session *walk_lmtp(struct proxy *p, struct proxy_walk *w)
+{
+    struct lmtp_session *l;
+
+    if (!w->lmtp)
+        w->at = p->lmtp_list.next;
+    w->lmtp = true;
+    l = CONTAINER_OF(w->at, struct lmtp_session, link);
+    if (w->at == &p->lmtp_list)
+        return NULL;
+    w->at = w->at->next;
+    return l;
+}
+
+/* Whoever could not sleep meanwhile. */
+static void walk_end(struct proxy *p, struct proxy_walk *w)
+{
+    w->until_ms = 0;
+    list_each(it, &p->session_list)
+    {
+        struct session *s = CONTAINER_OF(it, struct session, link);
+
+        if (s->drowsy)
+            conn_rest(&s->conn);
+        s->drowsy = false;
+    }
+}
+
+static bool page_has_room(const struct control_page *page, unsigned visits)
+{
+    return page->count < CONTROL_ROWS && visits < CONTROL_VISITS;
+}
+
+static bool visit_next(struct proxy *p, struct proxy_walk *w, struct control_page *page)
+{
+    uint32_t id = walk_sleeper(p, w);
+    struct session *s = id == RECORD_NONE ? walk_session(p, w) : NULL;
+    struct lmtp_session *l = id == RECORD_NONE && s == NULL ? walk_lmtp(p, w) : NULL;
+
+    if (id != RECORD_NONE)
+        sleeper_visit(&p->sleepers, id, page);
+    if (s != NULL)
+        session_visit(s, page);
+    if (l != NULL)
+        lmtp_visit(l, page);
+    return id != RECORD_NONE || s != NULL || l != NULL;
+}
+
 void proxy_control_sessions(struct control_page *page)
 {
     struct proxy *p = shard_self()->slot[SLOT_PROXY];
-    struct list *it;
+    struct proxy_walk *w;
 
     page->count = 0;
-    page->more = false;
+    page->more = p != NULL;
     if (p == NULL)
         return;
-    it = page->go_on ? p->walks[PROXY_WALK_OPERATOR] : NULL;
-    if (it == NULL) {
-        p->walk_lmtp = false;
-        it = p->session_list.next;
-    }
-    for (unsigned visits = 0; page->count < CONTROL_ROWS && visits < CONTROL_VISITS; visits++) {
-        struct list *at = it;
+    w = walk_begin(p, PROXY_WALK_OPERATOR, page->go_on);
+    for (unsigned visits = 0; page->more && page_has_room(page, visits); visits++)
+        page->more = visit_next(p, w, page);
+    if (!page->more)
+        walk_end(p, w);
+}
 
-        if (at == &p->lmtp_list)
-            break;
-        if (at == &p->session_list) {
-            p->walk_lmtp = true;
-            it = p->lmtp_list.next;
-            continue;
-        }
-        it = at->next;
-        if (p->walk_lmtp)
-            lmtp_visit(CONTAINER_OF(at, struct lmtp_session, link), page);
-        else
-            session_visit(CONTAINER_OF(at, struct session, link), page);
+static bool revoke_next(struct proxy *p, struct proxy_walk *w)
+{
+    uint32_t id = walk_sleeper(p, w);
+    struct session *s;
+
+    if (id != RECORD_NONE && sleeper_is_revoked(p, id)) {
+        s = sleepers_wake(&p->sleepers, id, METRIC_WAKE_OPERATOR, false);
+        if (s != NULL)
+            session_kick(s);
     }
-    page->more = it != &p->lmtp_list;
-    p->walks[PROXY_WALK_OPERATOR] = page->more ? it : NULL;
+    if (id != RECORD_NONE)
+        return true;
+    s = walk_session(p, w);
+    if (s != NULL && s->user_size > 0 && session_revoked(p, session_user(s), &s->ticket))
+        session_kick(s);
+    return s != NULL;
 }
 
 void proxy_control_revoked(struct control_revoked *r)
 {
     struct proxy *p = shard_self()->slot[SLOT_PROXY];
-    struct list *it;
+    struct proxy_walk *w;
 
-    r->more = false;
+    r->more = p != NULL;
     if (p == NULL)
         return;
     if (p->revoked == NULL)
         p->revoked = heap_alloc(p->heap, sizeof *p->revoked);
     if (!r->go_on)
         *p->revoked = *r->revoked;
-    it = r->go_on && p->walks[PROXY_WALK_REVOKED] != NULL ? p->walks[PROXY_WALK_REVOKED]
-                                                          : p->session_list.next;
-    for (unsigned visits = 0; it != &p->session_list && visits < CONTROL_VISITS; visits++) {
-        struct session *s = CONTAINER_OF(it, struct session, link);
-
-        it = it->next;
-        if (s->user_size > 0 && session_revoked(s))
-            session_kick(s);
-    }
-    r->more = it != &p->session_list;
-    p->walks[PROXY_WALK_REVOKED] = r->more ? it : NULL;
+    w = walk_begin(p, PROXY_WALK_REVOKED, r->go_on);
+    for (unsigned visits = 0; r->more && visits < CONTROL_VISITS; visits++)
+        r->more = revoke_next(p, w);
+    if (!r->more)
+        walk_end(p, w);
 }

@@ -14,16 +14,19 @@ static uint64_t shown(const struct token *t)
     return MIN(MIN(t->appends, t->expunges), t->flag_changes);
 }
 
-/* Asks for the difference if there may be one. One request a session: it is looked at again when that has come back. */
-static bool idle_look(struct session *s)
+bool session_is_behind(const struct token *t, uint64_t known, uint64_t at)
+{
+    return t->mailbox_id != 0 && at != 0 && at != known && at > shown(t);
+}
+
+/* One request a session: it is looked at again when that has come back. */
+bool session_idle_look(struct session *s)
 {
     uint64_t at = subscriber_at(&s->proxy->subscriptions, &s->subscriber);
 
-    if (at == 0 || at == s->known || s->token.mailbox_id == 0 || session_asks(s) || s->request != NULL)
+    if (session_asks(s) || s->request != NULL || !session_is_behind(&s->token, s->known, at))
         return false;
     s->known = at;
-    if (at <= shown(&s->token))
-        return false;
     session_sync(s);
     return true;
 }
@@ -33,7 +36,7 @@ static void on_at(struct subscriber *subscriber, uint64_t modseq)
     struct session *s = CONTAINER_OF(subscriber, struct session, subscriber);
 
     if (s->state == SESSION_IDLE && !s->idle_done)
-        (void)idle_look(s);
+        (void)session_idle_look(s);
 }
 
 static void on_expired(struct subscriber *subscriber)
@@ -145,9 +148,15 @@ void session_idle_synced(struct session *s)
 {
     if (s->idle_done) {
         idle_done(s);
-    } else if (!idle_look(s)) {
+    } else if (!session_idle_look(s)) {
         conn_rest(&s->conn);
     }
+}
+
+void session_idle_rest(struct session *s)
+{
+    if (s->state == SESSION_IDLE)
+        conn_rest(&s->conn);
 }
 
 void session_idle_keep_alive(struct session *s)

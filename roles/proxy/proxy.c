@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #define STOP_POLL_MS 10
+#define STOP_WAKES   1024 /* In each of them. */
 
 bool proxy_admits(const struct proxy *p)
 {
@@ -141,8 +142,20 @@ static void limits_read(struct proxy_limits *limits, const struct node *node)
     limits->recipients = config_u64(c, "limits.recipients");
 }
 
+/* As many as a turn can end; the next call has more. */
+static void sleepers_wake_some(struct proxy *p)
+{
+    uint32_t id;
+
+    for (unsigned i = 0; i < STOP_WAKES && (id = sleepers_next(&p->sleepers, 0)) != RECORD_NONE; i++) {
+        if (sleepers_wake(&p->sleepers, id, METRIC_WAKE_STOP, false) == NULL)
+            break;
+    }
+}
+
 static void sessions_bye(struct proxy *p, bool all)
 {
+    sleepers_wake_some(p);
     list_each_safe(it, &p->session_list)
     {
         struct session *s = CONTAINER_OF(it, struct session, link);
@@ -193,6 +206,7 @@ static void proxy_stop(struct shard *s)
     for (unsigned i = 0; i < p->listener_count; i++)
         listener_wait(&p->listeners[i]);
     s->slot[SLOT_PROXY] = NULL;
+    sleepers_fini(&p->sleepers);
     subscriptions_fini(&p->subscriptions);
     route_stop(&p->route);
     ticket_keys_stop(p);
@@ -203,6 +217,15 @@ static void proxy_stop(struct shard *s)
     heap_free(p->heap, p->listeners);
     heap_free(p->heap, p->revoked);
     heap_free(p->heap, p);
+}
+
+static enum sleep_after sleep_after_read(const struct config *c)
+{
+    const char *word = config_string(c, "debug.sleep_after");
+
+    if (strcmp(word, "command") == 0)
+        return SLEEP_AFTER_COMMAND;
+    return strcmp(word, "record") == 0 ? SLEEP_AFTER_RECORD : SLEEP_AFTER_IDLE;
 }
 
 static int proxy_start(struct shard *s)
@@ -216,6 +239,7 @@ static int proxy_start(struct shard *s)
     p->node_name = config_string(s->node->config, "node");
     p->plaintext_always = strcmp(config_string(s->node->config, "auth.plaintext"), "always") == 0;
     p->next_id = random_u64() & UINT64_C(0xffffffff000000);
+    p->sleep_after = sleep_after_read(s->node->config);
     limits_read(&p->limits, s->node);
     /* One more than is admitted: the one that is told so. */
     connections = (uint32_t)MIN(p->limits.connections + 1, UINT32_MAX);
@@ -225,6 +249,7 @@ static int proxy_start(struct shard *s)
     list_init(&p->lmtp_list);
     subscriptions_init(&p->subscriptions, p->heap, &p->route);
     arena_init(&p->arena, p->heap);
+    sleepers_init(&p->sleepers, p);
     s->slot[SLOT_PROXY] = p;
     rc = tls_setup(p);
     if (rc == 0)

@@ -8,6 +8,7 @@
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
 #include "roles/proxy/route.h"
+#include "roles/proxy/sleepers.h"
 #include "roles/proxy/subscription.h"
 #include "roles/revocations.h"
 
@@ -19,7 +20,18 @@ struct proxy_limits { /* limits.* of the configuration. */
     uint64_t outcome_wait_ms;
 };
 
-enum proxy_walk { PROXY_WALK_OPERATOR, PROXY_WALK_REVOKED, PROXY_WALKS };
+enum sleep_after { SLEEP_AFTER_IDLE, SLEEP_AFTER_COMMAND, SLEEP_AFTER_RECORD }; /* debug.sleep_after */
+
+/* Over those who sleep and then over session_list (the operator's then over lmtp_list), a page at a time. Who wakes meanwhile comes to the
+ * end of that list; nobody falls asleep until `until_ms`, so nobody is missed. */
+enum proxy_walks { PROXY_WALK_OPERATOR, PROXY_WALK_REVOKED, PROXY_WALKS };
+struct proxy_walk {
+    struct list *at;   /* NULL: not among those who are awake yet. */
+    uint32_t sleeper;  /* Where it goes on among the others. */
+    bool lmtp;         /* It is in lmtp_list. */
+    uint64_t until_ms; /* 0: there is none. */
+};
+#define PROXY_WALK_MS 2000 /* For the next page. */
 
 struct proxy {
     struct shard *shard;
@@ -35,10 +47,10 @@ struct proxy {
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
     struct route route;
-    /* Over session_list, the operator's over lmtp_list as well: where each goes on. NULL: there is none. */
-    struct list *walks[PROXY_WALKS];
-    bool walk_lmtp;              /* The operator's is there. */
+    struct proxy_walk walks[PROXY_WALKS];
     struct revocations *revoked; /* Whose sessions have ended, in a process with all roles. NULL: nobody's. */
+    struct sleepers sleepers;
+    uint8_t sleep_after; /* enum sleep_after */
     struct subscriptions subscriptions;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;
@@ -50,8 +62,8 @@ struct proxy {
 static inline void proxy_walks_leave(struct proxy *p, const struct list *link)
 {
     for (unsigned i = 0; i < PROXY_WALKS; i++) {
-        if (p->walks[i] == link)
-            p->walks[i] = link->next;
+        if (p->walks[i].at == link)
+            p->walks[i].at = link->next;
     }
 }
 

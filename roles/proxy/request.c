@@ -154,6 +154,7 @@ static void on_renewed(struct link_stream *stream, struct link_frame *f)
     s->renewal = NULL;
     if (known && reply.result == LOGIN_OK)
         subscriber_renewed(&s->proxy->subscriptions, &s->subscriber);
+    session_idle_rest(s);
     if (known && (reply.result == LOGIN_REFUSED || reply.result == LOGIN_DISABLED))
         session_bye(s, "[UNAVAILABLE] Please log in again");
 }
@@ -167,6 +168,7 @@ static void on_renewal_lost(struct link_stream *stream)
     struct session *s = stream->owner;
 
     s->renewal = NULL;
+    session_idle_rest(s);
 }
 
 static const struct link_stream_ops renewal_ops = {on_renewed, on_renewal_credit, on_renewal_lost};

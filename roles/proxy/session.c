@@ -23,11 +23,10 @@ bool session_secure(const struct session *s)
     return s->conn.tls != NULL || s->near;
 }
 
-bool session_revoked(const struct session *s)
+bool session_revoked(const struct proxy *p, struct slice user, const struct ticket *ticket)
 {
-    return s->proxy->revoked != NULL &&
-           revocations_refuse(s->proxy->revoked, control_user_hash(session_user(s)),
-                              ticket_generation(&s->ticket));
+    return p->revoked != NULL &&
+           revocations_refuse(p->revoked, control_user_hash(user), ticket_generation(ticket));
 }
 
 void session_deadline(struct session *s, uint64_t ms)
@@ -149,6 +148,7 @@ void session_ready(struct session *s)
     if (s->user_size > 0)
         session_deadline(s, s->proxy->limits.session_idle_ms);
     conn_resume(&s->conn);
+    session_command_done(s);
 }
 
 /* A client that does not read his answers is not read from. */
@@ -345,6 +345,7 @@ static size_t on_data(struct conn *c, struct slice in)
         taken += frame.consumed;
         more = frame.kind == IMAP_FRAME_MORE;
     }
+    session_input_done(s);
     return taken;
 }
 
@@ -480,36 +481,51 @@ static void on_secured(struct conn *c)
     session_ready(s);
 }
 
-static const struct conn_ops session_conn_ops = {
+static void on_rested(struct conn *c)
+{
+    session_rested(CONTAINER_OF(c, struct session, conn));
+}
+
+const struct conn_ops session_conn_ops = {
     .data = on_data,
     .sent = on_sent,
     .secured = on_secured,
     .ended = on_ended,
     .closed = on_closed,
+    .rested = on_rested,
 };
+
+struct session *session_new(struct proxy *p)
+{
+    struct session *s = slab_take(&p->sessions);
+
+    if (s == NULL)
+        return NULL;
+    s->proxy = p;
+    list_init(&s->answer);
+    timer_init(&s->timer, on_timer);
+    list_push_back(&p->session_list, &s->link);
+    return s;
+}
 
 void session_accept(struct proxy *p, struct sock sock, const struct net_addr *peer, bool tls)
 {
-    struct session *s = slab_take(&p->sessions);
+    struct session *s = session_new(p);
 
     if (s == NULL) { /* proxy_admits() has left room for this one alone: nothing to say it with. */
         io_close(sock);
         p->shard->metrics->accepts_shed++;
         return;
     }
-    s->proxy = p;
     s->tls_first = tls;
     s->counted = METRIC_SESSION_LOGIN;
     p->shard->metrics->session_states[s->counted]++;
     s->id = ++p->next_id;
     s->nonce = random_u64();
-    list_init(&s->answer);
-    timer_init(&s->timer, on_timer);
     imap_framer_init(&s->framer, &imap_framer_prelogin);
-    list_push_back(&p->session_list, &s->link);
     p->connections++;
     p->shard->metrics->connections++;
-    conn_init(&s->conn, sock, peer, IMAP_COMMAND_SIZE_MAX + IMAP_SASL_LINE_MAX, &session_conn_ops);
+    conn_init(&s->conn, sock, peer, SESSION_INPUT_MAX, &session_conn_ops);
     if (!proxy_admits(p)) {
         p->shard->metrics->accepts_shed++;
         session_bye(s, "[UNAVAILABLE] Too busy, try again later");

@@ -19,6 +19,7 @@
 #include "net/conn.h"
 #include "net/imap/framer.h"
 #include "net/link/link.h"
+#include "roles/proxy/packed.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/subscription.h"
 #include "roles/words/request.h"
@@ -59,6 +60,7 @@ struct session {
     bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
     bool near;     /* The connection comes from this host: a password may do without TLS. */
     bool forwards; /* Its other end may say by ID who the client is. */
+    bool drowsy;   /* Would sleep, but an operator looks at the sessions. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
     struct sasl *sasl;               /* SASL: the exchange. */
@@ -130,7 +132,23 @@ void session_close(struct session *s);
 void session_deadline(struct session *s, uint64_t ms);
 bool session_secure(const struct session *s); /* TLS, or a loopback peer. */
 /* In a process with all roles: is its login older than its user's revocation? */
-bool session_revoked(const struct session *s);
+bool session_revoked(const struct proxy *p, struct slice user, const struct ticket *ticket);
+
+/* A new record, in the proxy's list. NULL: there is none. */
+struct session *session_new(struct proxy *p);
+extern const struct conn_ops session_conn_ops;
+#define SESSION_INPUT_MAX (IMAP_COMMAND_SIZE_MAX + IMAP_SASL_LINE_MAX)
+
+/* ---- sleep.c ------------------------------------------------------------------------------------------- */
+
+/* The connection is at rest: if nothing else is under way either, the session goes to sleep, and s is gone. */
+void session_rested(struct session *s);
+/* Out of what a sleeper was. NULL: no memory, and nothing was done. */
+struct session *session_wake(struct proxy *p, const struct packed *packed, struct slice user,
+                             uint64_t deadline_ms, bool fired);
+/* debug.sleep_after: a command was answered; a piece of input was looked at. */
+void session_command_done(struct session *s);
+void session_input_done(struct session *s);
 
 /* ---- login.c: what is known without a backend ---------------------------------------------------------- */
 
@@ -212,6 +230,12 @@ void session_renew(struct session *s);
  * -------------------------------------------------------------------------------------------------- */
 
 void session_idle_begin(struct session *s);
+void session_idle_resume(struct session *s); /* After sleep. */
+/* Of an idle session that has looked at `known` last: may an account that stands at `at` (0: unknown) have what its client
+ * has not been shown? */
+bool session_is_behind(const struct token *t, uint64_t known, uint64_t at);
+/* Asks for the difference if there may be one. */
+bool session_idle_look(struct session *s);
 void session_idle_line(struct session *s, struct slice line);
 void session_idle_synced(struct session *s);
 void session_idle_keep_alive(struct session *s);
@@ -220,3 +244,4 @@ bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool 
 void session_noop(struct session *s); /* A turn later. */
 /* Subscribes to the account, until the session ends. */
 void session_watch(struct session *s);
+void session_idle_rest(struct session *s); /* What kept it from sleep is over; nothing if it does not idle. */

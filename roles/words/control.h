@@ -19,7 +19,7 @@ struct control_session {
     const char *protocol, *state;           /* Literals. */
     uint64_t commands, bytes_in, bytes_out; /* LMTP: commands are messages. */
     uint32_t shard;
-    bool tls, selected;
+    bool tls, selected, asleep;
     uint8_t user_size; /* 0: not logged in. */
     char user[USER_SIZE_MAX];
 };

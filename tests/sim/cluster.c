@@ -178,7 +178,7 @@ static struct config *server_config(const struct cluster_server *s, enum kind ki
         lines_of_director(&l, s, cl);
     else
         line(&l, "link.listen=%s:%u", s->ip, CLUSTER_LINK_PORT);
-    return mail_config(l.pointers, l.count);
+    return mail_config(l.pointers, l.count, sim_seed(cl->mail->world));
 }
 
 /* The stand-in's certificate is a line: the node's name and its roles. */

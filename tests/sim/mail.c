@@ -32,7 +32,11 @@ static const char *const server_assignments[] = {
     "auth.cache_size=64", /* Cleared whenever the server starts: the default costs a sixth of the simulator's time. */
 };
 
-struct config *mail_config(const char *const *assignments, size_t count)
+/* One run of three each: sessions sleep when their clients are quiet, after each command, after each piece of one. */
+static const char *const sleeps[] = {"debug.sleep_after=idle", "debug.sleep_after=command",
+                                     "debug.sleep_after=record"};
+
+struct config *mail_config(const char *const *assignments, size_t count, uint64_t seed)
 {
     struct config *config = config_new(settings_keys, settings_key_count);
     struct config_error error;
@@ -40,6 +44,7 @@ struct config *mail_config(const char *const *assignments, size_t count)
 
     for (size_t k = 0; ok && k < count; k++)
         ok = config_set(config, assignments[k], &error);
+    ok = ok && config_set(config, sleeps[seed % ARRAY_COUNT(sleeps)], &error);
     if (!ok || !settings_check(config, &error)) {
         fprintf(stderr, "%s\n", config != NULL ? error.text : "no memory");
         exit(70);
@@ -162,7 +167,7 @@ static void mail_run(struct sim_world *w)
                         .patience_ms = 15000,
                         .settle_ms = 6000,
                         .tell_ns = 3 * SIM_S};
-    struct config *config = mail_config(server_assignments, ARRAY_COUNT(server_assignments));
+    struct config *config = mail_config(server_assignments, ARRAY_COUNT(server_assignments), sim_seed(w));
     struct sim_node *clients, *server;
     uint32_t faults = UINT32_MAX;
 

@@ -63,8 +63,8 @@ extern const struct node_ops mail_clients_ops, mail_checkers_ops;
 bool mail_run_for(struct mail *mail, uint64_t seconds, bool (*until)(void *mail), const char *what);
 bool mail_clients_ended(void *mail);
 bool mail_checkers_ended(void *mail);
-/* Of settings; exits where there is a mistake. */
-struct config *mail_config(const char *const *assignments, size_t count);
+/* Of settings, and what the seed says of sleep; exits where there is a mistake. */
+struct config *mail_config(const char *const *assignments, size_t count, uint64_t seed);
 /* Connects to one of the proxies, and logs in. As imap_command(). */
 MUST_CHECK int mail_login(struct mail *mail, struct imap *c, const struct mail_proxy *proxy);
 const struct mail_proxy *mail_proxy_any(const struct mail *mail);

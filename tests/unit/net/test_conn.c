@@ -121,7 +121,42 @@ static void on_closed(struct conn *c)
     free(s);
 }
 
-static const struct conn_ops ops = {on_data, on_sent, on_secured, on_ended, on_closed};
+static const struct conn_ops ops = {on_data, on_sent, on_secured, on_ended, on_closed, NULL};
+
+/* ---- One that sleeps whenever it can ------------------------------------------------------------------- */
+
+static struct conn_packed packed;
+static unsigned slept, woken_by_bytes;
+static const struct conn_ops sleepy_ops;
+
+static void on_rested(struct conn *c)
+{
+    if (!conn_sleep(c, &packed))
+        return;
+    io_watch(packed.sock, ++slept);
+    last = *CONTAINER_OF(c, struct session, conn);
+    free(session);
+    session = NULL;
+}
+
+static void wake(bool fired)
+{
+    session = calloc(1, sizeof *session);
+    *session = last;
+    memset(&session->conn, 0x55, sizeof session->conn);
+    conn_wake(&session->conn, &packed, fired, INPUT_MAX, &sleepy_ops);
+    memset(&packed, 0x55, sizeof packed);
+}
+
+static void on_watch(uint32_t cookie, int32_t res)
+{
+    assert_int_equal(cookie, slept);
+    assert_true(res > 0);
+    woken_by_bytes++;
+    wake(true);
+}
+
+static const struct conn_ops sleepy_ops = {on_data, on_sent, on_secured, on_ended, on_closed, on_rested};
 
 static void open_session(void)
 {
@@ -131,6 +166,15 @@ static void open_session(void)
     last = (struct session){0};
     conn_init(&session->conn, door_pair(&peer), &nobody, INPUT_MAX, &ops);
     assert_int_equal(session->data_count, 0);
+}
+
+static void open_sleepy(void)
+{
+    slept = woken_by_bytes = 0;
+    io_watch_with(on_watch);
+    open_session();
+    session->conn.ops = &sleepy_ops;
+    conn_rest(&session->conn);
 }
 
 static int setup(void **state)
@@ -274,6 +318,73 @@ static void test_quiet(void **state)
     assert_int_equal(door_in_flight(), 1);
     send_text("close\n");
     assert_string_equal(received(), "a\nb\nb\nb\nb\nb\nc\nrest\nxclose\n");
+}
+
+static void test_sleep(void **state)
+{
+    open_sleepy();
+    conn_write(&session->conn, SLICE("hello\n"));
+    door_settle(0);
+    assert_null(session); /* Gone, with all that it had; one poll is left. */
+    assert_int_equal(heap_used(shard_self()->heap), 0);
+    assert_int_equal(slept, 1);
+    assert_int_equal(door_counts.polls, 1);
+    assert_string_equal(received(), "hello\n");
+
+    send_text("a\n"); /* Bytes; it sleeps again when it has been quiet. */
+    assert_int_equal(woken_by_bytes, 1);
+    assert_non_null(session);
+    assert_string_equal(received(), "a\n");
+    door_advance(2 * CONN_QUIET_MS + 20);
+    assert_null(session);
+    assert_int_equal(slept, 2);
+    assert_int_equal(door_counts.polls, 2);
+
+    wake(false); /* Something else; the same poll serves awake and asleep. */
+    assert_int_equal(door_in_flight(), 1);
+    conn_write(&session->conn, SLICE("news\n"));
+    door_settle(0);
+    assert_null(session);
+    assert_int_equal(door_counts.polls, 2);
+    assert_int_equal(door_counts.cancels, 1);
+    assert_string_equal(received(), "news\n");
+
+    send_text("hal"); /* The beginning of a line is kept. */
+    door_advance(2 * CONN_QUIET_MS + 20);
+    assert_null(session);
+    assert_int_equal(packed.input_size, 3);
+    wake(false);
+    conn_write(&session->conn, SLICE("!"));
+    door_settle(0);
+    assert_null(session);
+    send_text("f\nrest\n");
+    assert_string_equal(received(), "!half\nrest\n");
+    assert_null(session);
+
+    wake(false); /* Awake for no reason: its poll is an operation again. */
+    conn_abort(&session->conn);
+    door_settle(0);
+    assert_null(session);
+    assert_int_equal(last.closed_count, 1);
+    assert_int_equal(door_in_flight(), 0);
+}
+
+/* The peer goes while it sleeps; then an owner ends one that sleeps without waking it. */
+static void test_sleep_ends(void **state)
+{
+    open_sleepy();
+    door_settle(0);
+    assert_null(session);
+    hang_up();
+    assert_int_equal(woken_by_bytes, 1);
+    assert_int_equal(last.ended_count, 1);
+    assert_int_equal(last.closed_count, 1);
+    close(peer);
+    open_sleepy();
+    door_settle(0);
+    assert_null(session);
+    io_close(packed.sock);
+    assert_int_equal(door_in_flight(), 0);
 }
 
 static void test_one_send_a_turn(void **state)
@@ -901,6 +1012,36 @@ static void test_tls_quiet(void **state)
     client_close();
 }
 
+/* TLS sleeps, too: it is worth so many bytes, and goes on where it was. */
+static void test_tls_sleep(void **state)
+{
+    open_tls();
+    client_open("", "");
+    session->conn.ops = &sleepy_ops;
+    slept = woken_by_bytes = 0;
+    io_watch_with(on_watch);
+    for (unsigned i = 0; i < 3; i++) {
+        client_put("rest\n");
+        assert_null(session);
+        assert_int_equal(packed.tls_size, 82);
+        wake(false);
+        conn_write(&session->conn, SLICE("news\n"));
+        door_settle(0);
+        assert_null(session);
+    }
+    client_run();
+    assert_string_equal(plain, "secured\nrest\nnews\nrest\nnews\nrest\nnews\n");
+    assert_int_equal(slept, 6);
+    client_put("ha"); /* A part of a record is not at rest; plaintext that is not taken is. */
+    door_advance(2 * CONN_QUIET_MS + 20);
+    assert_null(session);
+    assert_int_equal(packed.input_size, 2);
+    client_put("lf\nclose\n");
+    assert_true(client_ended);
+    assert_null(session);
+    client_close();
+}
+
 /* ---- Anything, in any order ---------------------------------------------------------------------------- */
 
 static uint32_t random_state;
@@ -909,6 +1050,34 @@ static uint32_t random_below(uint32_t n)
 {
     random_state = random_state * 1664525 + 1013904223;
     return (random_state >> 8) % n;
+}
+
+static bool random_sleeps, random_asleep, random_bulk;
+static const struct conn_ops random_ops;
+
+static void random_wake(bool fired)
+{
+    if (!random_asleep)
+        return;
+    random_asleep = false;
+    conn_wake(&session->conn, &packed, fired, 100000, &random_ops);
+    if (random_bulk)
+        conn_receive_bulk(&session->conn);
+}
+
+static void random_watch(uint32_t cookie, int32_t res)
+{
+    random_wake(true);
+}
+
+static void random_rested(struct conn *c)
+{
+    if (!random_sleeps || random_below(2) == 0 || !conn_sleep(c, &packed))
+        return;
+    io_watch(packed.sock, 0);
+    memset(c, 0x55, sizeof *c);
+    random_asleep = true;
+    slept++;
 }
 
 static uint8_t out_at, in_at; /* Bytes count up, so that a lost or doubled one shows. */
@@ -943,7 +1112,8 @@ static void random_nothing(struct conn *c)
 {
 }
 
-static const struct conn_ops random_ops = {random_data, random_nothing, random_nothing, on_ended, on_closed};
+static const struct conn_ops random_ops = {random_data, random_nothing, random_nothing,
+                                           on_ended,    on_closed,      random_rested};
 
 static void random_write(struct conn *c)
 {
@@ -1029,9 +1199,14 @@ static void random_step(void)
     door_hold_sends = random_below(4) == 0;
     door_recv_size = 1 + random_below(20000);
     door_refuse_recvs = random_below(10) == 0;
-    switch (random_below(6)) {
+    switch (random_below(7)) {
+    case 6:
+        if (!random_asleep)
+            conn_rest(&session->conn);
+        break;
     case 0:
     case 1:
+        random_wake(false);
         if (client == NULL || tls_state(session->conn.tls) == TLS_OPEN)
             random_write(&session->conn);
         break;
@@ -1042,6 +1217,7 @@ static void random_step(void)
         random_take();
         break;
     case 4:
+        random_wake(false);
         conn_resume(&session->conn);
         break;
     case 5:
@@ -1066,7 +1242,11 @@ static void random_run(uint32_t seed, bool closing, bool tls)
     session = calloc(1, sizeof *session);
     last = (struct session){0};
     conn_init(&session->conn, door_pair(&peer), &nobody, 100000, &random_ops);
-    if (seed % 2 == 1)
+    random_bulk = seed % 2 == 1;
+    random_sleeps = seed % 3 != 0;
+    random_asleep = false;
+    io_watch_with(random_watch);
+    if (random_bulk)
         conn_receive_bulk(&session->conn);
     if (tls) {
         client = tls_connect(client_context, SLICE("x"), SLICE(""), slice_of(NULL, 0));
@@ -1074,8 +1254,9 @@ static void random_run(uint32_t seed, bool closing, bool tls)
     }
     for (unsigned step = 0; step < 400 && session != NULL; step++)
         random_step();
-    door_hold_sends = random_close = false;
+    door_hold_sends = random_close = random_sleeps = false;
     door_refuse_recvs = 0;
+    random_wake(false);
     for (unsigned step = 0; session != NULL && (in_size < given || conn_queued(&session->conn) > 0); step++) {
         assert_true(step < 10000);
         conn_resume(&session->conn);
@@ -1101,15 +1282,19 @@ static void random_run(uint32_t seed, bool closing, bool tls)
 
 static void test_random(void **state)
 {
+    slept = 0;
     for (uint32_t seed = 1; seed <= 300; seed++)
         random_run(seed, seed % 2 == 0, false);
+    assert_true(slept > 300);
     peer = -1;
 }
 
 static void test_random_tls(void **state)
 {
+    slept = 0;
     for (uint32_t seed = 1; seed <= 100; seed++)
         random_run(seed, seed % 2 == 0, true);
+    assert_true(slept > 100);
     peer = -1;
 }
 
@@ -1122,6 +1307,8 @@ int main(void)
         PLAIN(test_round_trip_cost),
         PLAIN(test_bulk),
         PLAIN(test_quiet),
+        PLAIN(test_sleep),
+        PLAIN(test_sleep_ends),
         PLAIN(test_one_send_a_turn),
         PLAIN(test_write_behind_send),
         PLAIN(test_input_kept),
@@ -1145,6 +1332,7 @@ int main(void)
         TLS(test_resumption),
         TLS(test_tls_early_end),
         TLS(test_tls_quiet),
+        TLS(test_tls_sleep),
         PLAIN(test_random),
         TLS(test_random_tls),
     };

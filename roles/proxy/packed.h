@@ -1,0 +1,42 @@
+/* roles/proxy/packed.h -- a session that sleeps, as bytes: what of it is worth keeping, small numbers in few bytes.
+ *
+ *     flags 2 | socket | peer | counters | id | nonce 8 | what the flags say is there: tag, token, ticket, input, TLS
+ *
+ * What sessions of one user have in common (his name, the history id of his account) is in his record (sleep.h).
+ * In memory only: another process has other sockets. Secret: keys, a ticket, perhaps half a password. */
+#pragma once
+#include "net/conn.h"
+#include "net/imap/framer.h"
+#include "roles/words/request.h"
+
+#define PACKED_CLIENT_SID_MAX 64 /* FORWARDED_SESSION_MAX */
+
+enum packed_state { PACKED_PROXY_HEADER, PACKED_COMMAND, PACKED_IDLE };
+
+struct packed {
+    struct conn_packed conn;
+    uint8_t state;                  /* enum packed_state */
+    bool tls_first, near, forwards; /* As those of a session. */
+    bool watches;                   /* The account: it idles, or has asked whether there is something new. */
+    uint8_t bad_count;
+    uint8_t client_sid_size; /* Said by a server in front. */
+    char client_sid[PACKED_CLIENT_SID_MAX];
+    uint8_t tag_size; /* Of the IDLE in progress. */
+    char tag[IMAP_TAG_SIZE_MAX];
+    uint16_t partition;
+    uint64_t id, nonce, operation, commands, known;
+    struct token token;
+    struct ticket ticket;
+};
+
+#define PACKED_SIZE_MAX                                                                                      \
+    (2 + 8 + 18 + 8 * 10 + 3 + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 +             \
+     TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
+
+/* Bytes written. `history` [16]: what the user's record has; NULL: he has none. */
+size_t packed_encode(const struct packed *p, const uint8_t *history, char *out /* [PACKED_SIZE_MAX] */);
+/* What packed_encode() wrote, with the same `history`. Bytes of the record behind its end are not looked at. */
+void packed_decode(const char *in, const uint8_t *history, struct packed *out);
+/* Without the rest: cheap. */
+enum packed_state packed_state(const char *in);
+bool packed_watches(const char *in);

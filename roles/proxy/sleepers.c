@@ -1,0 +1,491 @@
+#include "roles/proxy/sleepers.h"
+#include "core/io.h"
+#include "roles/proxy/proxy.h"
+#include "roles/proxy/session.h"
+
+#define DUE_UNIT_MS         128  /* 2^31 of them: eight years. */
+#define SWEEP_SHARE         8    /* Of the shortest deadline: the period. */
+#define SWEEP_TICK_MS_MAX   1000 /* Few sleepers: as seldom as possible. */
+#define SWEEP_TICK_MS_MIN   10
+#define SWEEP_VISITS        4096 /* Of one tick, about. */
+#define SWEEP_WAKES         512  /* Of one tick, at most. */
+#define STIR_WAKES          256  /* Of one turn. */
+#define STARVED_MS          100
+#define KEEP_ALIVE_TOGETHER 4 /* Keep-alives due within this part of their interval leave together. */
+
+struct sleeper {
+    uint32_t prev, next; /* Of the same user. */
+    uint32_t user;       /* RECORD_NONE: not logged in. */
+    uint32_t due : 31;   /* DUE_UNIT_MS, rounded up. */
+    uint32_t fired : 1;  /* Could not wake for want of memory; nothing watches the socket. */
+    char packed[];
+};
+
+_Static_assert(sizeof(struct sleeper) + PACKED_SIZE_MAX <= RECORD_SIZE_MAX, "a sleeper is a record");
+
+struct sleeping_user {
+    struct map_node node;
+    struct sleepers *table;
+    struct subscriber subscriber; /* For all who watch. */
+    struct ticket ticket;         /* Of the last who went to sleep. */
+    uint32_t id, first, count, watch_count;
+    uint32_t stirred_next;
+    bool stirred, expired;
+    bool pinned; /* Somebody walks over his sleepers. */
+    bool history_known;
+    uint8_t history[16];
+    uint8_t user_size;
+    char user[];
+};
+
+_Static_assert(sizeof(struct sleeping_user) + USER_SIZE_MAX <= RECORD_SIZE_MAX, "so is a user");
+
+static struct sleeper *sleeper_at(const struct sleepers *t, uint32_t id)
+{
+    return records_at(&t->records, id);
+}
+
+static struct sleeping_user *user_at(const struct sleepers *t, uint32_t id)
+{
+    return id == RECORD_NONE ? NULL : records_at(&t->users, id);
+}
+
+static const uint8_t *user_history(const struct sleeping_user *u)
+{
+    return u != NULL && u->history_known ? u->history : NULL;
+}
+
+static void count_bytes(struct sleepers *t)
+{
+    t->proxy->shard->metrics->sleeping_bytes = t->records.bytes + t->users.bytes;
+}
+
+/* ---- Users --------------------------------------------------------------------------------------------- */
+
+static void stir(struct sleeping_user *u)
+{
+    struct sleepers *t = u->table;
+
+    if (u->stirred)
+        return;
+    u->stirred = true;
+    u->stirred_next = RECORD_NONE;
+    if (t->stirred_first == RECORD_NONE)
+        t->stirred_first = u->id;
+    else
+        user_at(t, t->stirred_last)->stirred_next = u->id;
+    t->stirred_last = u->id;
+    if (!timer_armed(&t->stir))
+        timer_set(&t->stir, 0);
+}
+
+static void on_at(struct subscriber *subscriber, uint64_t modseq)
+{
+    struct sleeping_user *u = CONTAINER_OF(subscriber, struct sleeping_user, subscriber);
+
+    stir(u);
+}
+
+static void on_expired(struct subscriber *subscriber)
+{
+    struct sleeping_user *u = CONTAINER_OF(subscriber, struct sleeping_user, subscriber);
+
+    u->expired = true;
+    stir(u);
+}
+
+static struct sleeping_user *user_find(struct sleepers *t, struct slice user, uint64_t hash)
+{
+    for (struct map_node *n = map_first(&t->by_user, hash); n != NULL; n = map_next(n)) {
+        struct sleeping_user *u = CONTAINER_OF(n, struct sleeping_user, node);
+
+        if (slice_eq(slice_of(u->user, u->user_size), user))
+            return u;
+    }
+    return NULL;
+}
+
+static struct sleeping_user *user_new(struct sleepers *t, struct slice user, uint64_t hash)
+{
+    uint32_t id = records_take(&t->users, sizeof(struct sleeping_user) + user.size);
+    struct sleeping_user *u = user_at(t, id);
+
+    ASSERT(user.size <= USER_SIZE_MAX);
+    *u = (struct sleeping_user){.table = t, .id = id, .first = RECORD_NONE, .user_size = (uint8_t)user.size};
+    memcpy(u->user, user.data, user.size);
+    u->subscriber.at = on_at;
+    u->subscriber.expired = on_expired;
+    u->subscriber.ticket = &u->ticket;
+    map_insert(&t->by_user, &u->node, hash);
+    return u;
+}
+
+static void user_release(struct sleeping_user *u)
+{
+    struct sleepers *t = u->table;
+
+    if (u->count > 0 || u->stirred || u->pinned)
+        return;
+    map_remove(&t->by_user, &u->node);
+    records_give(&t->users, u->id);
+}
+
+static struct sleeping_user *user_of(struct sleepers *t, struct slice user)
+{
+    uint64_t hash = map_hash(user, t->secret);
+    struct sleeping_user *u = user_find(t, user, hash);
+
+    return u != NULL ? u : user_new(t, user, hash);
+}
+
+static void user_ticket(struct sleeping_user *u, const struct ticket *ticket)
+{
+    if (memcmp(&u->ticket, ticket, sizeof *ticket) == 0)
+        return;
+    u->ticket = *ticket;
+    subscriber_renewed(&u->table->proxy->subscriptions, &u->subscriber);
+}
+
+static void user_learn(struct sleeping_user *u, const struct packed *p)
+{
+    static const uint8_t none[sizeof u->history];
+
+    if (!u->expired && p->watches)
+        user_ticket(u, &p->ticket);
+    if (u->history_known || memcmp(p->token.history, none, sizeof none) == 0)
+        return;
+    memcpy(u->history, p->token.history, sizeof u->history);
+    u->history_known = true;
+}
+
+static void user_watches(struct sleeping_user *u, const struct packed *p)
+{
+    u->subscriber.partition = p->partition;
+    if (u->watch_count++ == 0)
+        subscriber_add(&u->table->proxy->subscriptions, &u->subscriber, slice_of(u->user, u->user_size));
+}
+
+static void user_watches_less(struct sleeping_user *u)
+{
+    if (--u->watch_count == 0)
+        subscriber_remove(&u->table->proxy->subscriptions, &u->subscriber);
+}
+
+/* ---- Going to sleep ------------------------------------------------------------------------------------ */
+
+static uint32_t sweep_tick_ms(const struct sleepers *t)
+{
+    uint32_t tick_ms = t->period_ms / (t->records.count / SWEEP_VISITS + 1);
+
+    tick_ms = MIN(tick_ms, (uint32_t)SWEEP_TICK_MS_MAX);
+    return MAX(tick_ms, (uint32_t)SWEEP_TICK_MS_MIN);
+}
+
+bool sleepers_reserve(struct sleepers *t)
+{
+    return records_reserve(&t->records) && records_reserve(&t->users);
+}
+
+static void user_enter(struct sleepers *t, struct sleeping_user *u, struct sleeper *s, uint32_t id)
+{
+    s->user = u->id;
+    s->next = u->first;
+    if (s->next != RECORD_NONE)
+        sleeper_at(t, s->next)->prev = id;
+    u->first = id;
+    u->count++;
+}
+
+void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms)
+{
+    struct sleeping_user *u = user.size > 0 ? user_of(t, user) : NULL;
+    char bytes[PACKED_SIZE_MAX];
+    struct sleeper *s;
+    size_t size;
+    uint32_t id;
+
+    if (u != NULL)
+        user_learn(u, p);
+    size = packed_encode(p, user_history(u), bytes);
+    id = records_take(&t->records, sizeof *s + size);
+    s = sleeper_at(t, id);
+    *s = (struct sleeper){.prev = RECORD_NONE, .next = RECORD_NONE, .user = RECORD_NONE};
+    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 1);
+    memcpy(s->packed, bytes, size);
+    bytes_wipe(bytes, size);
+    if (u != NULL)
+        user_enter(t, u, s, id);
+    if (p->watches)
+        user_watches(u, p);
+    io_watch(p->conn.sock, id);
+    if (!timer_armed(&t->sweep))
+        timer_set(&t->sweep, sweep_tick_ms(t));
+    count_bytes(t);
+}
+
+/* ---- Waking -------------------------------------------------------------------------------------------- */
+
+static void sleeper_remove(struct sleepers *t, uint32_t id)
+{
+    struct sleeper *s = sleeper_at(t, id);
+    struct sleeping_user *u = user_at(t, s->user);
+
+    if (u != NULL) {
+        if (s->prev != RECORD_NONE)
+            sleeper_at(t, s->prev)->next = s->next;
+        else
+            u->first = s->next;
+        if (s->next != RECORD_NONE)
+            sleeper_at(t, s->next)->prev = s->prev;
+        u->count--;
+        if (packed_watches(s->packed))
+            user_watches_less(u);
+        user_release(u);
+    }
+    records_give(&t->records, id);
+    count_bytes(t);
+}
+
+struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired)
+{
+    struct sleeper *s = sleeper_at(t, id);
+    struct session *session;
+    struct packed packed;
+
+    sleepers_look(t, id, &packed);
+    session = session_wake(t->proxy, &packed, sleepers_user(t, id), (uint64_t)s->due * DUE_UNIT_MS,
+                           fired || s->fired);
+    bytes_wipe(&packed, sizeof packed);
+    if (session == NULL) {
+        s->fired = s->fired || fired;
+        return NULL;
+    }
+    t->proxy->shard->metrics->session_wakes[why]++;
+    sleeper_remove(t, id); /* Behind it, so that the user's subscription has somebody all the time. */
+    return session;
+}
+
+static void on_fired(uint32_t cookie, int32_t res)
+{
+    struct proxy *p = shard_self()->slot[SLOT_PROXY];
+
+    (void)sleepers_wake(&p->sleepers, cookie, METRIC_WAKE_BYTES, true);
+}
+
+/* ---- Changes of accounts ------------------------------------------------------------------------------- */
+
+/* Has he not been shown all; or is it his ticket that the subscription was refused with? */
+static bool sleeper_is_stirred(const struct sleepers *t, uint32_t id, const struct sleeping_user *u)
+{
+    uint64_t at = subscriber_at(&t->proxy->subscriptions, &u->subscriber);
+    struct packed packed;
+    bool stirred;
+
+    if (!packed_watches(sleeper_at(t, id)->packed))
+        return false;
+    sleepers_look(t, id, &packed);
+    if (u->expired)
+        stirred = memcmp(&packed.ticket, &u->ticket, sizeof u->ticket) == 0;
+    else
+        stirred = packed.state == PACKED_IDLE && session_is_behind(&packed.token, packed.known, at);
+    bytes_wipe(&packed, sizeof packed);
+    return stirred;
+}
+
+/* Number of sessions woken; more than `max`: there are more. */
+static unsigned user_wake(struct sleepers *t, const struct sleeping_user *u, unsigned max)
+{
+    unsigned count = 0;
+    uint32_t next;
+
+    for (uint32_t id = u->first; id != RECORD_NONE; id = next) {
+        struct session *session;
+
+        next = sleeper_at(t, id)->next;
+        if (!sleeper_is_stirred(t, id, u))
+            continue;
+        if (++count > max)
+            break;
+        session = sleepers_wake(t, id, u->expired ? METRIC_WAKE_TICKET : METRIC_WAKE_MAIL, false);
+        if (session == NULL)
+            return max + 1;
+        if (u->expired)
+            session_renew(session);
+        else
+            (void)session_idle_look(session);
+    }
+    return count;
+}
+
+/* All who had that ticket get a new one. The subscription goes on with the ticket of another, if there is one. */
+static void user_renewed(struct sleepers *t, struct sleeping_user *u)
+{
+    uint32_t id = u->first;
+    struct packed packed;
+
+    u->expired = false;
+    while (id != RECORD_NONE && !packed_watches(sleeper_at(t, id)->packed))
+        id = sleeper_at(t, id)->next;
+    if (id == RECORD_NONE)
+        return;
+    sleepers_look(t, id, &packed);
+    user_ticket(u, &packed.ticket);
+    bytes_wipe(&packed, sizeof packed);
+}
+
+static void on_stir(struct timer *timer)
+{
+    struct sleepers *t = CONTAINER_OF(timer, struct sleepers, stir);
+    unsigned left = STIR_WAKES;
+
+    while (t->stirred_first != RECORD_NONE) {
+        struct sleeping_user *u = user_at(t, t->stirred_first);
+        unsigned woken = user_wake(t, u, left);
+
+        if (woken > left) {
+            timer_set(&t->stir, left == STIR_WAKES ? STARVED_MS : 0);
+            return;
+        }
+        left -= woken;
+        if (u->expired) { /* Once more for the account. */
+            user_renewed(t, u);
+            continue;
+        }
+        t->stirred_first = u->stirred_next;
+        u->stirred = false;
+        user_release(u);
+    }
+}
+
+/* ---- Deadlines ----------------------------------------------------------------------------------------- */
+
+/* The user's others who idle behind the same address, and whose keep-alives are due soon. Number of sessions woken. */
+static unsigned wake_together(struct sleepers *t, uint32_t user, const struct net_addr *peer, uint32_t until)
+{
+    struct sleeping_user *u = user_at(t, user);
+    struct packed packed;
+    unsigned count = 0;
+    uint32_t next;
+
+    u->pinned = true;
+    for (uint32_t id = u->first; id != RECORD_NONE && count < SWEEP_WAKES; id = next) {
+        struct sleeper *s = sleeper_at(t, id);
+        struct session *session;
+
+        next = s->next;
+        if (packed_state(s->packed) != PACKED_IDLE || s->due > until)
+            continue;
+        sleepers_look(t, id, &packed);
+        if (!net_addr_same_host(&packed.conn.peer, peer))
+            continue;
+        session = sleepers_wake(t, id, METRIC_WAKE_TIMER, false);
+        if (session == NULL)
+            break;
+        session_deadline(session, 0);
+        count++;
+    }
+    u->pinned = false;
+    user_release(u);
+    return count;
+}
+
+static unsigned wake_due(struct sleepers *t, uint32_t id, uint32_t now)
+{
+    uint32_t together = (uint32_t)(t->proxy->limits.idle_keep_alive_ms / KEEP_ALIVE_TOGETHER / DUE_UNIT_MS);
+    struct sleeper *s = sleeper_at(t, id);
+    uint32_t user = s->user;
+    struct packed packed;
+
+    if (s->fired)
+        return sleepers_wake(t, id, METRIC_WAKE_BYTES, true) != NULL;
+    if (packed_state(s->packed) != PACKED_IDLE)
+        return sleepers_wake(t, id, METRIC_WAKE_TIMER, false) != NULL;
+    sleepers_look(t, id, &packed);
+    return wake_together(t, user, &packed.conn.peer, now + together);
+}
+
+static void on_sweep(struct timer *timer)
+{
+    struct sleepers *t = CONTAINER_OF(timer, struct sleepers, sweep);
+    uint32_t tick_ms = sweep_tick_ms(t), end = records_end(&t->records);
+    uint64_t limit = t->cursor + (uint64_t)end * tick_ms / t->period_ms + 1;
+    uint32_t now = (uint32_t)(time_ms() / DUE_UNIT_MS);
+    unsigned woken = 0;
+    uint32_t id = records_next(&t->records, t->cursor);
+
+    while (id < limit && woken < SWEEP_WAKES) {
+        struct sleeper *s = sleeper_at(t, id);
+
+        if (s->due <= now || s->fired)
+            woken += wake_due(t, id, now);
+        id = records_next(&t->records, id + 1);
+    }
+    limit = MIN(limit, id); /* It stopped there; or nobody is between. */
+    t->cursor = limit < end ? (uint32_t)limit : 0;
+    if (t->records.count > 0)
+        timer_set(&t->sweep, woken < SWEEP_WAKES ? tick_ms : SWEEP_TICK_MS_MIN);
+}
+
+/* ---- Walks, life --------------------------------------------------------------------------------------- */
+
+uint32_t sleepers_next(const struct sleepers *t, uint32_t from)
+{
+    return records_next(&t->records, from);
+}
+
+struct slice sleepers_user(const struct sleepers *t, uint32_t id)
+{
+    const struct sleeping_user *u = user_at(t, sleeper_at(t, id)->user);
+
+    return u != NULL ? slice_of(u->user, u->user_size) : slice_of(NULL, 0);
+}
+
+void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
+{
+    const struct sleeper *s = sleeper_at(t, id);
+
+    packed_decode(s->packed, user_history(user_at(t, s->user)), out);
+}
+
+void sleepers_init(struct sleepers *t, struct proxy *p)
+{
+    uint64_t shortest_ms = MIN(p->limits.login_timeout_ms, p->limits.session_idle_ms);
+
+    shortest_ms = MIN(shortest_ms, p->limits.idle_keep_alive_ms);
+    *t = (struct sleepers){.proxy = p,
+                           .secret = random_u64(),
+                           .period_ms = (uint32_t)MAX(shortest_ms / SWEEP_SHARE, SWEEP_TICK_MS_MIN),
+                           .stirred_first = RECORD_NONE};
+    records_init(&t->records, p->heap);
+    records_init(&t->users, p->heap);
+    map_init(&t->by_user, p->heap);
+    timer_init(&t->sweep, on_sweep);
+    timer_init(&t->stir, on_stir);
+    io_watch_with(on_fired);
+}
+
+void sleepers_fini(struct sleepers *t)
+{
+    uint32_t id;
+
+    while (t->stirred_first != RECORD_NONE) {
+        struct sleeping_user *u = user_at(t, t->stirred_first);
+
+        t->stirred_first = u->stirred_next;
+        u->stirred = false;
+        user_release(u);
+    }
+    while ((id = sleepers_next(t, 0)) != RECORD_NONE) {
+        struct packed packed;
+
+        sleepers_look(t, id, &packed);
+        io_close(packed.conn.sock);
+        bytes_wipe(&packed, sizeof packed);
+        sleeper_remove(t, id);
+    }
+    timer_cancel(&t->sweep);
+    timer_cancel(&t->stir);
+    map_fini(&t->by_user);
+    records_fini(&t->records);
+    records_fini(&t->users);
+}

@@ -1,0 +1,45 @@
+/* roles/proxy/sleepers.h -- sessions that sleep: a packed record each (packed.h), a record for each of their users, and
+ * what wakes them: bytes (io_watch()), a change of the user's account, a deadline, an operator, the end.
+ *
+ * No timers of their own: a sweep visits every record once in `period_ms`, an eighth of the shortest deadline there
+ * is, so a deadline is met that much too late at most. It makes no turn while nobody sleeps. Sessions of one user and
+ * one address whose next keep-alives lie near each other get them together, and his radio wakes once.
+ *
+ * Owner:  one shard's proxy; embedded in it. */
+#pragma once
+#include "core/map.h"
+#include "core/metrics.h"
+#include "core/records.h"
+#include "core/shard.h"
+#include "roles/proxy/packed.h"
+
+struct proxy;
+struct session;
+
+struct sleepers {
+    struct proxy *proxy;
+    struct records records, users;
+    struct map by_user;
+    uint64_t secret;
+    struct timer sweep, stir;
+    uint32_t period_ms;
+    uint32_t cursor;                      /* Of the sweep. */
+    uint32_t stirred_first, stirred_last; /* Users whose account has moved on, or whose ticket has not. */
+};
+
+void sleepers_init(struct sleepers *t, struct proxy *p);
+/* Closes the sockets of those who are left. */
+void sleepers_fini(struct sleepers *t);
+
+/* Makes sure that there is room for one more. False: no memory; he stays awake. */
+MUST_CHECK bool sleepers_reserve(struct sleepers *t);
+/* Right behind it. `user` empty: nobody has logged in. Watches the socket, and the account if he idles. */
+void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms);
+/* He is a session again. `fired`: his socket's watch has told. NULL: no memory; he sleeps on, and is tried again by
+ * the sweep if he was `fired`. */
+struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired);
+
+/* A walk: the first sleeper that is not before `from`; RECORD_NONE: there is none. */
+uint32_t sleepers_next(const struct sleepers *t, uint32_t from);
+struct slice sleepers_user(const struct sleepers *t, uint32_t id);
+void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out);
