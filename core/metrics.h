@@ -58,7 +58,8 @@
     X(link_credit_used_bytes, "Bytes of it in use")                                                          \
     X(link_credit_share_bytes, "What one stream may have of it now")                                         \
     X(heap_bytes, "Bytes of the shard's heap in use")                                                        \
-    X(heap_budget_bytes, "Bytes that the shard's heap may use; 0: no limit")
+    X(heap_budget_bytes, "Bytes that the shard's heap may use; 0: no limit")                                 \
+    X(tls_certificate_expiry, "When the first of the clients' certificates expires, seconds since 1970")
 
 /* What a connection of a client waits for. */
 #define METRIC_SESSION_STATES(X)                                                                             \

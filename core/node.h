@@ -46,7 +46,10 @@ struct node_options {
     void (*ready)(struct node *node, void *arg);
     /* SIGHUP, and node_reload(): on a fiber of shard 0. May be NULL. */
     void (*reload)(struct shard *s);
-    void *arg; /* Of confine(), seal(), ready(). */
+    /* On the first thread, whenever `control_fd` can be read, from before start() to the end of stop(). May be NULL. */
+    void (*control)(struct node *node, void *arg);
+    int control_fd;
+    void *arg; /* Of confine(), seal(), ready(), control(). */
 };
 
 /* Runs until SIGTERM, SIGINT or node_stop(), then stops gracefully; a second of these signals ends the

@@ -56,6 +56,8 @@ MUST_CHECK int tls_context_create_client(struct slice ca, struct tls_context **c
  * asked for it by tls_peer(). No tickets: such connections are few and live long. */
 MUST_CHECK int tls_context_create_node(const struct tls_pair *pair, struct slice ca, bool server,
                                        struct tls_context **context_out, char error[TLS_ERROR_MAX]);
+/* When the first of its certificates expires, in seconds since 1970; 0: none is known. */
+int64_t tls_context_expiry(const struct tls_context *c);
 /* Gives up the caller's reference: the context goes with its last session. NULL is allowed. */
 void tls_context_release(struct tls_context *c);
 

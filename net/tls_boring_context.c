@@ -270,6 +270,30 @@ static struct tls_context *context_new(unsigned count, char error[TLS_ERROR_MAX]
     return c;
 }
 
+static int64_t certificate_expiry(X509 *cert)
+{
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int days, seconds;
+    bool good = epoch != NULL && ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(cert));
+
+    ASN1_TIME_free(epoch);
+    return good ? days * INT64_C(86400) + seconds : 0;
+}
+
+int64_t tls_context_expiry(const struct tls_context *c)
+{
+    int64_t first = 0;
+
+    for (unsigned i = 0; i < c->pair_count; i++) {
+        X509 *cert = SSL_CTX_get0_certificate(c->pairs[i].ssl);
+        int64_t at = cert != NULL ? certificate_expiry(cert) : 0;
+
+        if (at > 0 && (first == 0 || at < first))
+            first = at;
+    }
+    return first;
+}
+
 void tls_context_release(struct tls_context *c)
 {
     struct heap *h = shard_self()->heap;

@@ -47,7 +47,7 @@ static const struct command {
      "DIR"},
     {"log", "level", "/ctl/log-level", true, false, "log level LEVEL      debug, info, warn or error"},
     {"reload", NULL, "/ctl/reload", false, false,
-     "reload               reads the passwd-file again, as SIGHUP does"},
+     "reload               reads the passwd-file, certificates and keys again, as SIGHUP does"},
 };
 
 static int usage(const char *what, const char *argument)
@@ -268,6 +268,8 @@ static int exit_status_of(unsigned status, const char *path)
         return EX_NOPERM;
     case 404:
         return strcmp(path, "/ctl/why") == 0 ? EX_NOUSER : EX_PROTOCOL;
+    case 422:
+        return EX_DATAERR;
     case 503:
         return EX_UNAVAILABLE;
     default:

@@ -10,9 +10,14 @@
 #include "roles/words/place.h"
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
+
+struct contexts {
+    struct tls_context *server, *client;
+};
 
 struct links {
-    struct tls_context *server, *client;
+    struct contexts contexts, next; /* NULL in both: none configured. */
     struct listener *listeners;
     unsigned listener_count;
 };
@@ -68,11 +73,17 @@ static int pem_find(const struct shard *s, const char *path, struct slice *pem_o
     return -ENOENT;
 }
 
-static int contexts_make(struct links *l, struct shard *s)
+static void contexts_release(struct contexts *c)
+{
+    tls_context_release(c->server);
+    tls_context_release(c->client);
+    *c = (struct contexts){NULL, NULL};
+}
+
+static int contexts_make(struct contexts *c, const struct shard *s, char error[TLS_ERROR_MAX])
 {
     const struct config *config = s->node->config;
     struct tls_pair pair = {.name = SLICE("cluster.cert")};
-    char error[TLS_ERROR_MAX];
     struct slice ca;
     int rc;
 
@@ -83,15 +94,43 @@ static int contexts_make(struct links *l, struct shard *s)
         rc = pem_find(s, config_string(config, "cluster.key"), &pair.key);
     if (rc == 0)
         rc = pem_find(s, config_string(config, "cluster.ca"), &ca);
-    if (rc < 0)
+    if (rc < 0) {
+        snprintf(error, TLS_ERROR_MAX, "a certificate or key of the cluster was not handed over");
         return rc;
-    rc = tls_context_create_node(&pair, ca, true, &l->server, error);
+    }
+    rc = tls_context_create_node(&pair, ca, true, &c->server, error);
     if (rc == 0)
-        rc = tls_context_create_node(&pair, ca, false, &l->client, error);
+        rc = tls_context_create_node(&pair, ca, false, &c->client, error);
     if (rc < 0)
         log_event(LOG_ERROR, "TLS of links: certificate or key refused", "error=%s",
                   log_quote(slice_str(error)));
     return rc;
+}
+
+int links_renew(struct shard *s, char error[TLS_ERROR_MAX])
+{
+    struct links *l = s->slot[SLOT_LINKS];
+    int rc = l != NULL ? contexts_make(&l->next, s, error) : 0;
+
+    if (rc < 0)
+        contexts_release(&l->next);
+    return rc;
+}
+
+void links_renewed(struct shard *s, bool use)
+{
+    struct links *l = s->slot[SLOT_LINKS];
+
+    if (l == NULL || l->next.server == NULL)
+        return;
+    if (use) {
+        struct contexts before = l->contexts;
+
+        l->contexts = l->next;
+        l->next = before;
+        wires_set_tls(l->contexts.server, l->contexts.client);
+    }
+    contexts_release(&l->next);
 }
 
 /* ---- Start and stop ------------------------------------------------------------------------------------ */
@@ -131,7 +170,8 @@ int links_start(struct shard *s)
     struct links *l = heap_zalloc(s->heap, sizeof *l);
     struct wires_config config = {.admit = admit, .shard = shard_of};
     const char *name = config_string(s->node->config, "node");
-    int rc = contexts_make(l, s);
+    char error[TLS_ERROR_MAX];
+    int rc = contexts_make(&l->contexts, s, error);
 
     s->slot[SLOT_LINKS] = l;
     if (rc < 0)
@@ -143,8 +183,8 @@ int links_start(struct shard *s)
     memcpy(config.self.name, name, strlen(name));
     config.self.roles = settings_roles(s->node->config);
     config.self.instance = random_u64();
-    config.tls_server = l->server;
-    config.tls_client = l->client;
+    config.tls_server = l->contexts.server;
+    config.tls_client = l->contexts.client;
     wires_start(&config);
     return 0;
 }
@@ -161,8 +201,8 @@ void links_stop(struct shard *s)
     for (unsigned i = 0; i < l->listener_count; i++)
         listener_wait(&l->listeners[i]);
     s->slot[SLOT_LINKS] = NULL;
-    tls_context_release(l->server);
-    tls_context_release(l->client);
+    contexts_release(&l->contexts);
+    contexts_release(&l->next);
     heap_free(s->heap, l->listeners);
     heap_free(s->heap, l);
 }

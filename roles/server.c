@@ -8,10 +8,12 @@
 #include "roles/director/passdb.h"
 #include "roles/identity.h"
 #include "roles/process.h"
+#include "roles/reload.h"
 #include "roles/role.h"
 #include "roles/settings.h"
 #include "roles/supervisor/handover.h"
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sysexits.h>
@@ -26,7 +28,12 @@ struct server {
     struct identity identity;
     struct confinement confinement;
     bool failed, started_log;
+    atomic_int reload; /* enum reload_state */
+    struct handover_order order;
+    struct handover files; /* From ARRIVED to the end of RUNNING: the reload's. */
 };
+
+enum reload_state { RELOAD_NONE, RELOAD_ARRIVED, RELOAD_RUNNING };
 
 /* ---- On the shards ------------------------------------------------------------------------------------- */
 
@@ -40,11 +47,44 @@ static void server_say(struct shard *s, enum handover_word word)
     handover_say(server_of(s)->handover.control_fd, word);
 }
 
+static void certificates_reload(struct shard *s, char error[HANDOVER_ERROR_MAX])
+{
+    struct server *v = server_of(s);
+
+    _Static_assert(TLS_ERROR_MAX <= HANDOVER_ERROR_MAX, "one holds the other");
+    if (v->order.error[0] != '\0') {
+        memcpy(error, v->order.error, HANDOVER_ERROR_MAX);
+        log_event(LOG_ERROR, "certificates and keys stay as they were", "error=%s",
+                  log_quote(slice_str(error)));
+        return;
+    }
+    s->node->given = &v->files.given;
+    if (reload_certificates(s, error) < 0)
+        log_event(LOG_ERROR, "certificates and keys stay as they were", "error=%s",
+                  log_quote(slice_str(error)));
+    else
+        error[0] = '\0';
+    s->node->given = NULL;
+}
+
+/* Files can be read by the supervisor alone: whoever asks here makes it send them, and with them this comes again. */
 static void server_reload(struct shard *s)
 {
-    server_say(s, HANDOVER_RELOADING);
+    struct server *v = server_of(s);
+    char error[HANDOVER_ERROR_MAX] = "";
+    int arrived = RELOAD_ARRIVED;
+
+    if (!atomic_compare_exchange_strong(&v->reload, &arrived, RELOAD_RUNNING)) {
+        server_say(s, HANDOVER_RELOAD_WANTED);
+        return;
+    }
+    admin_reload_begun(s);
     if (s->slot[SLOT_DIRECTOR] != NULL)
         passdb_reload(s);
+    certificates_reload(s, error);
+    handover_fini(&v->files);
+    admin_reload_ended(s, error);
+    atomic_store(&v->reload, RELOAD_NONE);
     server_say(s, HANDOVER_RELOADED);
 }
 
@@ -106,6 +146,25 @@ static void server_ready(struct node *node, void *arg)
     handover_say(v->handover.control_fd, HANDOVER_READY);
 }
 
+static void server_control(struct node *node, void *arg)
+{
+    struct server *v = arg;
+    struct handover_order order;
+    struct handover files;
+
+    if (!handover_receive(v->handover.control_fd, &order, &files))
+        return;
+    if (order.kind != HANDOVER_RELOAD || atomic_load(&v->reload) != RELOAD_NONE) {
+        handover_fini(&files);
+        return;
+    }
+    order.error[HANDOVER_ERROR_MAX - 1] = '\0';
+    v->order = order;
+    v->files = files;
+    atomic_store(&v->reload, RELOAD_ARRIVED);
+    node_reload(node);
+}
+
 static int node_start(struct server *v)
 {
     static const struct node_ops ops = {server_start, server_stop};
@@ -132,6 +191,8 @@ static int node_start(struct server *v)
         .stop_timeout_ms = (uint32_t)config_duration_ms(c, "shutdown.grace") + STOP_MORE_MS,
         .ready = server_ready,
         .reload = server_reload,
+        .control = server_control,
+        .control_fd = h->control_fd,
         .arg = v,
     };
     char error[NODE_ERROR_MAX];

@@ -202,14 +202,18 @@ static unsigned get_count(struct running_node *run, const unsigned *count, int *
 /* Sleeps until something happens. True: a signal to end, or node_stop(). */
 static bool wait_for_event(struct running_node *run, int timeout_ms)
 {
-    struct pollfd fds[2] = {{.fd = run->signal_fd, .events = POLLIN},
-                            {.fd = run->event_fd, .events = POLLIN}};
+    const struct node_options *options = run->options;
+    struct pollfd fds[3] = {{.fd = run->signal_fd, .events = POLLIN},
+                            {.fd = run->event_fd, .events = POLLIN},
+                            {.fd = options->control != NULL ? options->control_fd : -1, .events = POLLIN}};
     struct signalfd_siginfo info;
     bool stop = false;
     uint64_t value;
 
-    if (poll(fds, 2, timeout_ms) < 0 && errno != EINTR)
+    if (poll(fds, 3, timeout_ms) < 0 && errno != EINTR)
         return true;
+    if ((fds[2].revents & POLLIN) != 0)
+        options->control(&run->node, options->arg);
     if (read(run->event_fd, &value, sizeof value) < 0)
         value = 0;
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {

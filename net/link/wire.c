@@ -839,6 +839,15 @@ void wires_start(const struct wires_config *config)
     state->wires = wires;
 }
 
+void wires_set_tls(struct tls_context *server, struct tls_context *client)
+{
+    struct wires *wires = wires_self();
+
+    ASSERT((server == NULL) == (wires->config.tls_server == NULL));
+    wires->config.tls_server = server;
+    wires->config.tls_client = client;
+}
+
 static bool wires_queued(const struct wires *wires)
 {
     list_each(it, &wires->list)

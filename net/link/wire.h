@@ -38,6 +38,8 @@ struct wires_config {
 
 /* After link_start(), before the first of the others. */
 void wires_start(const struct wires_config *config);
+/* For connections that begin from now on; the caller may give up his references to those of before. */
+void wires_set_tls(struct tls_context *server, struct tls_context *client);
 /* Fiber; suspends. What waits to leave gets a second for it; then all connections end. Streams that are still open
  * are lost. Nothing can be opened over a wire any more. */
 void wires_stop(void);

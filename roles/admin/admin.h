@@ -29,6 +29,7 @@
 #define ADMIN_LISTENERS_MAX 16
 #define ADMIN_REQUEST_MAX   (HTTP_HEAD_MAX + HTTP_BODY_MAX)
 #define ADMIN_IDLE_MS       30000
+#define ADMIN_ERROR_MAX     512
 
 struct admin {
     struct shard *shard;
@@ -39,6 +40,8 @@ struct admin {
     unsigned counts[2];          /* By TCP, by the Unix socket; those that made room are not counted. */
     struct turn walk;            /* One walk over the sessions at a time. */
     uint64_t started_ms;
+    uint32_t reloads_begun, reloads_ended; /* Counts. */
+    char reload_error[ADMIN_ERROR_MAX];    /* Of the last that has ended; "": it went well. */
     bool stopping;
 };
 
@@ -60,6 +63,10 @@ struct admin_connection {
 extern const struct role role_admin;
 /* Before its stop, when all shards are being stopped: answers until the last of them serves nobody. Fiber. */
 void admin_drain(struct shard *s);
+
+/* A reload begins; has ended, `error` being "" or why nothing has changed. For whoever asked and waits. */
+void admin_reload_begun(struct shard *s);
+void admin_reload_ended(struct shard *s, const char *error);
 
 /* Needs no other shard and no fiber: an overloaded server is alive, too, and shows its metrics. */
 bool admin_answers_at_once(const struct http_request *q);

@@ -7,10 +7,12 @@
 #include "roles/admin/admin.h"
 #include "roles/words/control.h"
 #include <errno.h>
+#include <stdio.h>
 
-#define NOT_READY    "not serving: starting or stopping"
-#define DEAL_WAIT_MS 20000
-#define POLL_MS      20
+#define NOT_READY      "not serving: starting or stopping"
+#define DEAL_WAIT_MS   20000
+#define RELOAD_WAIT_MS 10000
+#define POLL_MS        20
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
@@ -336,12 +338,44 @@ void log_level_command(struct admin *a, struct slice argument, struct reply *r)
 
 void reload_command(struct admin *a, struct slice argument, struct reply *r)
 {
+    uint32_t mine;
+
     if (!admin_ready(a)) {
         reply_error(r, 503, NOT_READY);
         return;
     }
+    mine = a->reloads_begun +
+           1; /* One that is under way may have read its files before the operator wrote them. */
     node_reload(a->shard->node);
-    reply_begin(r, ' ');
-    reply_slice(r, "reload", SLICE("asked; the log says how it went"));
-    reply_end(r);
+    for (unsigned ms = 0; ms < RELOAD_WAIT_MS && (int32_t)(a->reloads_ended - mine) < 0; ms += POLL_MS) {
+        if (fiber_sleep_ms(POLL_MS) < 0)
+            break;
+    }
+    if ((int32_t)(a->reloads_ended - mine) < 0) {
+        reply_error(r, 503, "asked, and not done yet; the log will say how it went");
+    } else if (a->reload_error[0] != '\0') {
+        reply_error(r, 422, a->reload_error);
+    } else {
+        reply_begin(r, ' ');
+        reply_slice(r, "reload", SLICE("done"));
+        reply_end(r);
+    }
+}
+
+void admin_reload_begun(struct shard *s)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    if (a != NULL)
+        a->reloads_begun++;
+}
+
+void admin_reload_ended(struct shard *s, const char *error)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    if (a == NULL)
+        return;
+    a->reloads_ended = a->reloads_begun;
+    snprintf(a->reload_error, sizeof a->reload_error, "%s", error);
 }

@@ -211,6 +211,7 @@ static void proxy_stop(struct shard *s)
     route_stop(&p->route);
     ticket_keys_stop(p);
     tls_context_release(p->tls);
+    tls_context_release(p->tls_next);
     arena_fini(&p->arena);
     slab_fini(&p->sessions);
     slab_fini(&p->lmtp_sessions);

@@ -38,6 +38,7 @@ struct proxy {
     struct heap *heap;
     struct proxy_limits limits;
     struct tls_context *tls; /* NULL: none configured. */
+    struct tls_context *tls_next;
     struct tls_ticket_keys ticket_keys;
     struct timer ticket_timer;
     const char *node_name;

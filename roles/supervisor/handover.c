@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MAGIC   "TRHANDOV"
@@ -144,19 +145,15 @@ static bool take_all(struct slice in, struct handover *h)
     return good && in.size == 0;
 }
 
-int handover_read(int fd, struct handover *h_out)
+/* Takes no descriptor. */
+static int read_mapped(int fd, size_t size, struct handover *h_out)
 {
-    struct handover h = {.control_fd = -1};
-    off_t size = lseek(fd, 0, SEEK_END);
+    struct handover h = {.control_fd = -1, .map_size = size};
     int rc = 0;
 
-    if (size <= 0)
-        return -EINVAL;
-    h.map_size = (size_t)size;
     h.map = mmap(NULL, h.map_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (h.map == MAP_FAILED)
         return -errno;
-    close(fd);
     (void)madvise(h.map, h.map_size, MADV_DONTDUMP);
     if (!take_all(slice_of(h.map, h.map_size), &h))
         rc = -EINVAL;
@@ -164,6 +161,16 @@ int handover_read(int fd, struct handover *h_out)
         handover_fini(&h);
     else
         *h_out = h;
+    return rc;
+}
+
+int handover_read(int fd, struct handover *h_out)
+{
+    off_t size = lseek(fd, 0, SEEK_END);
+    int rc = size > 0 ? read_mapped(fd, (size_t)size, h_out) : -EINVAL;
+
+    if (rc == 0)
+        close(fd);
     return rc;
 }
 
@@ -234,4 +241,63 @@ void handover_say(int control_fd, enum handover_word word)
 
     if (write(control_fd, &byte, 1) < 0)
         return; /* The supervisor is gone, and so is this process in a moment. */
+}
+
+/* ---- Orders -------------------------------------------------------------------------------------------- */
+
+union order_space { /* For one descriptor, aligned. */
+    struct cmsghdr head;
+    char space[CMSG_SPACE(sizeof(int))];
+};
+
+static int order_send(int control_fd, const struct handover_order *order, int fd)
+{
+    struct iovec vector = {(void *)(uintptr_t)order, sizeof *order};
+    union order_space space;
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+
+    memset(&space, 0, sizeof space);
+    if (fd >= 0) {
+        message.msg_control = &space;
+        message.msg_controllen = sizeof space;
+        space.head = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&space.head), &fd, sizeof fd);
+    }
+    return sendmsg(control_fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int handover_order(int control_fd, struct handover_order *order, const struct handover *files)
+{
+    int fd = files != NULL ? handover_write(files) : -1, rc;
+    off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+
+    if (files != NULL && (fd < 0 || size < 0))
+        return fd < 0 ? fd : -errno;
+    order->file_size = (uint64_t)size;
+    rc = order_send(control_fd, order, fd);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+bool handover_receive(int control_fd, struct handover_order *order_out, struct handover *files_out)
+{
+    struct iovec vector = {order_out, sizeof *order_out};
+    union order_space space;
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space};
+    ssize_t got = recvmsg(control_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    const struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    int fd = -1;
+    bool good = got == (ssize_t)sizeof *order_out;
+
+    *files_out = (struct handover){.control_fd = -1};
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    if (good && order_out->file_size > 0)
+        good = fd >= 0 && read_mapped(fd, order_out->file_size, files_out) == 0;
+    if (fd >= 0)
+        close(fd);
+    return good;
 }

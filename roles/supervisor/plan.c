@@ -185,9 +185,9 @@ void plan_close_listeners(struct plan *p)
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
 
-static bool file_add(const struct plan *p, struct given *given, const char *key, const char *path)
+static bool file_add(const struct plan *p, struct given *given, const char *key, const char *path,
+                     struct config_error *error)
 {
-    struct config_error error;
     struct slice known;
     int rc;
 
@@ -198,35 +198,36 @@ static bool file_add(const struct plan *p, struct given *given, const char *key,
         given->count++;
         return true;
     }
-    (void)config_wrong(p->config, key, &error, "cannot read %.200s: %s", path, strerror(-rc));
-    (void)config_bad(error.text);
+    (void)config_wrong(p->config, key, error, "cannot read %.200s: %s", path, strerror(-rc));
     return false;
 }
 
-static bool files_add(const struct plan *p, struct given *given)
+static bool files_add(const struct plan *p, struct given *given, struct config_error *error)
 {
     static const char *const keys[] = {"tls.cert", "tls.key", "cluster.cert", "cluster.key", "cluster.ca"};
     const struct config *c = p->config;
 
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
-        if (!file_add(p, given, keys[i], config_string(c, keys[i])))
+        if (!file_add(p, given, keys[i], config_string(c, keys[i]), error))
             return false;
     }
     for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
-        if (!file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "cert")) ||
-            !file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "key")))
+        if (!file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "cert"), error) ||
+            !file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "key"), error))
             return false;
     }
     return true;
 }
 
-int plan_read_files(const struct plan *p, struct given *given_out)
+int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error)
 {
     struct given given = {.files = calloc(HANDOVER_FILES_MAX + 1, sizeof *given.files)};
 
-    if (given.files == NULL)
+    if (given.files == NULL) {
+        snprintf(error->text, sizeof error->text, "no memory to read certificates");
         return EX_OSERR;
-    if (files_add(p, &given)) {
+    }
+    if (files_add(p, &given, error)) {
         *given_out = given;
         return 0;
     }
@@ -258,8 +259,11 @@ int plan_make(struct plan *p)
     if (!identity_find(p->config, &p->identity, &error))
         return config_bad(error.text);
     rc = passwd_file_check(p);
-    if (rc == 0)
-        rc = plan_read_files(p, &p->handover.given);
+    if (rc == 0) {
+        rc = plan_read_files(p, &p->handover.given, &error);
+        if (rc != 0)
+            (void)config_bad(error.text);
+    }
     if (rc == 0 && p->config_file.path.size > 0) /* As the supervisor has read it, not as it may be by now. */
         p->handover.given.files[p->handover.given.count++] = p->config_file;
     if (rc == 0)

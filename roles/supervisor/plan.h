@@ -16,7 +16,8 @@ struct plan {
 };
 
 MUST_CHECK int plan_make(struct plan *p);
-/* Whatever the configuration names, read anew. 0, or an exit status; then `given` is empty. */
-MUST_CHECK int plan_read_files(const struct plan *p, struct given *given_out);
+/* Whatever the configuration names, read anew: the caller wipes it and frees its array. 0; or an exit status, nothing read,
+ * and the reason in `error`. */
+MUST_CHECK int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error);
 void plan_close_listeners(struct plan *p);
 void plan_fini(struct plan *p);

@@ -22,6 +22,9 @@ struct supervisor {
     struct plan plan;
     int signal_fd, control_fd;
     pid_t server;
+    bool serving;      /* It has said that it is ready. */
+    bool reloading;    /* It has an order, and has not said how it went. */
+    bool reload_again; /* Wanted meanwhile. */
     bool ended;
     int status; /* Of the server, when it has ended: as wait(2) gives it. */
 };
@@ -107,22 +110,62 @@ static void say_reloading(void)
     (void)notify_manager(text);
 }
 
-static void on_word(char word)
+static void give_files(struct supervisor *v)
+{
+    struct handover files = {.control_fd = -1};
+    struct handover_order order = {.kind = HANDOVER_RELOAD};
+    struct config_error error;
+    bool good = plan_read_files(&v->plan, &files.given, &error) == 0;
+    int rc;
+
+    if (!good)
+        snprintf(order.error, sizeof order.error, "%.*s", HANDOVER_ERROR_MAX - 1, error.text);
+    rc = handover_order(v->control_fd, &order, good ? &files : NULL);
+    if (good) {
+        handover_files_wipe(&files.given);
+        free(files.given.files);
+    }
+    v->reloading = rc == 0;
+    if (rc < 0)
+        log_event(LOG_ERROR, "certificates and keys cannot be handed to the server", "error=%s",
+                  strerror(-rc));
+}
+
+/* One after the other; whoever asks meanwhile is served by one more, which reads the files once more. */
+static void reload(struct supervisor *v)
+{
+    if (!v->serving || v->reloading) {
+        v->reload_again = true;
+        return;
+    }
+    v->reload_again = false;
+    say_reloading();
+    give_files(v);
+    if (!v->reloading)
+        (void)notify_manager("READY=1");
+}
+
+static void on_word(struct supervisor *v, char word)
 {
     switch ((enum handover_word)word) {
     case HANDOVER_READY:
+        v->serving = true;
         (void)notify_manager("READY=1\nSTATUS=serving");
         break;
-    case HANDOVER_RELOADING:
-        say_reloading();
-        break;
+    case HANDOVER_RELOAD_WANTED:
+        reload(v);
+        return;
     case HANDOVER_RELOADED:
+        v->reloading = false;
         (void)notify_manager("READY=1");
         break;
     case HANDOVER_STOPPING:
+        v->serving = false;
         (void)notify_manager("STOPPING=1\nSTATUS=ending");
         break;
     }
+    if (v->reload_again)
+        reload(v);
 }
 
 static void control_read(struct supervisor *v)
@@ -133,7 +176,7 @@ static void control_read(struct supervisor *v)
         ssize_t n = recv(v->control_fd, &word, 1, 0);
 
         if (n == 1) {
-            on_word(word);
+            on_word(v, word);
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
             close(v->control_fd);
             v->control_fd = -1;
@@ -149,6 +192,10 @@ static void on_signal(struct supervisor *v, int number)
 {
     if (number == SIGCHLD) {
         v->ended = waitpid(v->server, &v->status, WNOHANG) == v->server;
+        return;
+    }
+    if (number == SIGHUP) {
+        reload(v);
         return;
     }
     /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
