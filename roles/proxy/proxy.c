@@ -145,9 +145,9 @@ static void limits_read(struct proxy_limits *limits, const struct node *node)
 /* As many as a turn can end; the next call has more. */
 static void sleepers_wake_some(struct proxy *p)
 {
-    uint32_t id;
+    uint32_t id = 0;
 
-    for (unsigned i = 0; i < STOP_WAKES && (id = sleepers_next(&p->sleepers, 0)) != RECORD_NONE; i++) {
+    for (unsigned i = 0; i < STOP_WAKES && (id = sleepers_next(&p->sleepers, id)) != RECORD_NONE; i++) {
         if (sleepers_wake(&p->sleepers, id, METRIC_WAKE_STOP, false) == NULL)
             break;
     }

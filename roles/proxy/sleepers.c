@@ -371,12 +371,15 @@ static unsigned wake_together(struct sleepers *t, uint32_t user, const struct ne
     for (uint32_t id = u->first; id != RECORD_NONE && count < SWEEP_WAKES; id = next) {
         struct sleeper *s = sleeper_at(t, id);
         struct session *session;
+        bool same;
 
         next = s->next;
         if (packed_state(s->packed) != PACKED_IDLE || s->due > until)
             continue;
         sleepers_look(t, id, &packed);
-        if (!net_addr_same_host(&packed.conn.peer, peer))
+        same = net_addr_same_host(&packed.conn.peer, peer);
+        bytes_wipe(&packed, sizeof packed);
+        if (!same)
             continue;
         session = sleepers_wake(t, id, METRIC_WAKE_TIMER, false);
         if (session == NULL)
@@ -395,13 +398,16 @@ static unsigned wake_due(struct sleepers *t, uint32_t id, uint32_t now)
     struct sleeper *s = sleeper_at(t, id);
     uint32_t user = s->user;
     struct packed packed;
+    struct net_addr peer;
 
     if (s->fired)
         return sleepers_wake(t, id, METRIC_WAKE_BYTES, true) != NULL;
     if (packed_state(s->packed) != PACKED_IDLE)
         return sleepers_wake(t, id, METRIC_WAKE_TIMER, false) != NULL;
     sleepers_look(t, id, &packed);
-    return wake_together(t, user, &packed.conn.peer, now + together);
+    peer = packed.conn.peer;
+    bytes_wipe(&packed, sizeof packed);
+    return wake_together(t, user, &peer, now + together);
 }
 
 static void on_sweep(struct timer *timer)
