@@ -192,6 +192,24 @@ static const char *get_token(const char *in, struct token *t, unsigned flags, co
     return in;
 }
 
+/* No bytes: the user's. */
+static char *put_ticket(char *out, const struct ticket *ticket, const struct ticket *shared)
+{
+    bool same = shared != NULL && memcmp(ticket, shared, sizeof *ticket) == 0;
+
+    return put_sized(out, ticket->bytes, same ? 0 : ticket_size(ticket));
+}
+
+static const char *get_ticket(const char *in, struct ticket *ticket, const struct ticket *shared)
+{
+    uint8_t size;
+
+    in = get_sized(in, ticket->bytes, &size, TICKET_SIZE);
+    if (size == 0)
+        *ticket = *shared;
+    return in;
+}
+
 static char *put_rare(char *out, const struct packed *p)
 {
     out[0] = (char)p->bad_count;
@@ -214,9 +232,9 @@ static const char *get_rare(const char *in, struct packed *out)
 
 /* ---- The whole ----------------------------------------------------------------------------------------- */
 
-size_t packed_encode(const struct packed *p, const uint8_t *history, char *out)
+size_t packed_encode(const struct packed *p, struct packed_shared shared, char *out)
 {
-    unsigned flags = flags_of(p, history);
+    unsigned flags = flags_of(p, shared.history);
     char *at = out;
 
     put_u16(at, (uint16_t)flags);
@@ -240,7 +258,7 @@ size_t packed_encode(const struct packed *p, const uint8_t *history, char *out)
     if ((flags & HAS_KNOWN) != 0)
         at = put_near(at, p->known, p->token.appends);
     if ((flags & HAS_TICKET) != 0)
-        at = put_sized(at, p->ticket.bytes, ticket_size(&p->ticket));
+        at = put_ticket(at, &p->ticket, shared.ticket);
     if ((flags & HAS_INPUT) != 0)
         at = put_sized(at, p->conn.input, p->conn.input_size);
     if ((flags & HAS_TLS) != 0)
@@ -263,10 +281,9 @@ static const char *get_numbers(const char *in, struct packed *out)
     return get_bytes(in, &out->nonce, sizeof out->nonce);
 }
 
-void packed_decode(const char *in, const uint8_t *history, struct packed *out)
+void packed_decode(const char *in, struct packed_shared shared, struct packed *out)
 {
     unsigned flags = get_u16(in);
-    uint8_t size;
     uint64_t v;
 
     memset(out, 0, sizeof *out);
@@ -285,11 +302,11 @@ void packed_decode(const char *in, const uint8_t *history, struct packed *out)
     if ((flags & HAS_TAG) != 0)
         in = get_sized(in, out->tag, &out->tag_size, sizeof out->tag);
     if ((flags & HAS_TOKEN) != 0)
-        in = get_token(in, &out->token, flags, history);
+        in = get_token(in, &out->token, flags, shared.history);
     if ((flags & HAS_KNOWN) != 0)
         in = get_near(in, &out->known, out->token.appends);
     if ((flags & HAS_TICKET) != 0)
-        in = get_sized(in, out->ticket.bytes, &size, TICKET_SIZE);
+        in = get_ticket(in, &out->ticket, shared.ticket);
     if ((flags & HAS_INPUT) != 0)
         in = get_sized(in, out->conn.input, &out->conn.input_size, sizeof out->conn.input);
     if ((flags & HAS_TLS) != 0)

@@ -33,10 +33,16 @@ struct packed {
     (2 + 8 + 18 + 8 * 10 + 3 + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 +             \
      TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
 
-/* Bytes written. `history` [16]: what the user's record has; NULL: he has none. */
-size_t packed_encode(const struct packed *p, const uint8_t *history, char *out /* [PACKED_SIZE_MAX] */);
-/* What packed_encode() wrote, with the same `history`. Bytes of the record behind its end are not looked at. */
-void packed_decode(const char *in, const uint8_t *history, struct packed *out);
+/* What the user's record has, and a session that has the same need not repeat. NULL: he has none. */
+struct packed_shared {
+    const uint8_t *history; /* [16] */
+    const struct ticket *ticket;
+};
+
+/* Bytes written. */
+size_t packed_encode(const struct packed *p, struct packed_shared shared, char *out /* [PACKED_SIZE_MAX] */);
+/* What packed_encode() wrote, with the same `shared`. Bytes of the record behind its end are not looked at. */
+void packed_decode(const char *in, struct packed_shared shared, struct packed *out);
 /* Without the rest: cheap. */
 enum packed_state packed_state(const char *in);
 bool packed_watches(const char *in);

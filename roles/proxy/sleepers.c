@@ -27,7 +27,8 @@ struct sleeping_user {
     struct map_node node;
     struct sleepers *table;
     struct subscriber subscriber; /* For all who watch. */
-    struct ticket ticket;         /* Of the last who went to sleep. */
+    struct ticket ticket;   /* Of the first who went to sleep; others who have the same do not keep it. */
+    struct ticket *renewed; /* Another, that the subscription goes on with. NULL: there is none. */
     uint32_t id, first, count, watch_count;
     uint32_t stirred_next;
     bool stirred, expired;
@@ -50,9 +51,11 @@ static struct sleeping_user *user_at(const struct sleepers *t, uint32_t id)
     return id == RECORD_NONE ? NULL : records_at(&t->users, id);
 }
 
-static const uint8_t *user_history(const struct sleeping_user *u)
+static struct packed_shared user_shares(const struct sleeping_user *u)
 {
-    return u != NULL && u->history_known ? u->history : NULL;
+    if (u == NULL)
+        return (struct packed_shared){0};
+    return (struct packed_shared){u->history_known ? u->history : NULL, &u->ticket};
 }
 
 static void count_bytes(struct sleepers *t)
@@ -105,13 +108,15 @@ static struct sleeping_user *user_find(struct sleepers *t, struct slice user, ui
     return NULL;
 }
 
-static struct sleeping_user *user_new(struct sleepers *t, struct slice user, uint64_t hash)
+static struct sleeping_user *user_new(struct sleepers *t, struct slice user, uint64_t hash,
+                                      const struct ticket *ticket)
 {
     uint32_t id = records_take(&t->users, sizeof(struct sleeping_user) + user.size);
     struct sleeping_user *u = user_at(t, id);
 
     ASSERT(user.size <= USER_SIZE_MAX);
-    *u = (struct sleeping_user){.table = t, .id = id, .first = RECORD_NONE, .user_size = (uint8_t)user.size};
+    *u = (struct sleeping_user){
+        .table = t, .id = id, .ticket = *ticket, .first = RECORD_NONE, .user_size = (uint8_t)user.size};
     memcpy(u->user, user.data, user.size);
     u->subscriber.at = on_at;
     u->subscriber.expired = on_expired;
@@ -127,22 +132,32 @@ static void user_release(struct sleeping_user *u)
     if (u->count > 0 || u->stirred || u->pinned)
         return;
     map_remove(&t->by_user, &u->node);
+    heap_free(t->proxy->heap, u->renewed);
     records_give(&t->users, u->id);
 }
 
-static struct sleeping_user *user_of(struct sleepers *t, struct slice user)
+static struct sleeping_user *user_of(struct sleepers *t, struct slice user, const struct ticket *ticket)
 {
     uint64_t hash = map_hash(user, t->secret);
     struct sleeping_user *u = user_find(t, user, hash);
 
-    return u != NULL ? u : user_new(t, user, hash);
+    return u != NULL ? u : user_new(t, user, hash, ticket);
 }
 
+static bool ticket_is(const struct ticket *a, const struct ticket *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* What the subscription shows the backend from now on. */
 static void user_ticket(struct sleeping_user *u, const struct ticket *ticket)
 {
-    if (memcmp(&u->ticket, ticket, sizeof *ticket) == 0)
+    if (ticket_is(u->subscriber.ticket, ticket))
         return;
-    u->ticket = *ticket;
+    if (u->renewed == NULL)
+        u->renewed = heap_alloc(u->table->proxy->heap, sizeof *u->renewed);
+    *u->renewed = *ticket;
+    u->subscriber.ticket = u->renewed;
     subscriber_renewed(&u->table->proxy->subscriptions, &u->subscriber);
 }
 
@@ -198,7 +213,7 @@ static void user_enter(struct sleepers *t, struct sleeping_user *u, struct sleep
 
 void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms)
 {
-    struct sleeping_user *u = user.size > 0 ? user_of(t, user) : NULL;
+    struct sleeping_user *u = user.size > 0 ? user_of(t, user, &p->ticket) : NULL;
     char bytes[PACKED_SIZE_MAX];
     struct sleeper *s;
     size_t size;
@@ -206,7 +221,7 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
 
     if (u != NULL)
         user_learn(u, p);
-    size = packed_encode(p, user_history(u), bytes);
+    size = packed_encode(p, user_shares(u), bytes);
     id = records_take(&t->records, sizeof *s + size);
     s = sleeper_at(t, id);
     *s = (struct sleeper){.prev = RECORD_NONE, .next = RECORD_NONE, .user = RECORD_NONE};
@@ -285,7 +300,7 @@ static bool sleeper_is_stirred(const struct sleepers *t, uint32_t id, const stru
         return false;
     sleepers_look(t, id, &packed);
     if (u->expired)
-        stirred = memcmp(&packed.ticket, &u->ticket, sizeof u->ticket) == 0;
+        stirred = ticket_is(&packed.ticket, u->subscriber.ticket);
     else
         stirred = packed.state == PACKED_IDLE && session_is_behind(&packed.token, packed.known, at);
     bytes_wipe(&packed, sizeof packed);
@@ -450,7 +465,7 @@ void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
 {
     const struct sleeper *s = sleeper_at(t, id);
 
-    packed_decode(s->packed, user_history(user_at(t, s->user)), out);
+    packed_decode(s->packed, user_shares(user_at(t, s->user)), out);
 }
 
 void sleepers_init(struct sleepers *t, struct proxy *p)

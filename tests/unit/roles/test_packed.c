@@ -94,16 +94,21 @@ static void packed_random(struct packed *p, const uint8_t *history)
 static void test_random(void **state)
 {
     uint8_t history[16];
+    struct ticket ticket;
     char bytes[PACKED_SIZE_MAX + 1];
 
     (void)state;
     for (unsigned round = 0; round < ROUNDS; round++) {
-        const uint8_t *shared = random_u() % 4 == 0 ? NULL : history;
+        struct packed_shared shared = {random_u() % 4 == 0 ? NULL : history,
+                                       random_u() % 4 == 0 ? NULL : &ticket};
         struct packed in, out;
         size_t size;
 
         fill(history, sizeof history);
+        fill(&ticket, sizeof ticket);
         packed_random(&in, history);
+        if (random_u() % 2 == 0)
+            in.ticket = ticket;
         memset(bytes, 0x5a, sizeof bytes);
         size = packed_encode(&in, shared, bytes);
         assert_true(size <= PACKED_SIZE_MAX);
@@ -150,26 +155,30 @@ static void test_sizes(void **state)
 {
     uint8_t history[16];
     char bytes[PACKED_SIZE_MAX];
-    size_t plain, tls, ticket;
+    size_t plain, tls, ticket, cluster;
     struct packed p, prelogin = {0};
+    struct packed_shared shared = {.history = history}, none = {0};
 
     (void)state;
     fill(history, sizeof history);
     usual(&p, history);
-    plain = packed_encode(&p, history, bytes);
+    plain = packed_encode(&p, shared, bytes);
     p.conn.tls_size = 82;
-    tls = packed_encode(&p, history, bytes);
+    tls = packed_encode(&p, shared, bytes);
     fill(p.ticket.bytes, TICKET_SIZE);
-    ticket = packed_encode(&p, history, bytes);
+    ticket = packed_encode(&p, shared, bytes);
+    shared.ticket = &p.ticket;
+    cluster = packed_encode(&p, shared, bytes);
     prelogin.conn = p.conn;
     prelogin.state = PACKED_COMMAND;
     prelogin.id = p.id;
-    printf("idle: plain %zu, TLS 1.3 %zu, and a ticket %zu; before login, TLS 1.3 %zu\n", plain, tls, ticket,
-           packed_encode(&prelogin, NULL, bytes));
+    printf("idle: plain %zu, TLS 1.3 %zu, and a ticket %zu, or his user's %zu; before login, TLS 1.3 %zu\n",
+           plain, tls, ticket, cluster, packed_encode(&prelogin, none, bytes));
     assert_true(plain <= 80);
     assert_true(tls <= 163);
     assert_true(ticket <= 212);
-    assert_true(packed_encode(&prelogin, NULL, bytes) <= 140);
+    assert_true(cluster <= tls + 1);
+    assert_true(packed_encode(&prelogin, none, bytes) <= 140);
 }
 
 int main(void)
