@@ -20,6 +20,7 @@ struct shard_private; /* The door's own half: rings, or the simulator's. */
 
 enum shard_slot {           /* What roles, the store and TLS hang on a shard. */
                   SLOT_TLS, /* Of net/tls.h. */
+                  SLOT_DEFLATE,
                   SLOT_STORE,
                   SLOT_PROXY,
                   SLOT_DIRECTOR,
