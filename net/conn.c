@@ -1,6 +1,8 @@
 #include "net/conn.h"
 #include "core/heap.h"
 #include "core/metrics.h"
+#include "net/conn_output.h"
+#include "net/deflate.h"
 #include <errno.h>
 #include <poll.h>
 
@@ -16,29 +18,9 @@ enum conn_phase {
 
 _Static_assert(TLS_PACKED_MAX <= UINT8_MAX, "its size fits a byte");
 
-#define BLOCK_SIZE_MIN  4000 /* Of written bytes; with its header it fits a size class of 4 KiB. */
-#define BLOCK_SIZE_MAX  16000
 #define INPUT_GROW_SIZE 2048
+#define INFLATE_TURN    65536 /* Bytes that a turn makes of what is compressed: a little can become a lot. */
 #define RECEIVE_FULL    16384 /* What one buffer of the ring takes: more may be waiting. */
-
-struct piece { /* Of what was written: a block of our own, or a loan. */
-    struct piece *next;
-    const char *data; /* Not yet sent (TLS: not yet sealed). */
-    uint32_t size;
-    uint32_t room;              /* A block: behind data + size. */
-    void (*release)(void *arg); /* NULL: a block. */
-    void *arg;
-    char bytes[];
-};
-
-struct conn_output {
-    struct piece *first, *last;
-    uint32_t queued;       /* Plaintext bytes that the kernel has not taken. */
-    uint32_t sending;      /* Those of them that the send in flight carries. */
-    uint32_t vector_count; /* 0: the send in flight is `cipher`. */
-    struct tls_output cipher;
-    struct iovec vector[CONN_VECTOR_MAX];
-};
 
 static void conn_work(struct conn *c);
 static bool output_drained(const struct conn *c);
@@ -118,9 +100,15 @@ static struct slice input_give(struct conn *c, struct slice in)
     ASSERT(taken <= in.size);
     if (!conn_reads(c))
         return slice_of(NULL, 0);
+    in = slice_from(in, taken);
+    if (conn_turns(c)) { /* Compression begins here. */
+        c->inflating = true;
+        inflater_add(c->inflater, in);
+        return slice_of(NULL, 0);
+    }
     if (taken == 0 && in.size >= c->input_max && !c->paused)
         conn_end(c, -EMSGSIZE);
-    return slice_from(in, taken);
+    return in;
 }
 
 static void input_offer(struct conn *c)
@@ -153,6 +141,33 @@ static void input_arrived(struct conn *c, struct slice in)
     input_offer(c);
 }
 
+/* Of the peer, deciphered. */
+static void plain_arrived(struct conn *c, struct slice in)
+{
+    if (c->inflating)
+        inflater_add(c->inflater, in);
+    else
+        input_arrived(c, in);
+}
+
+/* Some of what came compressed. Until all of it was looked at nothing more is received. */
+static void input_inflate(struct conn *c)
+{
+    struct slice plain = {0};
+    int rc = 0;
+
+    for (size_t size = 0; size < INFLATE_TURN && !c->paused && conn_reads(c); size += plain.size) {
+        rc = inflater_next(c->inflater, &plain);
+        if (rc < 0)
+            conn_end(c, rc);
+        if (rc < 0 || plain.size == 0)
+            return;
+        input_arrived(c, plain);
+    }
+    if (!c->paused)
+        c->offer = true; /* On with it, after the others. */
+}
+
 static void tls_secured(struct conn *c)
 {
     struct metrics *m = shard_self()->metrics;
@@ -177,7 +192,7 @@ static void tls_arrived(struct conn *c, struct slice in)
             tls_secured(c);
             break;
         case TLS_DATA:
-            input_arrived(c, plain);
+            plain_arrived(c, plain);
             break;
         case TLS_ENDED:
             conn_end(c, 0);
@@ -202,7 +217,7 @@ static void bytes_arrived(struct conn *c, struct slice in)
     else if (c->phase == PHASE_TLS)
         tls_arrived(c, in);
     else
-        input_arrived(c, in);
+        plain_arrived(c, in);
 }
 
 static void recv_done(struct io_op *op)
@@ -257,6 +272,8 @@ static bool read_wanted(const struct conn *c)
 {
     if (c->ended || c->phase == PHASE_TLS_WAIT)
         return false;
+    if (!c->closing && c->inflating && inflater_pending(c->inflater) > 0)
+        return false;
     return c->closing ? c->close_reads && !c->broken && !output_drained(c) : !c->paused;
 }
 
@@ -296,79 +313,18 @@ static void read_arm(struct conn *c)
 
 /* ---- Output -------------------------------------------------------------------------------------------- */
 
-static void piece_free(struct piece *p)
-{
-    if (p->release != NULL)
-        p->release(p->arg);
-    heap_free(heap(), p);
-}
-
-static void piece_push(struct conn *c, struct piece *p)
-{
-    struct conn_output *out = c->output;
-
-    if (out->last != NULL)
-        out->last->next = p;
-    else
-        out->first = p;
-    out->last = p;
-}
-
-static void piece_pop(struct conn_output *out)
-{
-    struct piece *p = out->first;
-
-    out->first = p->next;
-    if (out->first == NULL)
-        out->last = NULL;
-    piece_free(p);
-}
-
-/* `size` bytes of the first piece are done with. The last block is kept: the next answer fits it. */
-static void piece_consume(struct conn_output *out, size_t size)
-{
-    struct piece *p = out->first;
-
-    p->data += size;
-    p->size -= (uint32_t)size;
-    if (p->size > 0)
-        return;
-    if (p->next != NULL || p->release != NULL || p->data + p->room > p->bytes + BLOCK_SIZE_MIN) {
-        piece_pop(out);
-        return;
-    }
-    p->room += (uint32_t)(p->data - p->bytes);
-    p->data = p->bytes;
-}
-
 static struct conn_output *output_of(struct conn *c)
 {
     if (c->output == NULL)
-        c->output = heap_zalloc(heap(), sizeof *c->output);
+        c->output = conn_output_new(heap());
     return c->output;
 }
 
 /* Not while a send is in flight. */
 static void output_free(struct conn *c)
 {
-    struct conn_output *out = c->output;
-
-    if (out == NULL)
-        return;
-    while (out->first != NULL)
-        piece_pop(out);
-    tls_output_fini(&out->cipher);
-    heap_free(heap(), out);
+    conn_output_free(c->output);
     c->output = NULL;
-}
-
-static struct piece *block_new(size_t size)
-{
-    uint32_t room = (uint32_t)MIN(MAX(size, BLOCK_SIZE_MIN), BLOCK_SIZE_MAX);
-    struct piece *p = heap_alloc(heap(), sizeof *p + room);
-
-    *p = (struct piece){.data = p->bytes, .room = room};
-    return p;
 }
 
 /* False: nothing that is written now will leave. */
@@ -385,38 +341,17 @@ static bool output_admits(struct conn *c, size_t size)
 
 void conn_write(struct conn *c, struct slice data)
 {
-    struct conn_output *out;
-
     if (data.size == 0 || !output_admits(c, data.size))
         return;
-    out = output_of(c);
-    out->queued += (uint32_t)data.size;
-    while (data.size > 0) {
-        struct piece *p = out->last;
-
-        if (p == NULL || p->release != NULL || p->room == 0) {
-            p = block_new(data.size);
-            piece_push(c, p);
-        }
-        size_t size = MIN(data.size, p->room);
-        memcpy((char *)p->data + p->size, data.data, size);
-        p->size += (uint32_t)size;
-        p->room -= (uint32_t)size;
-        data = slice_from(data, size);
-    }
+    conn_output_write(output_of(c), data);
     conn_post(c);
 }
 
 void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg)
 {
-    struct piece *p = heap_alloc(heap(), sizeof *p);
-
-    ASSERT(release != NULL);
     if (!output_admits(c, data.size))
         data.size = 0; /* Only to be given back, from the loop. */
-    *p = (struct piece){.data = data.data, .size = (uint32_t)data.size, .release = release, .arg = arg};
-    output_of(c)->queued += (uint32_t)data.size;
-    piece_push(c, p);
+    conn_output_lend(output_of(c), data, release, arg);
     conn_post(c);
 }
 
@@ -437,6 +372,48 @@ static bool output_drained(const struct conn *c)
     return !c->send_op.in_flight && c->sealed.size == 0 && conn_queued(c) == 0;
 }
 
+/* What was written before compression began leaves as it is. */
+static size_t clear_part(struct conn *c, size_t size)
+{
+    return c->inflater != NULL ? MIN(size, c->clear_size) : size;
+}
+
+static void clear_left(struct conn *c, size_t size)
+{
+    if (c->inflater != NULL)
+        c->clear_size -= (uint32_t)size;
+}
+
+/* Appends what is written, compressed, up to `window` bytes of it. */
+static void deflate_pieces(struct conn *c, uint32_t window, struct tls_output *to)
+{
+    struct conn_output *out = c->output;
+
+    while (out->queued > out->sending && out->sending < window) {
+        uint32_t size = MIN(out->first->size, window - out->sending);
+        bool last = out->sending + size == MIN(out->queued, window);
+
+        deflate_append(slice_of(out->first->data, size), last, to);
+        out->sending += size;
+        conn_output_consume(out, size);
+    }
+}
+
+static void seal_deflated(struct conn *c, uint32_t window)
+{
+    struct tls_output packed = {0};
+    struct slice rest;
+
+    deflate_pieces(c, window, &packed);
+    for (rest = slice_of(packed.data, packed.size); rest.size > 0;) {
+        struct slice record = slice_first(rest, MIN(rest.size, TLS_RECORD_MAX));
+
+        tls_seal(c->tls, record, &c->sealed);
+        rest = slice_from(rest, record.size);
+    }
+    tls_output_fini(&packed);
+}
+
 static void seal_pieces(struct conn *c)
 {
     struct conn_output *out = c->output;
@@ -444,13 +421,18 @@ static void seal_pieces(struct conn *c)
     /* Sealed bytes are nobody's window any more: short of memory a record at a time must do. */
     uint32_t window = heap_admits(heap()) ? CONN_SEAL_WINDOW : TLS_RECORD_MAX;
 
-    while (out->queued > out->sending && out->sending < window) {
-        size_t size = MIN(out->first->size, TLS_RECORD_MAX);
+    if (c->inflater != NULL && c->clear_size == 0) {
+        seal_deflated(c, window);
+        return;
+    }
+    while (out->queued > out->sending && out->sending < window && clear_part(c, 1) > 0) {
+        size_t size = clear_part(c, MIN(out->first->size, TLS_RECORD_MAX));
 
         if (size > 0)
             tls_seal(c->tls, slice_of(out->first->data, size), &c->sealed);
+        clear_left(c, size);
         out->sending += (uint32_t)size;
-        piece_consume(out, size);
+        conn_output_consume(out, size);
     }
 }
 
@@ -487,12 +469,21 @@ static void send_pieces(struct conn *c)
     struct conn_output *out = c->output;
     unsigned count = 0;
 
-    while (out->first != NULL && out->first->size == 0 && out->first->release != NULL)
-        piece_pop(out);
-    for (struct piece *p = out->first; p != NULL && count < CONN_VECTOR_MAX && out->sending < CONN_SEND_MAX;
-         p = p->next) {
-        out->vector[count++] = (struct iovec){(void *)p->data, p->size};
-        out->sending += p->size;
+    conn_output_trim(out);
+    if (c->inflater != NULL && c->clear_size == 0 && out->queued > 0) {
+        deflate_pieces(c, CONN_SEAL_WINDOW, &c->sealed);
+        send_cipher(c);
+        return;
+    }
+    for (struct conn_piece *p = out->first;
+         p != NULL && count < CONN_VECTOR_MAX && out->sending < CONN_SEND_MAX; p = p->next) {
+        size_t size = clear_part(c, p->size);
+
+        out->vector[count++] = (struct iovec){(void *)p->data, size};
+        out->sending += (uint32_t)size;
+        clear_left(c, size);
+        if (size < p->size)
+            break;
     }
     if (out->sending == 0)
         return;
@@ -542,7 +533,7 @@ static void send_done(struct io_op *op)
 
     c->working = true;
     for (unsigned i = 0; i < out->vector_count; i++)
-        piece_consume(out, out->vector[i].iov_len);
+        conn_output_consume(out, out->vector[i].iov_len);
     out->queued -= out->sending;
     c->sent = out->sending > 0;
     out->sending = 0;
@@ -615,6 +606,16 @@ static void tls_wait_over(struct conn *c)
     heap_free(heap(), (void *)(uintptr_t)early.data);
 }
 
+/* ---- Compression --------------------------------------------------------------------------------------- */
+
+bool conn_start_deflate(struct conn *c)
+{
+    ASSERT(c->working && c->inflater == NULL);
+    c->inflater = inflater_new(heap());
+    c->clear_size = (uint32_t)unsealed(c);
+    return c->inflater != NULL;
+}
+
 /* ---- Ending -------------------------------------------------------------------------------------------- */
 
 static void timer_fired(struct timer *t)
@@ -677,6 +678,8 @@ static void close_finish(struct conn *c)
     tls_output_fini(&c->sealed);
     tls_free(c->tls);
     c->tls = NULL;
+    inflater_free(c->inflater);
+    c->inflater = NULL;
     io_close(c->sock);
     c->sock = SOCK_NONE;
     c->ops->closed(c);
@@ -707,7 +710,7 @@ static bool conn_at_rest(const struct conn *c)
     return c->read_op.in_flight && c->read_op.done == poll_done && !c->read_cancelled && !c->active &&
            !c->paused && !c->posted && c->input_size <= CONN_PACKED_INPUT_MAX && !c->offer &&
            c->output == NULL && c->sealed.data == NULL && !c->ended && !c->broken && !c->closing &&
-           (c->phase == PHASE_PLAIN || tls_open(c));
+           (c->phase == PHASE_PLAIN || tls_open(c)) && (c->inflater == NULL || inflater_rests(c->inflater));
 }
 
 static void conn_work(struct conn *c)
@@ -716,6 +719,8 @@ static void conn_work(struct conn *c)
     tell_sent(c);
     if (c->offer)
         input_offer(c);
+    if (c->inflating)
+        input_inflate(c);
     tls_wait_over(c);
     tell_ended(c);
     output_flush(c);
@@ -777,6 +782,10 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
     }
     ASSERT(tls_size <= TLS_PACKED_MAX);
     c->tls = NULL;
+    out->history = NULL;
+    if (c->inflater != NULL)
+        out->history = inflater_pack(c->inflater);
+    c->inflater = NULL;
     timer_cancel(&c->timer);
     out->input_size = (uint8_t)c->input_size;
     if (c->input_size > 0) {
@@ -792,6 +801,25 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
     return true;
 }
 
+static bool tls_wakes(struct conn *c, const struct conn_packed *in)
+{
+    if (in->tls_size == 0)
+        return true;
+    c->tls = tls_unpack(in->tls, in->tls_size);
+    if (c->tls != NULL)
+        c->phase = PHASE_TLS;
+    return c->tls != NULL;
+}
+
+static bool deflate_wakes(struct conn *c, const struct conn_packed *in)
+{
+    if (in->history == NULL)
+        return true;
+    c->inflater = inflater_unpack(heap(), in->history);
+    c->inflating = c->inflater != NULL;
+    return c->inflating;
+}
+
 void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_t input_max,
                const struct conn_ops *ops)
 {
@@ -799,14 +827,10 @@ void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_
     c->bytes_in = in->bytes_in;
     c->bytes_out = in->bytes_out;
     input_keep(c, slice_of(in->input, in->input_size));
-    if (in->tls_size > 0) {
-        c->tls = tls_unpack(in->tls, in->tls_size);
-        if (c->tls == NULL) {
-            conn_end(c, -ENOMEM);
-            conn_post(c);
-            return;
-        }
-        c->phase = PHASE_TLS;
+    if (!tls_wakes(c, in) || !deflate_wakes(c, in)) {
+        conn_end(c, -ENOMEM);
+        conn_post(c);
+        return;
     }
     c->active = fired;
     read_arm(c); /* At once: a poll takes the watch's place, so that nothing else hears of the socket. */

@@ -33,6 +33,8 @@
 
 struct conn;
 struct conn_output;
+struct inflater;
+struct deflate_history;
 
 struct conn_ops {
     /* `in`: all that is not yet taken. Returns how many bytes of it are taken now. Is called again when more
@@ -82,6 +84,9 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     struct io_op read_op, send_op;
     struct shard_message work;    /* To this shard itself. */
     struct timer timer;           /* Quiet; when closing, its deadline. */
+    struct inflater *inflater;    /* NULL: nothing is compressed. */
+    bool inflating;               /* What comes is compressed. */
+    uint32_t clear_size;          /* Of what is written and not yet sealed: what was before compression. */
     uint64_t bytes_in, bytes_out; /* On the wire. */
 };
 
@@ -114,6 +119,21 @@ void conn_rest(struct conn *c);
 /* The peer may send much at a time: while he does, receives are CONN_BULK_SIZE each, into memory of its own. */
 void conn_receive_bulk(struct conn *c);
 
+/* ---- Compression (RFC 4978; net/deflate.h) ------------------------------------------------------------- */
+
+/* From within data(), after the reply that says so was written: what comes behind the bytes that data() takes, and what is
+ * written from now on, is DEFLATE. False: no memory; nothing has changed. */
+MUST_CHECK bool conn_start_deflate(struct conn *c);
+static inline bool conn_deflates(const struct conn *c)
+{
+    return c->inflater != NULL;
+}
+/* In data(): the rest of its input is compressed. */
+static inline bool conn_turns(const struct conn *c)
+{
+    return c->inflater != NULL && !c->inflating;
+}
+
 /* ---- Sleep --------------------------------------------------------------------------------------------- */
 
 #define CONN_PACKED_INPUT_MAX 128 /* A connection that keeps more is not at rest. */
@@ -124,6 +144,7 @@ struct conn_packed {
     uint64_t bytes_in, bytes_out;
     uint8_t tls_size;   /* 0: plain text. */
     uint8_t input_size; /* What data() has not taken: it is offered together with what comes next. */
+    struct deflate_history *history; /* NULL: nothing is compressed. Whoever has the record has it. */
     uint8_t tls[TLS_PACKED_MAX];
     char input[CONN_PACKED_INPUT_MAX];
 };

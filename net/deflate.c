@@ -13,6 +13,7 @@
 
 struct shard_deflate { /* In SLOT_DEFLATE, from the first use until deflate_stop(). */
     z_stream out;
+    uint64_t memory;               /* Of inflaters and histories. */
     char plain[DEFLATE_PLAIN_MAX]; /* What inflater_next() gives. */
 };
 
@@ -25,16 +26,6 @@ struct inflater {
     bool full;    /* The last call filled all that it may give: more may be inside. */
 };
 
-static void *zlib_alloc(void *heap, unsigned count, unsigned size)
-{
-    return heap_try_alloc(heap, (size_t)count * size);
-}
-
-static void zlib_free(void *heap, void *p)
-{
-    heap_free(heap, p);
-}
-
 static struct shard_deflate *shard_deflate(void)
 {
     struct shard *s = shard_self();
@@ -45,6 +36,23 @@ static struct shard_deflate *shard_deflate(void)
     return d;
 }
 
+static void *zlib_alloc(void *heap, unsigned count, unsigned size)
+{
+    uint64_t before = heap_used(heap);
+    void *p = heap_try_alloc(heap, (size_t)count * size);
+
+    shard_deflate()->memory += heap_used(heap) - before;
+    return p;
+}
+
+static void zlib_free(void *heap, void *p)
+{
+    uint64_t before = heap_used(heap);
+
+    heap_free(heap, p);
+    shard_deflate()->memory -= before - heap_used(heap);
+}
+
 /* ---- Out ----------------------------------------------------------------------------------------------- */
 
 void deflate_stop(void)
@@ -52,9 +60,9 @@ void deflate_stop(void)
     struct shard *s = shard_self();
     struct shard_deflate *d = s->slot[SLOT_DEFLATE];
 
-    s->slot[SLOT_DEFLATE] = NULL;
     if (d != NULL && d->out.state != NULL)
         (void)deflateEnd(&d->out);
+    s->slot[SLOT_DEFLATE] = NULL;
     heap_free(s->heap, d);
 }
 
@@ -196,25 +204,39 @@ bool inflater_rests(const struct inflater *i)
     return inflater_pending(i) == 0 && !i->full && i->flushed;
 }
 
-size_t inflater_history(const struct inflater *i, void *out)
+struct deflate_history *inflater_pack(struct inflater *i)
 {
+    struct heap *heap = i->heap;
+    struct deflate_history *h;
     unsigned size = 0;
 
     ASSERT(inflater_rests(i));
-    ASSERT(inflateGetDictionary((z_stream *)(uintptr_t)&i->in, out, &size) == Z_OK);
-    ASSERT(size <= DEFLATE_HISTORY_MAX);
-    return size;
+    ASSERT(inflateGetDictionary(&i->in, NULL, &size) == Z_OK && size <= DEFLATE_HISTORY_MAX);
+    h = heap_alloc(heap, sizeof *h + size);
+    h->size = size;
+    ASSERT(inflateGetDictionary(&i->in, (Bytef *)h->bytes, &size) == Z_OK && size == h->size);
+    inflater_free(i);
+    shard_deflate()->memory += sizeof *h + size;
+    return h;
 }
 
-struct inflater *inflater_resume(struct heap *h, struct slice history)
+struct inflater *inflater_unpack(struct heap *heap, struct deflate_history *h)
 {
-    struct inflater *i = inflater_new(h);
+    struct inflater *i = inflater_new(heap);
 
-    ASSERT(history.size <= DEFLATE_HISTORY_MAX);
-    if (i == NULL || history.size == 0)
-        return i;
-    if (inflateSetDictionary(&i->in, (const Bytef *)history.data, (unsigned)history.size) == Z_OK)
-        return i;
-    inflater_free(i); /* No memory for its window. */
-    return NULL;
+    if (i != NULL && h->size > 0 && inflateSetDictionary(&i->in, (const Bytef *)h->bytes, h->size) != Z_OK) {
+        inflater_free(i); /* No memory for its window. */
+        i = NULL;
+    }
+    shard_deflate()->memory -= sizeof *h + h->size;
+    bytes_wipe(h->bytes, h->size);
+    heap_free(heap, h);
+    return i;
+}
+
+uint64_t deflate_memory(void)
+{
+    const struct shard_deflate *d = shard_self()->slot[SLOT_DEFLATE];
+
+    return d != NULL ? d->memory : 0;
 }

@@ -34,9 +34,18 @@ size_t inflater_pending(const struct inflater *i);
  * -EBADMSG: it is no DEFLATE, or the peer has ended it; -ENOMEM. */
 MUST_CHECK int inflater_next(struct inflater *i, struct slice *plain_out);
 
-/* At rest: nothing is pending, and the peer has flushed. Then its history is all there is of it. */
+/* At rest: nothing is pending, and the peer has flushed. Then his last words are all there is of it. */
 bool inflater_rests(const struct inflater *i);
-/* Writes the history, at most DEFLATE_HISTORY_MAX bytes, to `out`; how many. Only at rest. */
-size_t inflater_history(const struct inflater *i, void *out);
-/* Goes on behind that history. NULL: over the budget. */
-MUST_CHECK struct inflater *inflater_resume(struct heap *h, struct slice history);
+
+struct deflate_history { /* One allocation of the shard's heap. */
+    uint32_t size;       /* At most DEFLATE_HISTORY_MAX. */
+    char bytes[];
+};
+
+/* Only at rest. Takes i. */
+struct deflate_history *inflater_pack(struct inflater *i);
+/* Takes h. NULL: over the budget. */
+MUST_CHECK struct inflater *inflater_unpack(struct heap *heap, struct deflate_history *h);
+
+/* What inflaters and histories of this shard take now. */
+uint64_t deflate_memory(void);

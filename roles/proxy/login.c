@@ -3,6 +3,7 @@
 #include "core/fiber.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "net/deflate.h"
 #include "net/imap/grammar.h"
 #include "net/sasl.h"
 #include "roles/proxy/forwarded.h"
@@ -21,6 +22,8 @@ void session_capability(struct session *s)
 {
     if (s->user_size > 0) {
         session_write(s, backend_capabilities);
+        if (!conn_deflates(&s->conn)) /* RFC 4978, 4. */
+            session_write(s, " COMPRESS=DEFLATE");
         return;
     }
     session_write(s, "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE");
@@ -141,6 +144,24 @@ static void identify(struct session *s, const struct imap_id *id)
     session_reply(s, "OK", "ID completed");
 }
 
+/* RFC 4978. What comes behind this command is compressed, so nothing of it is looked at yet. */
+static void compress(struct session *s, struct slice mechanism)
+{
+    uint64_t max = s->proxy->limits.compress_memory;
+
+    if (!slice_eq_nocase(mechanism, SLICE("DEFLATE"))) {
+        session_bad(s, "Unknown compression");
+    } else if (conn_deflates(&s->conn)) {
+        session_reply(s, "NO", "[COMPRESSIONACTIVE] DEFLATE is active already");
+    } else if (deflate_memory() >= max || !heap_admits(s->proxy->heap)) {
+        session_reply(s, "NO", "[LIMIT] Too many connections are compressed");
+    } else {
+        session_reply(s, "OK", "DEFLATE active");
+        if (!conn_start_deflate(&s->conn)) /* Too late for a NO. */
+            session_bye(s, "[UNAVAILABLE] No memory for compression");
+    }
+}
+
 static void local_run(struct session *s, const struct imap_parsed *parsed)
 {
     switch (parsed->command->id) {
@@ -173,6 +194,9 @@ static void local_run(struct session *s, const struct imap_parsed *parsed)
         break;
     case IMAP_IDLE:
         session_idle_begin(s);
+        break;
+    case IMAP_COMPRESS:
+        compress(s, parsed->compress);
         break;
     default: /* In the table for its framing; not offered by CAPABILITY. */
         session_bad(s, "Unknown command");

@@ -20,7 +20,7 @@ enum {
     WATCHES = 1 << 15,
 };
 
-enum { RARE_NEAR = 1, RARE_FORWARDS = 2, RARE_CLIENT_SID = 4 };
+enum { RARE_NEAR = 1, RARE_FORWARDS = 2, RARE_CLIENT_SID = 4, RARE_COMPRESSED = 8 };
 
 static const uint8_t zeros[16];
 
@@ -118,7 +118,9 @@ static unsigned flags_of(const struct packed *p, const uint8_t *history)
         flags |= OWN_HISTORY;
     flags |= ticket_size(&p->ticket) > 0 ? HAS_TICKET : 0;
     flags |= p->conn.input_size > 0 ? HAS_INPUT : 0;
-    flags |= p->bad_count > 0 || p->near || p->forwards || p->client_sid_size > 0 ? HAS_RARE : 0;
+    flags |= p->bad_count > 0 || p->near || p->forwards || p->client_sid_size > 0 || p->conn.history != NULL
+                 ? HAS_RARE
+                 : 0;
     flags |= p->known != 0 ? HAS_KNOWN : 0;
     flags |= p->token.recent_first != 0 || p->token.recent_last != 0 ? HAS_RECENT : 0;
     return flags;
@@ -214,8 +216,14 @@ static char *put_rare(char *out, const struct packed *p)
 {
     out[0] = (char)p->bad_count;
     out[1] = (char)((p->near ? RARE_NEAR : 0) | (p->forwards ? RARE_FORWARDS : 0) |
-                    (p->client_sid_size > 0 ? RARE_CLIENT_SID : 0));
-    return p->client_sid_size > 0 ? put_sized(out + 2, p->client_sid, p->client_sid_size) : out + 2;
+                    (p->client_sid_size > 0 ? RARE_CLIENT_SID : 0) |
+                    (p->conn.history != NULL ? RARE_COMPRESSED : 0));
+    out += 2;
+    if (p->client_sid_size > 0)
+        out = put_sized(out, p->client_sid, p->client_sid_size);
+    if (p->conn.history != NULL)
+        out = put_bytes(out, &p->conn.history, sizeof p->conn.history);
+    return out;
 }
 
 static const char *get_rare(const char *in, struct packed *out)
@@ -225,9 +233,12 @@ static const char *get_rare(const char *in, struct packed *out)
     out->bad_count = (uint8_t)in[0];
     out->near = (flags & RARE_NEAR) != 0;
     out->forwards = (flags & RARE_FORWARDS) != 0;
-    if ((flags & RARE_CLIENT_SID) == 0)
-        return in + 2;
-    return get_sized(in + 2, out->client_sid, &out->client_sid_size, sizeof out->client_sid);
+    in += 2;
+    if ((flags & RARE_CLIENT_SID) != 0)
+        in = get_sized(in, out->client_sid, &out->client_sid_size, sizeof out->client_sid);
+    if ((flags & RARE_COMPRESSED) != 0)
+        in = get_bytes(in, &out->conn.history, sizeof out->conn.history);
+    return in;
 }
 
 /* ---- The whole ----------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* roles/proxy/packed.h -- a session that sleeps, as bytes: what of it is worth keeping, small numbers in few bytes.
  *
- *     flags 2 | socket | peer | counters | id | nonce 8 | what the flags say is there: tag, token, ticket, input, TLS
+ *     flags 2 | socket | peer | counters | id | nonce 8 | what the flags say is there: tag, token, ticket, input, TLS, the
+ *     place of a compressed connection's history
  *
  * What sessions of one user have in common (his name, the history id of his account) is in his record (sleep.h).
  * In memory only: another process has other sockets. Secret: keys, a ticket, perhaps half a password. */
@@ -30,8 +31,8 @@ struct packed {
 };
 
 #define PACKED_SIZE_MAX                                                                                      \
-    (2 + 8 + 18 + 8 * 10 + 3 + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 +             \
-     TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
+    (2 + 8 + 18 + 8 * 10 + 3 + sizeof(void *) + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + \
+     24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
 
 /* What the user's record has, and a session that has the same need not repeat. NULL: he has none. */
 struct packed_shared {

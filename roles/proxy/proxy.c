@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "core/net_prefix.h"
+#include "net/deflate.h"
 #include "roles/proxy/lmtp_session.h"
 #include "roles/proxy/session.h"
 #include "roles/proxy/ticket_keys.h"
@@ -138,6 +139,7 @@ static void limits_read(struct proxy_limits *limits, const struct node *node)
     limits->bad_prelogin = config_u64(c, "limits.bad_prelogin");
     limits->bad_session = config_u64(c, "limits.bad_session");
     limits->message_size = config_size(c, "limits.message_size");
+    limits->compress_memory = config_size(c, "limits.compress_memory") / node->shard_count;
     limits->outcome_wait_ms = config_duration_ms(c, "limits.outcome_wait");
     limits->recipients = config_u64(c, "limits.recipients");
 }
@@ -212,6 +214,7 @@ static void proxy_stop(struct shard *s)
     ticket_keys_stop(p);
     tls_context_release(p->tls);
     tls_context_release(p->tls_next);
+    deflate_stop();
     arena_fini(&p->arena);
     slab_fini(&p->sessions);
     slab_fini(&p->lmtp_sessions);

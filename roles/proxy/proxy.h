@@ -18,6 +18,7 @@ struct proxy_limits { /* limits.* of the configuration. */
     uint64_t bad_prelogin, bad_session;
     uint64_t message_size, recipients;
     uint64_t outcome_wait_ms;
+    uint64_t compress_memory; /* Of a shard. */
 };
 
 enum sleep_after { SLEEP_AFTER_IDLE, SLEEP_AFTER_COMMAND, SLEEP_AFTER_RECORD }; /* debug.sleep_after */

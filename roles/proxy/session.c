@@ -324,7 +324,7 @@ static size_t on_data(struct conn *c, struct slice in)
         if (s->state == SESSION_PROXY_HEADER)
             return taken;
     }
-    while (!more && session_reads(s)) {
+    while (!more && session_reads(s) && !conn_turns(c)) {
         struct slice rest = slice_from(in, taken);
         struct imap_frame frame;
 

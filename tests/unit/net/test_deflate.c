@@ -117,11 +117,10 @@ static void take(struct client *c, struct inflater *i)
 
 static struct inflater *sleep_and_wake(struct inflater *i)
 {
-    static char history[DEFLATE_HISTORY_MAX];
-    size_t size = inflater_history(i, history);
+    struct deflate_history *h = inflater_pack(i);
 
-    inflater_free(i);
-    i = inflater_resume(heap(), slice_of(history, size));
+    assert_true(h->size <= DEFLATE_HISTORY_MAX);
+    i = inflater_unpack(heap(), h);
     assert_non_null(i);
     return i;
 }

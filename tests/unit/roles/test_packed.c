@@ -77,6 +77,7 @@ static void packed_random(struct packed *p, const uint8_t *history)
     p->bad_count = random_u() % 2 == 0 ? 0 : (uint8_t)random_u();
     p->client_sid_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (PACKED_CLIENT_SID_MAX + 1));
     fill(p->client_sid, p->client_sid_size);
+    p->conn.history = random_u() % 3 == 0 ? (struct deflate_history *)(uintptr_t)random_u() : NULL;
     p->tag_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (IMAP_TAG_SIZE_MAX + 1));
     fill(p->tag, p->tag_size);
     p->partition = (uint16_t)random_u();
