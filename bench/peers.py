@@ -523,7 +523,8 @@ class TriremeCluster(Server):
         director, backend = (f"127.0.0.1:{self.lmtp + i}" for i in (1, 2))
         return {"backend": {"link.listen": backend},
                 "director": {"link.listen": director, "backends": backend, "auth.passwd_file": self.passwd()},
-                "proxy": {"directors": director, "imap.listen": f"127.0.0.1:{self.imap}",
+                "proxy": {"directors": director, "link.ports": backend.rpartition(":")[2],
+                          "imap.listen": f"127.0.0.1:{self.imap}",
                           "imaps.listen": f"127.0.0.1:{self.imaps}", "lmtp.listen": f"127.0.0.1:{self.lmtp}",
                           "tls.cert": self.cert, "tls.key": self.key}}
 
