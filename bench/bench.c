@@ -62,14 +62,20 @@ static void operation_done(struct worker *w, bool ok, struct slice line)
         w->phase = WORKER_READY;
 }
 
+static void rests_later(struct worker *w)
+{
+    if (w->rests)
+        return;
+    w->rests = true;
+    w->rests_next = w->bench->resting;
+    w->bench->resting = w;
+}
+
 static void worker_ready(struct worker *w)
 {
-    struct bench *b = w->bench;
-
     w->phase = WORKER_READY;
-    b->ready++;
-    w->rests_next = b->resting;
-    b->resting = w;
+    w->bench->ready++;
+    rests_later(w);
 }
 
 void bench_connect(struct bench *b, unsigned index, unsigned user)
@@ -80,8 +86,15 @@ void bench_connect(struct bench *b, unsigned index, unsigned user)
 
 void bench_rest(struct bench *b)
 {
-    for (; b->resting != NULL; b->resting = b->resting->rests_next)
+    for (; b->resting != NULL; b->resting = b->resting->rests_next) {
+        b->resting->rests = false;
         client_rest(&b->resting->client);
+    }
+}
+
+void bench_pause(double us)
+{
+    usleep((useconds_t)us);
 }
 
 /* ---- Filling
@@ -192,6 +205,11 @@ static void on_imap_line(struct worker *w, struct slice line)
             operation_done(w, answer_ok(line), line);
         break;
     case WORKER_READY:
+        if (w->bench->options.operation->line == NULL)
+            break;
+        w->bench->options.operation->line(w, line);
+        rests_later(w);
+        break;
     case WORKER_LOGOUT:
         break;
     }
@@ -322,7 +340,7 @@ void bench_print_head(const struct bench *b)
                (unsigned long long)b->loop.resumed);
 }
 
-static void print_cpu(const struct bench *b, const double *before, const double *after)
+void bench_print_cpu(const struct bench *b, const double *before, const double *after)
 {
     const struct server *s = &b->options.server;
     double sum = 0, ops = (double)MAX(b->operations, 1);
@@ -359,15 +377,20 @@ static void print_bulk(const struct bench *b, const double *before, const double
     printf("\"gb\": %.3f, \"gb_per_s\": %.3f, ", gb, gb / seconds);
 }
 
+void bench_start(struct bench *b)
+{
+    b->running = true;
+    for (unsigned i = 0; i < b->options.connections; i++)
+        operation_start(&b->workers[i]);
+}
+
 void bench_measure(struct bench *b)
 {
     double start;
 
     b->operations = 0;
     b->latencies = (struct latencies){0};
-    b->running = true;
-    for (unsigned i = 0; i < b->options.connections; i++)
-        operation_start(&b->workers[i]);
+    bench_start(b);
     bench_run_for(b, WARM_UP_US);
     server_cpu_us(&b->options.server, b->cpu_before);
     b->measuring = true;
@@ -389,7 +412,7 @@ static int measure_operations(struct bench *b)
     start = b->measured_us;
     bench_print_head(b);
     if (b->options.server.count > 0)
-        print_cpu(b, b->cpu_before, b->cpu_after);
+        bench_print_cpu(b, b->cpu_before, b->cpu_after);
     if (b->options.operation->bulk)
         print_bulk(b, b->cpu_before, b->cpu_after, (double)b->measured_bytes / 1e9, start / 1e6);
     printf("\"ops\": %llu, \"seconds\": %.2f, \"ops_per_s\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f, "

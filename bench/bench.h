@@ -18,7 +18,8 @@ struct operation {
     unsigned connections;           /* Default of --connections; 0: 16. */
     unsigned pause_us;              /* Between two operations of a connection. */
     void (*send)(struct worker *w); /* Writes one request whose tag is "x"; NULL for reconnect and idle. */
-    int (*run)(struct bench *b);    /* Measures in its own way. */
+    void (*line)(struct worker *w, struct slice line); /* Comes to one that idles. May be NULL. */
+    int (*run)(struct bench *b);                       /* Measures in its own way. */
 };
 
 extern const struct operation operations[];
@@ -27,7 +28,11 @@ extern const size_t operation_count;
 struct options {
     const struct operation *operation;
     const char *host, *password;
+    const char *mix; /* Of `hostile`: this one alone. */
     unsigned port, lmtp_port, users, connections, messages, size, stuck;
+    unsigned port2;        /* Where those of a flood come back to; 0: to `port`. */
+    unsigned admin_port;   /* Of /metrics; 0: it is not asked. */
+    double rate;           /* Mails a second. */
     unsigned destinations; /* Addresses to connect to, from `host` on; 0: one. */
     double seconds;
     bool tls, resume;
@@ -50,6 +55,7 @@ struct worker {
     struct client client;
     struct bench *bench;
     struct worker *rests_next;
+    bool rests; /* Is in bench.resting. */
     unsigned index, user;
     enum worker_phase phase;
     unsigned exists, filled, expected; /* Of a fill: messages there, asked for, answers due. */
@@ -64,7 +70,7 @@ struct bench {
     struct worker *workers;
     char *message; /* options.size bytes, CRLF lines. */
     unsigned ready;
-    struct worker *resting; /* Ready since the last bench_rest(). */
+    struct worker *resting; /* Ready, or told something, since the last bench_rest(). */
     bool running, measuring, filling;
     uint64_t operations, errors;
     char first_error[256];
@@ -88,6 +94,8 @@ void bench_run_for(struct bench *b, double us);
 /* All workers repeat the operation for options.seconds: b->operations, latencies, measured_*, cpu_*. */
 void bench_measure(struct bench *b);
 void bench_print_head(const struct bench *b);
+/* CPU time an operation, by layer. */
+void bench_print_cpu(const struct bench *b, const double *before, const double *after);
 /* Begins the connection of worker `index`, of that user. */
 void bench_connect(struct bench *b, unsigned index, unsigned user);
 /* Buffers of those who are ready go. */
@@ -95,7 +103,20 @@ void bench_rest(struct bench *b);
 bool answer_is(struct slice line, const char *tag); /* The tagged line. */
 bool answer_ok(struct slice line);
 
-int swarm_run(struct bench *b);        /* swarm.c */
+void bench_pause(double us);
+
+/* options.connections idle sessions in processes of their own, which end with swarm_close() (NULL is allowed). NULL: not all
+ * became ready; it has been said. */
+struct swarm *swarm_open(struct bench *b);
+void swarm_close(struct swarm *s);
+
+int swarm_run(struct bench *b); /* swarm.c */
+int wake_run(struct bench *b);  /* wake.c */
+/* All workers begin with the operation, and go on with it while the loop runs. */
+void bench_start(struct bench *b);
+int hostile_run(struct bench *b);
+int flood_run(struct bench *b); /* flood.c */
+void wake_line(struct worker *w, struct slice line);
 int bare_run(struct bench *b);         /* bare.c */
 int slow_readers_run(struct bench *b); /* slow_readers.c */
 void slow_readers_send(struct worker *w);

@@ -29,10 +29,12 @@ static void *grow(void *p, size_t size)
 static int on_ticket(SSL *ssl, SSL_SESSION *session)
 {
     struct loop *l = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    struct client *c = SSL_get_app_data(ssl);
+    SSL_SESSION **place = l->own_sessions ? &c->session : &l->session;
 
-    if (l->session != NULL)
-        SSL_SESSION_free(l->session);
-    l->session = session;
+    if (*place != NULL)
+        SSL_SESSION_free(*place);
+    *place = session;
     return 1; /* Ours now. */
 }
 
@@ -99,8 +101,11 @@ void client_connect(struct client *c, struct loop *l, void (*event)(struct clien
         return;
     c->ssl = SSL_new(l->tls);
     SSL_set_fd(c->ssl, c->fd);
+    SSL_set_app_data(c->ssl, c);
     SSL_set_connect_state(c->ssl);
-    if (l->resume && l->session != NULL)
+    if (l->resume && l->own_sessions && c->session != NULL)
+        SSL_set_session(c->ssl, c->session);
+    else if (l->resume && l->session != NULL)
         SSL_set_session(c->ssl, l->session);
 }
 
@@ -141,6 +146,7 @@ void client_free(struct client *c)
     free(c->in);
     free(c->out);
     c->in = c->out = NULL;
+    c->in_capacity = c->out_capacity = 0;
 }
 
 /* ---- Output

@@ -16,6 +16,7 @@ struct loop {
     SSL_CTX *tls;         /* NULL: plain text. */
     SSL_SESSION *session; /* Newest ticket seen on any connection; for --resume. */
     bool resume;
+    bool own_sessions; /* Each client resumes its own session, not the newest of all. */
     uint64_t resumed, handshakes;
     struct sockaddr_in server; /* Of new connections. */
 };
@@ -31,6 +32,7 @@ struct client {
     struct loop *loop;
     int fd;
     SSL *ssl;
+    SSL_SESSION *session; /* Its own: loop.own_sessions. Kept over client_close() and client_free(). */
     bool connected, want_write;
     bool stalled; /* client_stall() */
     int error;

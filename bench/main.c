@@ -4,18 +4,17 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define CONNECTIONS_MAX 19000   /* Descriptors of one process. */
 #define COUNT_MAX       4000000 /* Sessions, which get processes as they need. */
-#define SIMULATED       "-sim"  /* What the other program's name ends with. */
 
 static void usage(FILE *to)
 {
     fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
                 "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
                 "[--stuck N]\n"
-                "           [--count N] [--transport socket|sim] [--bare]\n"
+                "           [--count N] [--transport socket] [--bare] [--rate MAILS]\n"
+                "           [--port2 P] [--admin-port P] [--mix NAME]\n"
                 "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
                 "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
                 "processes.\n\nNAME:\n");
@@ -62,6 +61,10 @@ enum {
     OPT_COUNT,
     OPT_TRANSPORT,
     OPT_BARE,
+    OPT_RATE,
+    OPT_MIX,
+    OPT_PORT2,
+    OPT_ADMIN_PORT,
     OPT_PIDS,
     OPT_JSON,
     OPT_HELP
@@ -83,6 +86,10 @@ static const struct option long_options[] = {
     {"count", 1, NULL, OPT_COUNT},
     {"transport", 1, NULL, OPT_TRANSPORT},
     {"bare", 0, NULL, OPT_BARE},
+    {"rate", 1, NULL, OPT_RATE},
+    {"mix", 1, NULL, OPT_MIX},
+    {"port2", 1, NULL, OPT_PORT2},
+    {"admin-port", 1, NULL, OPT_ADMIN_PORT},
     {"server-pids", 1, NULL, OPT_PIDS},
     {"json", 0, NULL, OPT_JSON},
     {"help", 0, NULL, OPT_HELP},
@@ -134,10 +141,22 @@ static void option_set(struct options *o, int option)
     case OPT_TRANSPORT:
         if (strcmp(optarg, "socket") == 0)
             break;
-        fprintf(stderr, "trireme-bench: --transport wants 'socket' or 'sim'\n");
+        fprintf(stderr, "trireme-bench: --transport wants 'socket'\n");
         exit(64);
     case OPT_BARE:
         o->bare = true;
+        break;
+    case OPT_RATE:
+        o->rate = number("rate", optarg, 100000);
+        break;
+    case OPT_MIX:
+        o->mix = optarg;
+        break;
+    case OPT_PORT2:
+        o->port2 = number("port2", optarg, 65535);
+        break;
+    case OPT_ADMIN_PORT:
+        o->admin_port = number("admin-port", optarg, 65535);
         break;
     case OPT_PIDS:
         if (server_parse(&o->server, optarg))
@@ -155,49 +174,14 @@ static void option_set(struct options *o, int option)
     }
 }
 
-/* Another program beside this one: it has another door to the kernel. It takes the options that are not about a server. */
-static int simulated(int argc, char **argv)
-{
-    static char path[4096];
-    ssize_t size = readlink("/proc/self/exe", path, sizeof path - sizeof SIMULATED);
-    char **passed = calloc((size_t)argc + 1, sizeof *passed);
-    int count = 0;
-
-    if (size <= 0 || passed == NULL)
-        return 71;
-    strcpy(path + size, SIMULATED);
-    for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--transport") == 0 && i + 1 < argc)
-            i++;
-        else if (strncmp(argv[i], "--transport=", 12) != 0 && strcmp(argv[i], "sessions") != 0)
-            passed[count++] = argv[i];
-    }
-    execv(path, passed);
-    perror(path);
-    return 71;
-}
-
-static bool asks_simulated(int argc, char **argv)
-{
-    bool sessions = false, sim = false;
-
-    for (int i = 1; i < argc; i++) {
-        sessions = sessions || strcmp(argv[i], "sessions") == 0;
-        sim = sim || strcmp(argv[i], "--transport=sim") == 0 ||
-              (i + 1 < argc && strcmp(argv[i], "--transport") == 0 && strcmp(argv[i + 1], "sim") == 0);
-    }
-    return sessions && sim;
-}
-
 int main(int argc, char **argv)
 {
     static struct bench bench = {
-        .options = {.host = "127.0.0.1", .password = "pass", .users = 100, .seconds = 5, .stuck = 1000}};
+        .options = {
+            .host = "127.0.0.1", .password = "pass", .users = 100, .seconds = 5, .stuck = 1000, .rate = 100}};
     struct options *o = &bench.options;
     bool sized = false, counted = false;
 
-    if (asks_simulated(argc, argv))
-        return simulated(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         option_set(o, option);
@@ -211,7 +195,7 @@ int main(int argc, char **argv)
     o->operation = operation_find(argv[optind]);
     if (o->connections == 0)
         o->connections = o->operation->connections > 0 ? o->operation->connections : 16;
-    if (!o->operation->idle && o->connections > CONNECTIONS_MAX) {
+    if (!o->operation->idle && o->operation->run != flood_run && o->connections > CONNECTIONS_MAX) {
         fprintf(stderr, "trireme-bench: --count is for sessions\n");
         return 64;
     }

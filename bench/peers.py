@@ -139,18 +139,19 @@ class Server:
 class Trireme(Server):
     name = "trireme"
 
-    def __init__(self, *args, binary=None, extra=(), **kwargs):
+    def __init__(self, *args, binary=None, extra=(), address="127.0.0.1", **kwargs):
         super().__init__(*args, **kwargs)
         self.binary = binary or os.path.join(ROOT, "build", "trireme")
-        self.extra = list(extra)
+        self.extra, self.address, self.admin = list(extra), address, self.lmtp + 1
 
     def config(self):
         return self.write("trireme.yaml", f"""\
 data: {self.directory}/data
 cores.shared: true
-imap.listen: 127.0.0.1:{self.imap}
-imaps.listen: 127.0.0.1:{self.imaps}
+imap.listen: {self.address}:{self.imap}
+imaps.listen: {self.address}:{self.imaps}
 lmtp.listen: 127.0.0.1:{self.lmtp}
+admin.listen: 127.0.0.1:{self.admin}
 tls:
   cert: {self.cert}
   key: {self.key}
@@ -300,6 +301,25 @@ service anvil {{
         self.process.terminate()
         self.process.wait(30)
         return self.process.returncode
+
+
+class DovecotHibernating(Dovecot):
+    """Idle sessions leave their processes soon."""
+    extra = """\
+imap_hibernate_timeout = 2s
+service imap {
+  service_count = 1000
+  process_min_avail = 2
+  process_limit = 5000
+  extra_groups = $default_internal_group
+  unix_listener imap-master {
+    user = $default_internal_user
+  }
+}
+service imap-hibernate {
+  client_limit = 20000
+}
+"""
 
 
 class DovecotProxy(Dovecot):
@@ -514,19 +534,23 @@ class TriremeCluster(Server):
     Links are plain, as they may be on loopback and as those of the peers are; link_tls makes them mutual TLS."""
     name = "trireme3"
 
-    def __init__(self, *args, binary=None, extra=(), link_tls=False, cores="1", **kwargs):
+    def __init__(self, *args, binary=None, extra=(), link_tls=False, cores="1", proxies=1, **kwargs):
         super().__init__(*args, **kwargs)
+        self.proxies, self.imaps2, self.admin = proxies, self.lmtp + 4, self.lmtp + 5
         self.binary = binary or os.path.join(ROOT, "build", "trireme")
         self.extra, self.link_tls, self.cores, self.processes = list(extra), link_tls, cores, {}
 
     def settings(self):
         director, backend = (f"127.0.0.1:{self.lmtp + i}" for i in (1, 2))
-        return {"backend": {"link.listen": backend},
-                "director": {"link.listen": director, "backends": backend, "auth.passwd_file": self.passwd()},
-                "proxy": {"directors": director, "link.ports": backend.rpartition(":")[2],
-                          "imap.listen": f"127.0.0.1:{self.imap}",
-                          "imaps.listen": f"127.0.0.1:{self.imaps}", "lmtp.listen": f"127.0.0.1:{self.lmtp}",
-                          "tls.cert": self.cert, "tls.key": self.key}}
+        tls = {"directors": director, "tls.cert": self.cert, "tls.key": self.key}
+        found = {"backend": {"link.listen": backend},
+                 "director": {"link.listen": director, "backends": backend, "auth.passwd_file": self.passwd(),
+                              "admin.listen": f"127.0.0.1:{self.admin}"},
+                 "proxy": {"imap.listen": f"127.0.0.1:{self.imap}", "imaps.listen": f"127.0.0.1:{self.imaps}",
+                           "lmtp.listen": f"127.0.0.1:{self.lmtp}", **tls}}
+        if self.proxies > 1:
+            found["proxy2"] = {"imaps.listen": f"127.0.0.1:{self.imaps2}", **tls}
+        return found
 
     def start(self):
         self.log = open(os.path.join(self.directory, "log"), "ab")
@@ -537,9 +561,9 @@ class TriremeCluster(Server):
             os.makedirs(data, exist_ok=True)
             settings |= {"node": role + "1", "data": data, "cores": self.cores, "cores.shared": "true", "log.level": "warn"}
             if self.link_tls:
-                certificate = make_node_certificate(self.directory, role + "1", role)
+                certificate = make_node_certificate(self.directory, role + "1", role.rstrip("2"))
                 settings |= dict(zip(("cluster.cert", "cluster.key", "cluster.ca"), certificate))
-            command = [self.binary, "--role=" + role]
+            command = [self.binary, "--role=" + role.rstrip("2")]
             for item in [f"{key}={value}" for key, value in settings.items()] + self.extra:
                 command += ["--set", item]
             self.processes[role] = subprocess.Popen(command, stdout=self.log, stderr=self.log)
@@ -568,10 +592,11 @@ class TriremeCluster(Server):
             time.sleep(0.1)
 
     def layers(self):
-        return {role: self.processes[role].pid for role in ("proxy", "director", "backend")}
+        order = ("proxy", "proxy2", "director", "backend")
+        return {role: self.processes[role].pid for role in order if role in self.processes}
 
     def stop(self, seconds=45):
-        for role in ("proxy", "director", "backend"):
+        for role in ("proxy", "proxy2", "director", "backend"):
             process = self.processes.get(role)
             if process is None:
                 continue

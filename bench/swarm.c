@@ -227,7 +227,7 @@ static void print(const struct swarm *s, const struct report *opened, const stru
            kept->lost);
 }
 
-static void swarm_open(struct swarm *s)
+static void swarm_start(struct swarm *s)
 {
     unsigned count = s->bench->options.connections,
              children = (count + CHILD_COUNT_MAX - 1) / CHILD_COUNT_MAX;
@@ -238,12 +238,32 @@ static void swarm_open(struct swarm *s)
         child_start(s, first, MIN(CHILD_COUNT_MAX, count - first), MAX(PACE / children, 1u));
 }
 
-static void swarm_close(struct swarm *s)
+void swarm_close(struct swarm *s)
 {
+    if (s == NULL)
+        return;
     for (unsigned i = 0; i < s->child_count; i++)
         close(s->children[i].to);
     for (unsigned i = 0; i < s->child_count; i++)
         waitpid(s->children[i].pid, NULL, 0);
+}
+
+struct swarm *swarm_open(struct bench *b)
+{
+    static struct swarm swarm;
+    struct report opened;
+
+    swarm.bench = b;
+    swarm_start(&swarm);
+    opened = wait_all(&swarm, b->options.connections);
+    if (opened.ready == b->options.connections) {
+        bench_pause(SETTLE_US);
+        return &swarm;
+    }
+    fprintf(stderr, "trireme-bench: only %u of %u sessions became ready\n", opened.ready,
+            b->options.connections);
+    swarm_close(&swarm);
+    return NULL;
 }
 
 int swarm_run(struct bench *b)
@@ -263,7 +283,7 @@ int swarm_run(struct bench *b)
     kernel_memory_read(&s->kernel_before);
     server_cpu_us(server, s->cpu_start);
     start = clock_us();
-    swarm_open(s);
+    swarm_start(s);
     s->clients_before = clients_kib(s);
     opened = wait_all(s, b->options.connections);
     s->open_us = clock_us() - start;
