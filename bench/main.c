@@ -4,16 +4,18 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define CONNECTIONS_MAX 19000   /* Descriptors of one process. */
 #define COUNT_MAX       4000000 /* Sessions, which get processes as they need. */
+#define SIMULATED       "-sim"  /* What the other program's name ends with. */
 
 static void usage(FILE *to)
 {
     fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
                 "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
                 "[--stuck N]\n"
-                "           [--count N] [--transport socket] [--bare] [--rate MAILS]\n"
+                "           [--count N] [--transport socket|sim] [--bare] [--rate MAILS]\n"
                 "           [--port2 P] [--admin-port P] [--mix NAME]\n"
                 "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
                 "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
@@ -141,7 +143,7 @@ static void option_set(struct options *o, int option)
     case OPT_TRANSPORT:
         if (strcmp(optarg, "socket") == 0)
             break;
-        fprintf(stderr, "trireme-bench: --transport wants 'socket'\n");
+        fprintf(stderr, "trireme-bench: --transport wants 'socket' or 'sim'\n");
         exit(64);
     case OPT_BARE:
         o->bare = true;
@@ -174,6 +176,40 @@ static void option_set(struct options *o, int option)
     }
 }
 
+/* Another program beside this one: it has another door to the kernel. It takes the options that are not about a server. */
+static int simulated(int argc, char **argv)
+{
+    static char path[4096];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof path - sizeof SIMULATED);
+    char **passed = calloc((size_t)argc + 1, sizeof *passed);
+    int count = 0;
+
+    if (size <= 0 || passed == NULL)
+        return 71;
+    strcpy(path + size, SIMULATED);
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--transport") == 0 && i + 1 < argc)
+            i++;
+        else if (strncmp(argv[i], "--transport=", 12) != 0 && strcmp(argv[i], "sessions") != 0)
+            passed[count++] = argv[i];
+    }
+    execv(path, passed);
+    perror(path);
+    return 71;
+}
+
+static bool asks_simulated(int argc, char **argv)
+{
+    bool sessions = false, sim = false;
+
+    for (int i = 1; i < argc; i++) {
+        sessions = sessions || strcmp(argv[i], "sessions") == 0;
+        sim = sim || strcmp(argv[i], "--transport=sim") == 0 ||
+              (i + 1 < argc && strcmp(argv[i], "--transport") == 0 && strcmp(argv[i + 1], "sim") == 0);
+    }
+    return sessions && sim;
+}
+
 int main(int argc, char **argv)
 {
     static struct bench bench = {
@@ -182,6 +218,8 @@ int main(int argc, char **argv)
     struct options *o = &bench.options;
     bool sized = false, counted = false;
 
+    if (asks_simulated(argc, argv))
+        return simulated(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         option_set(o, option);

@@ -542,7 +542,7 @@ class TriremeCluster(Server):
 
     def settings(self):
         director, backend = (f"127.0.0.1:{self.lmtp + i}" for i in (1, 2))
-        tls = {"directors": director, "tls.cert": self.cert, "tls.key": self.key}
+        tls = {"directors": director, "link.ports": backend.rpartition(":")[2], "tls.cert": self.cert, "tls.key": self.key}
         found = {"backend": {"link.listen": backend},
                  "director": {"link.listen": director, "backends": backend, "auth.passwd_file": self.passwd(),
                               "admin.listen": f"127.0.0.1:{self.admin}"},

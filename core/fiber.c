@@ -10,9 +10,7 @@
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13: a guard page without a mapping of its own. */
 #endif
 
-#define GUARD_SIZE  4096
-#define STACK_SIZE  ((size_t)FIBER_STACK_SIZE * SANITIZER_STACK_FACTOR)
-#define STACK_PITCH (STACK_SIZE + GUARD_SIZE)
+#define STACK_SIZE ((size_t)FIBER_STACK_SIZE * SANITIZER_STACK_FACTOR)
 /* A stack that was used deeper than this gives its pages back when its fiber ends. */
 #define STACK_KEEP_SIZE (16 * 1024)
 /* Who went deeper than STACK_KEEP_SIZE left something in the first bytes below it: frames are <= 2 KiB each.
@@ -41,16 +39,16 @@ int fiber_pool_init(struct fiber_pool *p)
     list_init(&p->run[RUN_BULK]);
     list_init(&p->waiters);
     p->fibers = calloc(FIBER_COUNT_MAX, sizeof *p->fibers);
-    p->mapping = mmap(NULL, FIBER_COUNT_MAX * STACK_PITCH, PROT_READ | PROT_WRITE,
+    p->mapping = mmap(NULL, FIBER_COUNT_MAX * FIBER_STACK_PITCH, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p->fibers == NULL || p->mapping == MAP_FAILED) {
         free(p->fibers);
         if (p->mapping != MAP_FAILED)
-            munmap(p->mapping, FIBER_COUNT_MAX * STACK_PITCH);
+            munmap(p->mapping, FIBER_COUNT_MAX * FIBER_STACK_PITCH);
         return -ENOMEM;
     }
     /* A huge page would back 64 stacks at once; without the call they only cost more memory. */
-    (void)madvise(p->mapping, FIBER_COUNT_MAX * STACK_PITCH, MADV_NOHUGEPAGE);
+    (void)madvise(p->mapping, FIBER_COUNT_MAX * FIBER_STACK_PITCH, MADV_NOHUGEPAGE);
     return 0;
 }
 
@@ -60,16 +58,16 @@ void fiber_pool_fini(struct fiber_pool *p)
         if (p->fibers[i].tsan != NULL)
             tsan_fiber_destroy(p->fibers[i].tsan);
     }
-    asan_unpoison(p->mapping, FIBER_COUNT_MAX * STACK_PITCH);
-    munmap(p->mapping, FIBER_COUNT_MAX * STACK_PITCH);
+    asan_unpoison(p->mapping, FIBER_COUNT_MAX * FIBER_STACK_PITCH);
+    munmap(p->mapping, FIBER_COUNT_MAX * FIBER_STACK_PITCH);
     free(p->fibers);
 }
 
 static int stack_guard(char *guard)
 {
-    if (madvise(guard, GUARD_SIZE, MADV_GUARD_INSTALL) == 0)
+    if (madvise(guard, FIBER_GUARD_SIZE, MADV_GUARD_INSTALL) == 0)
         return 0;
-    return mprotect(guard, GUARD_SIZE, PROT_NONE) == 0 ? 0 : -errno;
+    return mprotect(guard, FIBER_GUARD_SIZE, PROT_NONE) == 0 ? 0 : -errno;
 }
 
 #if SANITIZER_STACK_FACTOR == 1
@@ -174,8 +172,8 @@ static struct fiber *fiber_take(struct fiber_pool *p)
     if (p->fresh_count == FIBER_COUNT_MAX)
         return NULL;
     f = &p->fibers[p->fresh_count];
-    f->stack = p->mapping + p->fresh_count * STACK_PITCH + GUARD_SIZE;
-    if (stack_guard(f->stack - GUARD_SIZE) < 0) /* Out of mappings: as if the pool were smaller. */
+    f->stack = p->mapping + p->fresh_count * FIBER_STACK_PITCH + FIBER_GUARD_SIZE;
+    if (stack_guard(f->stack - FIBER_GUARD_SIZE) < 0) /* Out of mappings: as if the pool were smaller. */
         return NULL;
     p->fresh_count++;
     list_init(&f->link);

@@ -53,6 +53,22 @@ static void raw_destroy(struct heap *h)
     mallctl(name, NULL, NULL, NULL, 0);
 }
 
+static uint64_t raw_resident(const struct heap *h)
+{
+    uint64_t epoch = 1;
+    size_t resident = 0, size = sizeof epoch;
+    char name[64];
+
+    mallctl("tcache.flush", NULL, NULL, (void *)(uintptr_t)&h->tcache, sizeof h->tcache);
+    snprintf(name, sizeof name, "arena.%u.purge", h->arena);
+    mallctl(name, NULL, NULL, NULL, 0);
+    mallctl("epoch", &epoch, &size, &epoch, sizeof epoch);
+    snprintf(name, sizeof name, "stats.arenas.%u.resident", h->arena);
+    size = sizeof resident;
+    mallctl(name, &resident, &size, NULL, 0);
+    return resident;
+}
+
 static size_t raw_size(const struct heap *h, size_t size)
 {
     return nallocx(size, h->flags);
@@ -104,6 +120,12 @@ static void raw_destroy(struct heap *h)
         free(CONTAINER_OF(node, struct heap_block, link));
 }
 
+static uint64_t raw_resident(const struct heap *h)
+{
+    (void)h;
+    return 0;
+}
+
 static size_t raw_size(const struct heap *h, size_t size)
 {
     (void)h;
@@ -150,6 +172,8 @@ static void raw_free(struct heap *h, void *p)
 
 /* ---- Secret pages -------------------------------------------------------------------------------------- */
 
+#define SECRET_LOOK 256 /* Pages looked at in one go. */
+
 struct secret_map { /* At the beginning of the pages; one more on each side is out of bounds. */
     struct list link;
     size_t size; /* Of the pages. */
@@ -162,6 +186,23 @@ static void secret_unmap(struct secret_map *m)
 
     asan_unpoison(m, size);
     munmap((char *)m - page, size + 2 * page);
+}
+
+static uint64_t secret_resident(struct secret_map *m)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char there[SECRET_LOOK];
+    uint64_t sum = 0;
+
+    for (size_t at = 0; at < m->size; at += sizeof there * page) {
+        size_t size = MIN(m->size - at, sizeof there * page);
+
+        if (mincore((char *)m + at, size, there) < 0)
+            return m->size;
+        for (size_t i = 0; i < size / page; i++)
+            sum += (there[i] & 1) * page;
+    }
+    return sum;
 }
 
 static struct secret_map *secret_map(size_t size)
@@ -230,6 +271,18 @@ uint64_t heap_streaming(const struct heap *h)
 uint64_t heap_share(uint64_t part, uint64_t used, uint64_t least, uint64_t most)
 {
     return MIN(MAX((part - MIN(used, part)) / 16, least), most);
+}
+
+void heap_memory(struct heap *h, struct heap_memory *out)
+{
+    *out = (struct heap_memory){.used = h->used, .resident = raw_resident(h)};
+    list_each(l, &h->secrets)
+    {
+        struct secret_map *m = CONTAINER_OF(l, struct secret_map, link);
+
+        out->secrets += m->size;
+        out->secrets_resident += secret_resident(m);
+    }
 }
 
 bool heap_admits(const struct heap *h)

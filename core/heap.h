@@ -13,6 +13,14 @@ void heap_destroy(struct heap *h);
 /* Bytes in use, slack of size classes included, and the budget. */
 uint64_t heap_used(const struct heap *h);
 uint64_t heap_budget(const struct heap *h);
+/* Slow, for a benchmark: gives free pages back to the system first. */
+struct heap_memory {
+    uint64_t used;     /* heap_used() */
+    uint64_t secrets;  /* Of it, heap_try_map_secret(). */
+    uint64_t resident; /* Pages of the rest, the allocator's own included; 0: not known (sanitizers). */
+    uint64_t secrets_resident; /* Pages of those. */
+};
+void heap_memory(struct heap *h, struct heap_memory *out);
 /* True while used < 7/8 of the budget: new work (sessions, commands, deliveries) is admitted only then. */
 bool heap_admits(const struct heap *h);
 /* A quarter of the budget, 64 MiB without one: what frames of links, and bodies that arrive, may each take. */

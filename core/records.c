@@ -2,7 +2,7 @@
 #include "core/sanitizer.h"
 
 #define CHUNK_SIZE     (16 * 1024)
-#define REGION_CHUNKS  64
+#define REGION_CHUNKS  (RECORDS_REGION_SIZE / CHUNK_SIZE)
 #define SLOTS_MAX      256 /* Of a chunk: the low 8 bits of an id. */
 #define WORDS          (SLOTS_MAX / 64)
 #define REGIONS_MAX    ((UINT32_MAX / SLOTS_MAX) / REGION_CHUNKS)

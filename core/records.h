@@ -8,11 +8,12 @@
 #pragma once
 #include "core/heap.h"
 
-#define RECORD_SIZE_MIN 64
-#define RECORD_SIZE_MAX 768
-#define RECORD_STEP     16
-#define RECORD_NONE     UINT32_MAX
-#define RECORD_CLASSES  ((RECORD_SIZE_MAX - RECORD_SIZE_MIN) / RECORD_STEP + 1)
+#define RECORD_SIZE_MIN     64
+#define RECORD_SIZE_MAX     768
+#define RECORD_STEP         16
+#define RECORD_NONE         UINT32_MAX
+#define RECORDS_REGION_SIZE (1024 * 1024)
+#define RECORD_CLASSES      ((RECORD_SIZE_MAX - RECORD_SIZE_MIN) / RECORD_STEP + 1)
 
 struct records { /* Private, but for count and bytes. */
     struct heap *heap;

@@ -31,7 +31,6 @@ struct sandbox_profile {
     size_t directory_count;
     const uint16_t *ports;
     size_t port_count;
-    bool any_port; /* Its peers are not known yet. */
 };
 
 #define SANDBOX_MISSING_MAX 256

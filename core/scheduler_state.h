@@ -1,9 +1,13 @@
 /* core/scheduler_state.h -- the insides of a shard's scheduler, for the files of core/ that together make it:
  * shard.c, fiber.c, timer.c, trace.c. Doors include core/scheduler.h only. */
 #pragma once
+#include "core/sanitizer.h"
 #include "core/scheduler.h"
 #include "core/timer.h"
 #include "core/trace.h"
+
+#define FIBER_GUARD_SIZE  4096
+#define FIBER_STACK_PITCH ((size_t)FIBER_STACK_SIZE * SANITIZER_STACK_FACTOR + FIBER_GUARD_SIZE)
 
 enum fiber_state { FIBER_FREE, FIBER_RUNNABLE, FIBER_RUNNING, FIBER_SUSPENDED };
 

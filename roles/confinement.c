@@ -59,7 +59,8 @@ static void port_add(struct confinement *out, const char *text)
     out->ports[out->profile.port_count++] = addr.port;
 }
 
-/* A director is told in its configuration where the backends are, a proxy is told by the director, later. */
+/* A director is told in its configuration where the backends are. A proxy is told by a director, later, when its sandbox can be made
+ * no wider: so their ports are known beforehand, by `link.ports` or because all links of the cluster have the directors' ports. */
 static int ports_add(const struct config *c, uint8_t roles, struct confinement *out)
 {
     size_t directors = config_list_count(c, "directors"), backends = config_record_count(c, "backends");
@@ -76,7 +77,6 @@ static int ports_add(const struct config *c, uint8_t roles, struct confinement *
     for (size_t i = 0; i < named; i++)
         out->ports[out->profile.port_count++] = (uint16_t)atoi(config_list_item(c, "link.ports", i));
     out->profile.connect = asks || (roles & LINK_ROLE_DIRECTOR) != 0;
-    out->profile.any_port = asks && named == 0 && backends == 0;
     return 0;
 }
 

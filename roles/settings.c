@@ -37,7 +37,7 @@ const struct config_key settings_keys[] = {
 
     {"link.listen", CONFIG_LIST, NULL, "ADDR:PORT where other nodes' links arrive"},
     {"link.ports", CONFIG_LIST, NULL,
-     "ports of links that a proxy may connect to, besides those of directors"},
+     "ports of links that a proxy may connect to, besides those of directors; unset: no others"},
     {"directors", CONFIG_LIST, NULL, "ADDR:PORT of the directors' links, for a proxy"},
     {"backends", CONFIG_RECORDS, NULL, "ADDR:PORT of the backends' links, for a director; or addr and weight",
      .choices = "addr|weight|tag", .plain = true},

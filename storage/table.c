@@ -1,8 +1,10 @@
-/* storage/table.c -- open addressing, linear probing, at most three quarters full; nothing is ever removed.
- */
+/* storage/table.c -- open addressing, linear probing, at most four fifths full; nothing is ever removed. There is an entry for
+ * every account, so it grows in small steps, those of the allocator's size classes: four a doubling. */
 #include "storage/table.h"
 
 #include <errno.h>
+
+#define CAPACITY_MIN 4
 
 void account_table_fini(struct account_table *t, struct heap *h)
 {
@@ -13,7 +15,26 @@ void account_table_fini(struct account_table *t, struct heap *h)
 /* The id is a hash already; its first word chose the partition. */
 static uint32_t entry_start(const struct account_table *t, const struct id128 *id)
 {
-    return (uint32_t)get_u64(id->bytes + 8) & (t->capacity - 1);
+    return (uint32_t)((get_u64(id->bytes + 8) & UINT32_MAX) * t->capacity >> 32);
+}
+
+static uint32_t entry_after(const struct account_table *t, uint32_t i)
+{
+    return i + 1 < t->capacity ? i + 1 : 0;
+}
+
+static uint32_t capacity_after(uint32_t capacity)
+{
+    uint64_t size = MAX((uint64_t)capacity, (uint64_t)CAPACITY_MIN) * sizeof(struct account_entry);
+    uint32_t larger = capacity;
+
+    while (larger <= capacity) {
+        uint64_t step = (UINT64_C(1) << (63 - __builtin_clzll(size))) / 4;
+
+        size = (size / step + 1) * step;
+        larger = (uint32_t)(size / sizeof(struct account_entry));
+    }
+    return larger;
 }
 
 /* The account's place, or the free one where it belongs. capacity > 0. */
@@ -22,7 +43,7 @@ static struct account_entry *entry_place(const struct account_table *t, const st
     uint32_t i = entry_start(t, id);
 
     while (!id128_is_zero(&t->entries[i].id) && !id128_eq(&t->entries[i].id, id))
-        i = (i + 1) & (t->capacity - 1);
+        i = entry_after(t, i);
     return &t->entries[i];
 }
 
@@ -38,10 +59,11 @@ struct account_entry *account_table_find(const struct account_table *t, const st
 
 int account_table_reserve(struct account_table *t, struct heap *h)
 {
-    struct account_table larger = {.capacity = MAX(t->capacity * 2, 4u), .count = t->count};
+    struct account_table larger = {.count = t->count};
 
-    if ((uint64_t)(t->count + 1) * 4 <= (uint64_t)t->capacity * 3)
+    if ((uint64_t)(t->count + 1) * 5 <= (uint64_t)t->capacity * 4)
         return 0;
+    larger.capacity = capacity_after(t->capacity);
     larger.entries = heap_try_alloc(h, (size_t)larger.capacity * sizeof *larger.entries);
     if (larger.entries == NULL)
         return -ENOMEM;

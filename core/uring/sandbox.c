@@ -116,7 +116,7 @@ static int allow_ports(int ruleset, const struct sandbox_profile *profile)
 
 static int landlock_fill(int ruleset, int abi, const struct sandbox_profile *profile)
 {
-    int rc = abi >= ABI_NET && !profile->any_port ? allow_ports(ruleset, profile) : 0;
+    int rc = abi >= ABI_NET ? allow_ports(ruleset, profile) : 0;
 
     for (size_t i = 0; rc == 0 && i < profile->directory_count; i++)
         rc = allow_directory(ruleset, abi, &profile->directories[i]);
@@ -128,9 +128,8 @@ static int landlock_fill(int ruleset, int abi, const struct sandbox_profile *pro
 static int landlock(const struct sandbox_profile *profile, char missing[SANDBOX_MISSING_MAX])
 {
     int abi = (int)syscall(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    bool any_port = profile->connect && profile->any_port;
     struct ruleset handled = {.fs = fs_rights(abi),
-                              .net = abi < ABI_NET ? 0 : NET_BIND_TCP | (any_port ? 0 : NET_CONNECT_TCP),
+                              .net = abi < ABI_NET ? 0 : NET_BIND_TCP | NET_CONNECT_TCP,
                               .scoped = abi < ABI_SCOPE ? 0 : SCOPE_ALL};
     int ruleset, rc;
 

@@ -5,6 +5,7 @@
 #include "net/link/header.h"
 #include "net/link/link_state.h"
 #include <errno.h>
+#include <stdio.h>
 
 #define WIRE_QUEUED_MAX (128 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
 #define WIRE_TURN_BULK  (64 * 1024)  /* Of one stream before the next one's turn; elsewhere a frame. */
@@ -664,6 +665,17 @@ static const struct conn_ops wire_conn_ops = {
 
 /* ---- Dialling and accepting ---------------------------------------------------------------------------- */
 
+static void connect_failed(const struct link_wire *w, int why)
+{
+    char text[96];
+
+    if (why == -EACCES)
+        snprintf(text, sizeof text, "the sandbox forbids that port: add %u to link.ports, and restart",
+                 w->peer->addr.port);
+    wire_log(w, why == -EACCES ? LOG_ERROR : LOG_WARN, "link: cannot connect",
+             why == -EACCES ? text : strerror(-why));
+}
+
 static void connect_done(struct io_op *op)
 {
     struct link_wire *w = CONTAINER_OF(op, struct link_wire, connect.op);
@@ -675,9 +687,7 @@ static void connect_done(struct io_op *op)
     }
     if (op->res < 0) {
         if (w->failures == 0 && !wires->stopping)
-            wire_log(w, LOG_WARN, "link: cannot connect",
-                     op->res == -EACCES ? "the sandbox forbids that port: see link.ports"
-                                        : strerror(-op->res));
+            connect_failed(w, op->res);
         if (w->failures < UINT8_MAX)
             w->failures++;
         retry_later(w);

@@ -5,7 +5,6 @@
 #include "roles/words/feed.h"
 
 #define RETRY_MIN_MS  200 /* Between a lost stream and the next try, plus a jitter of as much. */
-#define CHUNK_COUNT   4096
 #define BUCKETS_FIRST 64
 #define NONE          UINT32_MAX
 #define WALK_STEPS    4096 /* Of one turn. */
@@ -36,7 +35,7 @@ struct feed {
 
 static struct subscription *at_index(const struct subscriptions *t, uint32_t index)
 {
-    return &t->chunks[index / CHUNK_COUNT][index % CHUNK_COUNT];
+    return &t->chunks[index / SUBSCRIPTION_CHUNK][index % SUBSCRIPTION_CHUNK];
 }
 
 static struct slice user_of(const struct subscription *sub)
@@ -64,15 +63,15 @@ static void user_set(struct subscriptions *t, struct subscription *sub, struct s
 static void chunk_add(struct subscriptions *t)
 {
     struct subscription **chunks = heap_alloc(t->heap, (t->chunk_count + 1) * sizeof *chunks);
-    struct subscription *chunk = heap_zalloc(t->heap, CHUNK_COUNT * sizeof *chunk);
-    uint32_t first = t->chunk_count * CHUNK_COUNT;
+    struct subscription *chunk = heap_zalloc(t->heap, SUBSCRIPTION_CHUNK * sizeof *chunk);
+    uint32_t first = t->chunk_count * SUBSCRIPTION_CHUNK;
 
     for (uint32_t i = 0; i < t->chunk_count; i++)
         chunks[i] = t->chunks[i];
     chunks[t->chunk_count++] = chunk;
     heap_free(t->heap, t->chunks);
     t->chunks = chunks;
-    for (uint32_t i = CHUNK_COUNT; i-- > 0;) {
+    for (uint32_t i = SUBSCRIPTION_CHUNK; i-- > 0;) {
         chunk[i].next = t->free;
         t->free = first + i;
     }
@@ -279,7 +278,7 @@ static void on_item(struct feed *f, const struct feed_item *item)
         walk_in(t, 0);
         return;
     }
-    if (item->cookie / CHUNK_COUNT >= t->chunk_count)
+    if (item->cookie / SUBSCRIPTION_CHUNK >= t->chunk_count)
         return;
     sub = at_index(t, item->cookie);
     if (sub->user_size == 0 || sub->partition != f->partition || sub->age != f->age || sub->state == WAITING)

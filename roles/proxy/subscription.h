@@ -24,7 +24,8 @@ struct subscription {         /* Private, but for user and user_size. */
     uint8_t user_size; /* 0: free. */
     char user[24];     /* The name, if it fits; else its first bytes are a pointer to it. */
 };
-#define SUBSCRIPTION_SIZE 56
+#define SUBSCRIPTION_SIZE  56
+#define SUBSCRIPTION_CHUNK 4096 /* Of them in an allocation. */
 _Static_assert(sizeof(struct subscription) == SUBSCRIPTION_SIZE, "there are millions of them");
 
 struct subscriber { /* Embedded in a session. Private, but for what is set before subscriber_add(). */
