@@ -3,7 +3,8 @@
  *   capabilities  all dropped, and no_new_privs: nothing that it could execute would bring any back.
  *   Landlock      opens files below the profile's directories alone, connects by TCP to the profile's ports alone, binds
  *                 nothing. Holds for operations of a ring, too.
- *   rings         restricted to the operations that the profile needs (node_options.ring_rights).
+ *   rings         restricted to the operations that the profile needs (node_options.ring_rights); none of them sends with flags or
+ *                 to an address, since MSG_FASTOPEN connects without Landlock's knowledge.
  *   seccomp       system calls from a list. It does not see what a ring does, so nobody may make another ring.
  *
  * Two steps of the first thread: sandbox_enter() before there is any other thread, since Landlock holds for the thread

@@ -242,6 +242,63 @@ static void prepare_nop(struct io_uring_sqe *sqe)
     io_uring_prep_nop(sqe);
 }
 
+/* Connects without being asked for it by connect(2), where the kernel lets clients do so. */
+static int fast_socket = -1;
+static struct sockaddr_in fast_peer;
+static struct iovec fast_piece = {"x", 1};
+static struct msghdr fast_message = {
+    .msg_name = &fast_peer, .msg_namelen = sizeof fast_peer, .msg_iov = &fast_piece, .msg_iovlen = 1};
+
+static void prepare_fast_message(struct io_uring_sqe *sqe)
+{
+    io_uring_prep_sendmsg(sqe, fast_socket, &fast_message, MSG_FASTOPEN);
+}
+
+static void prepare_fast_send(struct io_uring_sqe *sqe)
+{
+    io_uring_prep_send(sqe, fast_socket, "x", 1, MSG_FASTOPEN);
+    sqe->addr2 = (uint64_t)(uintptr_t)&fast_peer; /* liburing 2.3 has no word for it. */
+    sqe->addr_len = sizeof fast_peer;
+}
+
+static void prepare_fast_zero_copy(struct io_uring_sqe *sqe)
+{
+    prepare_fast_send(sqe);
+    sqe->opcode = IORING_OP_SEND_ZC;
+}
+
+static long fast_open(void (*prepare)(struct io_uring_sqe *sqe))
+{
+    fast_peer.sin_family = AF_INET;
+    fast_peer.sin_port = htons((uint16_t)atoi(argument));
+    fast_peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fast_socket = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return fast_socket < 0 ? -errno : raw(prepare);
+}
+
+static long try_table_fast_message(void)
+{
+    return fast_open(prepare_fast_message);
+}
+
+static long try_table_fast_send(void)
+{
+    return fast_open(prepare_fast_send);
+}
+
+static long try_table_fast_zero_copy(void)
+{
+    return fast_open(prepare_fast_zero_copy);
+}
+
+static long try_fast_option(void)
+{
+    int on = 1;
+
+    fast_socket = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return result(setsockopt(fast_socket, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on));
+}
+
 static long try_table_open(void)
 {
     return raw(prepare_open);
@@ -299,6 +356,10 @@ static const struct attempt {
     {"ring_open", try_ring_open},
     {"ring_write", try_ring_write},
     {"ring_connect", try_ring_connect},
+    {"fast_option", try_fast_option},
+    {"table_fast_message", try_table_fast_message},
+    {"table_fast_send", try_table_fast_send},
+    {"table_fast_zero_copy", try_table_fast_zero_copy},
     {"table_open", try_table_open},
     {"table_socket", try_table_socket},
     {"table_async", try_table_async},
