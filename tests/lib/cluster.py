@@ -7,9 +7,12 @@ import signal
 import subprocess
 import time
 
+import asleep
 import cutter
 import mail
 import peers
+
+WAKES_MIN = 10  # Of sessions that sleep after each command, by a client that does something.
 
 
 def eventually(try_it, seconds=15):
@@ -192,7 +195,10 @@ def served(scratch, users):
 
 
 def each_served(users, flow):
-    """flow(scratch, server) with one process, and with a cluster."""
-    for door in (mail.trireme, served):
+    """flow(scratch, server) with one process, and with a cluster. Where sessions are to sleep all the time, they did."""
+    for door in (asleep.served, served):
         with mail.scratch_directory() as scratch, door(scratch, users) as server:
             flow(scratch, server)
+            if asleep.eager():
+                assert asleep.wakes(server) >= WAKES_MIN, "the sessions did not sleep"
+                print(f"sessions were woken {asleep.wakes(server)} times")
