@@ -122,6 +122,8 @@ static void completed(struct shard_private *p, uint64_t user_data, int32_t res, 
     trace(o->kind == OP_FILE ? "file completed" : "socket completed", user_data, (uint64_t)(int64_t)res);
     if (o->kind == OP_FILE)
         file_completed(p, index, res);
+    else if (o->kind == OP_PASS)
+        pass_completed(p, index, res);
     else
         socket_completed(p, index, res, flags);
 }

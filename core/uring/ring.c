@@ -8,14 +8,25 @@
 
 /* Sockets are written to like files: a send could name an address and, by MSG_FASTOPEN, connect to it unseen by Landlock. */
 static const uint8_t ops_always[] = {
-    IORING_OP_NOP,  IORING_OP_READ,  IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL, IORING_OP_ACCEPT,
-    IORING_OP_RECV, IORING_OP_WRITE, IORING_OP_WRITEV,   IORING_OP_CLOSE,        IORING_OP_MSG_RING,
+    IORING_OP_NOP,
+    IORING_OP_READ,
+    IORING_OP_POLL_ADD,
+    IORING_OP_ASYNC_CANCEL,
+    IORING_OP_ACCEPT,
+    IORING_OP_RECV,
+    IORING_OP_WRITE,
+    IORING_OP_WRITEV,
+    IORING_OP_CLOSE,
+    IORING_OP_MSG_RING,
+    /* For passing.c: sockets between the table and plain descriptors. */
+    URING_OP_FIXED_FD_INSTALL,
+    IORING_OP_FILES_UPDATE,
 };
 static const uint8_t ops_files[] = {
-    IORING_OP_OPENAT,   IORING_OP_STATX,    IORING_OP_FSYNC,   IORING_OP_FALLOCATE,       URING_OP_FTRUNCATE,
-    IORING_OP_RENAMEAT, IORING_OP_UNLINKAT, IORING_OP_MKDIRAT, URING_OP_FIXED_FD_INSTALL,
+    IORING_OP_OPENAT,   IORING_OP_STATX,    IORING_OP_FSYNC,    IORING_OP_FALLOCATE,
+    URING_OP_FTRUNCATE, IORING_OP_RENAMEAT, IORING_OP_UNLINKAT, IORING_OP_MKDIRAT,
 };
-static const uint8_t ops_connect[] = {IORING_OP_FILES_UPDATE, IORING_OP_CONNECT};
+static const uint8_t ops_connect[] = {IORING_OP_CONNECT};
 static const uint8_t registers_always[] = {IORING_REGISTER_SYNC_CANCEL, IORING_UNREGISTER_RING_FDS};
 
 #define RESTRICTIONS_MAX                                                                                     \

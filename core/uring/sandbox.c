@@ -375,6 +375,7 @@ static void program_make(struct program *p, const struct sandbox_profile *profil
 {
     const uint32_t self[][2] = {{(uint32_t)getpid(), (uint32_t)getpid()}};
     static const uint32_t set_name[][2] = {{PR_SET_NAME, PR_SET_NAME}};
+    static const uint32_t passing[][2] = {{MSG_NOSIGNAL | MSG_DONTWAIT, MSG_NOSIGNAL | MSG_DONTWAIT}};
 
     put_load(p, DATA(arch));
     put(p, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_HERE, 1, 0);
@@ -387,6 +388,8 @@ static void program_make(struct program *p, const struct sandbox_profile *profil
     put_memory_call(p, __NR_mprotect);
     put_checked_call(p, __NR_tgkill, 0, 1, self); /* abort() */
     put_checked_call(p, __NR_prctl, 0, 1, set_name);
+    put_checked_call(p, __NR_sendmsg, 2, 1,
+                     passing); /* passing.c. Without MSG_FASTOPEN it connects to nobody. */
     if (profile->connect)
         put_connect_calls(p);
     put_calls(p, calls_kill, ARRAY_COUNT(calls_kill), SECCOMP_RET_KILL_PROCESS);

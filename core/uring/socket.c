@@ -197,7 +197,7 @@ void io_accept(struct sock listener, struct io_accept *a)
     tag(p, sqe, a->op.index);
 }
 
-static struct sock sock_new(struct ring *r, uint32_t slot)
+struct sock sock_new(struct ring *r, uint32_t slot)
 {
     struct slot *s = &r->slots[slot];
 
@@ -583,6 +583,7 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
         return;
     case OP_FREE:
     case OP_FILE:
+    case OP_PASS:
     case OP_POLL:
         break;
     }

@@ -50,13 +50,14 @@ enum op_kind {
     OP_SEND,      /* One piece: what is left of it is in io_op.data. */
     OP_SENDV,     /* A vector: io_op.data.data is its struct send. */
     OP_FILE,
+    OP_PASS, /* A step of passing.c; `slot` says which. */
     OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
 };
 
 #define OP_GENERATION_MAX (UINT32_MAX >> 1) /* The bit above it in user_data says UD_POLL. */
 
 struct op {
-    void *owner; /* struct io_op, or struct file_wait for OP_FILE. Free: unused. */
+    void *owner; /* struct io_op; or struct file_wait for OP_FILE, pass_wait for OP_PASS. Free: unused. */
     uint32_t generation;
     uint32_t slot; /* Free: next free index. */
     uint16_t ring;
@@ -231,6 +232,9 @@ int socket_options(int fd);
 unsigned net_addr_to_sockaddr(const struct net_addr *a, char space[32]);
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
 void file_completed(struct shard_private *p, uint32_t index, int32_t res);
+void pass_completed(struct shard_private *p, uint32_t index, int32_t res);
+/* What the kernel has just put into a slot. */
+struct sock sock_new(struct ring *r, uint32_t slot);
 
 /* ---- poll.c -------------------------------------------------------------------------------------------- */
 
