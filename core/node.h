@@ -46,6 +46,8 @@ struct node_options {
     void (*ready)(struct node *node, void *arg);
     /* SIGHUP, and node_reload(): on a fiber of shard 0. May be NULL. */
     void (*reload)(struct shard *s);
+    /* node_hand_over(): the same. */
+    void (*hand_over)(struct shard *s);
     /* On the first thread, whenever `control_fd` can be read, from before start() to the end of stop(). May be NULL. */
     void (*control)(struct node *node, void *arg);
     int control_fd;
@@ -60,6 +62,7 @@ MUST_CHECK int node_run(const struct node_options *options, char error_out[NODE_
 /* From any thread, any number of times. */
 void node_stop(struct node *node);
 void node_reload(struct node *node);
+void node_hand_over(struct node *node);
 
 /* Can io_uring do here what we need? 0, or -errno and a line that says how to allow it. */
 MUST_CHECK int node_check_kernel(char error_out[NODE_ERROR_MAX]);

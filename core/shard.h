@@ -23,6 +23,7 @@ enum shard_slot {           /* What roles, the store and TLS hang on a shard. */
                   SLOT_DEFLATE,
                   SLOT_STORE,
                   SLOT_PROXY,
+                  SLOT_ARRIVALS,
                   SLOT_DIRECTOR,
                   SLOT_PASSDB,
                   SLOT_BACKEND,
@@ -61,6 +62,8 @@ struct shard {
 struct node_ops {
     int (*start)(struct shard *s);
     void (*stop)(struct shard *s);
+    /* The operator wants another executable; on shard 0. NULL: this process has nobody who could start it. */
+    void (*upgrade)(struct shard *s);
 };
 
 /* The shard that runs now. Set by the scheduler; NULL outside of one (start of the process, helper threads). */

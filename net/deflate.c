@@ -220,6 +220,24 @@ struct deflate_history *inflater_pack(struct inflater *i)
     return h;
 }
 
+struct deflate_history *deflate_history_new(struct heap *heap, struct slice bytes)
+{
+    struct deflate_history *h = heap_alloc(heap, sizeof *h + bytes.size);
+
+    ASSERT(bytes.size <= DEFLATE_HISTORY_MAX);
+    h->size = (uint32_t)bytes.size;
+    memcpy(h->bytes, bytes.data, bytes.size);
+    shard_deflate()->memory += sizeof *h + bytes.size;
+    return h;
+}
+
+void deflate_history_free(struct heap *heap, struct deflate_history *h)
+{
+    shard_deflate()->memory -= sizeof *h + h->size;
+    bytes_wipe(h->bytes, h->size);
+    heap_free(heap, h);
+}
+
 struct inflater *inflater_unpack(struct heap *heap, struct deflate_history *h)
 {
     struct inflater *i = inflater_new(heap);

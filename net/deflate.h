@@ -44,6 +44,9 @@ struct deflate_history { /* One allocation of the shard's heap. */
 
 /* Only at rest. Takes i. */
 struct deflate_history *inflater_pack(struct inflater *i);
+/* One that came from another process. */
+struct deflate_history *deflate_history_new(struct heap *heap, struct slice bytes);
+void deflate_history_free(struct heap *heap, struct deflate_history *h);
 /* Takes h. NULL: over the budget. */
 MUST_CHECK struct inflater *inflater_unpack(struct heap *heap, struct deflate_history *h);
 

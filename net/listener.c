@@ -17,6 +17,12 @@ static void accept_done(struct io_op *op)
             io_close(sock);
         return;
     }
+    if (l->holding) {
+        a->idle = true;
+        if (op->res >= 0)
+            l->accepted(l, sock, &peer);
+        return;
+    }
     if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR) {
         a->idle = true;
         if (!timer_armed(&l->retry)) {
@@ -42,6 +48,31 @@ static void on_retry(struct timer *t)
             io_accept(l->sock, &l->accepts[i].accept);
         }
     }
+}
+
+void listener_hold(struct listener *l)
+{
+    l->holding = true;
+    timer_cancel(&l->retry);
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        if (l->accepts[i].accept.op.in_flight)
+            io_cancel(&l->accepts[i].accept.op);
+    }
+}
+
+bool listener_held(const struct listener *l)
+{
+    for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
+        if (l->accepts[i].accept.op.in_flight)
+            return false;
+    }
+    return true;
+}
+
+void listener_go_on(struct listener *l)
+{
+    l->holding = false;
+    on_retry(&l->retry);
 }
 
 static void accepts_begin(struct listener *l)

@@ -22,7 +22,7 @@ struct listener {
     void (*accepted)(struct listener *l, struct sock sock, const struct net_addr *peer);
     void *owner;
     bool flag; /* The owner's: TLS from the first byte. */
-    bool stopping;
+    bool stopping, holding;
     struct timer retry; /* After -ENFILE and the like. */
     struct listener_accept accepts[LISTENER_ACCEPTS];
 };
@@ -31,6 +31,11 @@ struct listener {
 MUST_CHECK int listener_start(struct listener *l, const struct net_addr *addr);
 /* On a Unix socket: io_listen_unix(). */
 MUST_CHECK int listener_start_unix(struct listener *l, const char *path);
+/* No accept begins any more, and nobody is lost: what is accepted already comes as accepted(), who comes from now on waits in the
+ * kernel, for listener_go_on() or for another process that has the socket. */
+void listener_hold(struct listener *l);
+bool listener_held(const struct listener *l); /* It has got so far. */
+void listener_go_on(struct listener *l);
 /* No more accepted(). */
 void listener_stop(struct listener *l);
 /* After listener_stop(), once all accepts have completed: closes the socket. Fiber; suspends. */

@@ -14,14 +14,19 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
-#define TIMEOUT_S      30
-#define ARGUMENT_MAX   1024
-#define REPLY_HEAD_MAX 4096
-#define DEFAULT_SOCKET "ctl.sock"
+#define TIMEOUT_S         30
+#define UPGRADE_TIMEOUT_S 240
+#define SUCCESSOR_MS      60000
+#define SUCCESSOR_STEP_MS 20
+#define ARGUMENT_MAX      1024
+#define REPLY_HEAD_MAX    4096
+#define DEFAULT_SOCKET    "ctl.sock"
 
 struct ctl {
+    int timeout_s;
     const char *socket, *admin, *config_file;
     const char *certificates, *nodes; /* Of `cluster init` without a server. */
     const char *words[4];             /* The command. */
@@ -48,6 +53,8 @@ static const struct command {
     {"log", "level", "/ctl/log-level", true, false, "log level LEVEL      debug, info, warn or error"},
     {"reload", NULL, "/ctl/reload", false, false,
      "reload               reads the passwd-file, certificates and keys again, as SIGHUP does"},
+    {"upgrade", NULL, "/ctl/upgrade", false, false,
+     "upgrade              hands all sessions to a new process of the executable that is there now"},
 };
 
 static int usage(const char *what, const char *argument)
@@ -208,7 +215,7 @@ static int tcp_connect(const struct net_addr *to)
 /* 0 and a descriptor, or an exit status after a line that says what to look at. */
 static int server_connect(struct ctl *ctl, int *fd_out)
 {
-    const struct timeval timeout = {.tv_sec = TIMEOUT_S};
+    const struct timeval timeout = {.tv_sec = ctl->timeout_s};
     const char *where = ctl->admin != NULL ? ctl->admin : ctl->socket;
     struct net_addr addr;
     int fd;
@@ -339,9 +346,35 @@ static bool without_server(const struct ctl *ctl, const struct command *command,
     return true;
 }
 
+/* The old process has given everything away; whoever answers here next is the new one. */
+static int successor_wait(struct ctl *ctl)
+{
+    static const char request[] = "GET /readyz HTTP/1.1\r\nHost: trireme\r\nConnection: close\r\n\r\n";
+    const struct timespec pause = {.tv_nsec = SUCCESSOR_STEP_MS * 1000000};
+
+    for (int ms = 0; ms < SUCCESSOR_MS; ms += SUCCESSOR_STEP_MS) {
+        char head[512];
+        ssize_t size = -1;
+        int fd, rc = server_connect(ctl, &fd);
+
+        if (rc != 0)
+            return rc;
+        if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == (ssize_t)sizeof request - 1)
+            size = recv(fd, head, sizeof head - 1, 0);
+        close(fd);
+        if (size > 0) {
+            head[size] = '\0';
+            if (reply_status(head) == 200)
+                return EX_OK;
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    return broken("the new server does not serve; the log says why");
+}
+
 int ctl_main(int argc, char **argv)
 {
-    struct ctl ctl = {.socket = NULL};
+    struct ctl ctl = {.timeout_s = TIMEOUT_S};
     const struct command *command = NULL;
     const char *argument = "";
     int fd = -1, rc;
@@ -355,6 +388,8 @@ int ctl_main(int argc, char **argv)
         rc = usage("--socket, --admin and --config exclude each other", "");
     if (rc == 0 && ctl.socket == NULL && ctl.admin == NULL)
         rc = socket_of_config(&ctl);
+    if (rc == 0 && strcmp(command->path, "/ctl/upgrade") == 0)
+        ctl.timeout_s = UPGRADE_TIMEOUT_S;
     if (rc == 0)
         rc = server_connect(&ctl, &fd);
     if (rc != 0)
@@ -362,5 +397,5 @@ int ctl_main(int argc, char **argv)
     rc = request_send(fd, &ctl, command, argument) ? reply_print(fd, command->path)
                                                    : broken("the server did not take the request");
     close(fd);
-    return rc;
+    return rc == EX_OK && strcmp(command->path, "/ctl/upgrade") == 0 ? successor_wait(&ctl) : rc;
 }

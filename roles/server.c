@@ -1,4 +1,5 @@
 #include "roles/server.h"
+#include "core/fiber.h"
 #include "core/log.h"
 #include "core/node.h"
 #include "net/link/link.h"
@@ -12,6 +13,7 @@
 #include "roles/role.h"
 #include "roles/settings.h"
 #include "roles/supervisor/handover.h"
+#include "roles/upgrade.h"
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,6 +22,8 @@
 #include <unistd.h>
 
 #define STOP_MORE_MS      5000 /* After the clients' time: for the store, to write what it has. */
+#define TAKE_POLL_MS      2    /* Once in the life of a process. */
+#define LOST_WAIT_MS      200
 #define SOCKETS_OF_OTHERS (LINK_INBOUND_MAX + 1024) /* Of a shard, besides clients: links, the operator's. */
 
 struct server {
@@ -31,6 +35,14 @@ struct server {
     atomic_int reload; /* enum reload_state */
     struct handover_order order;
     struct handover files; /* From ARRIVED to the end of RUNNING: the reload's. */
+    /* Of an upgrade, the old process: */
+    struct handover_fds ends;
+    bool asked;         /* To give: shard 0 takes `ends`. */
+    bool giving, given; /* Shard 0's. */
+    bool lost;          /* There is no successor any more. */
+    char lost_error[HANDOVER_ERROR_MAX];
+    /* The new one: */
+    bool take; /* The old one has ended. */
 };
 
 enum reload_state { RELOAD_NONE, RELOAD_ARRIVED, RELOAD_RUNNING };
@@ -88,20 +100,95 @@ static void server_reload(struct shard *s)
     server_say(s, HANDOVER_RELOADED);
 }
 
+/* ---- Upgrade, the old process -------------------------------------------------------------------------- */
+
+static void server_upgrade(struct shard *s)
+{
+    server_say(s, HANDOVER_UPGRADE_WANTED);
+}
+
+static void server_give(struct shard *s)
+{
+    struct server *v = server_of(s);
+    struct upgrade_result result = {0};
+    int rc;
+
+    v->giving = true;
+    rc = upgrade_give(s, v->ends.at, &v->lost, &result);
+    v->ends.count = 0;
+    for (int ms = 0; rc < 0 && ms < LOST_WAIT_MS && !__atomic_load_n(&v->lost, __ATOMIC_ACQUIRE);
+         ms += TAKE_POLL_MS)
+        (void)fiber_sleep_ms(TAKE_POLL_MS); /* The supervisor may know why. */
+    v->giving = false;
+    if (rc < 0) {
+        const char *why = v->lost && v->lost_error[0] != '\0' ? v->lost_error : strerror(-rc);
+
+        log_event(LOG_ERROR, "upgrade: failed; all sessions stay here", "error=%s",
+                  log_quote(slice_str(why)));
+        admin_upgrade_ended(s, &result, why);
+        server_say(s, HANDOVER_KEPT);
+        return;
+    }
+    log_event(LOG_INFO, "sessions are handed to the new server", "moved=%llu dropped=%llu frozen_ms=%llu",
+              (unsigned long long)result.moved, (unsigned long long)result.dropped,
+              (unsigned long long)result.frozen_ms);
+    v->given = true;
+    admin_upgrade_ended(s, &result, "");
+    admin_answer_all(s);
+    server_say(s, HANDOVER_GIVEN);
+    node_stop(s->node);
+}
+
+/* What the supervisor says while nothing is given is for the operator who waits. */
+static void server_hand_over(struct shard *s)
+{
+    static const struct upgrade_result none;
+    struct server *v = server_of(s);
+
+    if (__atomic_exchange_n(&v->asked, false, __ATOMIC_ACQUIRE))
+        server_give(s);
+    else if (!v->giving && __atomic_load_n(&v->lost, __ATOMIC_ACQUIRE))
+        admin_upgrade_ended(s, &none, v->lost_error);
+}
+
+/* ---- Upgrade, the new one ------------------------------------------------------------------------------ */
+
+/* Until all that the other process had is here, and it has ended: what it has open, `data` above all, is free by then. */
+static int server_wait(struct shard *s)
+{
+    struct server *v = server_of(s);
+    int rc = upgrade_take(s, v->handover.predecessors[s->index]);
+
+    if (rc < 0)
+        log_event(LOG_ERROR, "upgrade: no sessions have come", "shard=%u error=%s", s->index, strerror(-rc));
+    while (rc == 0 && !__atomic_load_n(&v->take, __ATOMIC_ACQUIRE))
+        rc = fiber_sleep_ms(TAKE_POLL_MS);
+    return rc;
+}
+
+/* ---- On the shards, start and stop --------------------------------------------------------------------- */
+
 /* The operator is heard from the first moment to the last. If he cannot be, server_ready() ends the server: the
  * shards open the store in step, and stop in step, so none of them can go alone. */
 static int server_start(struct shard *s)
 {
-    int heard = role_admin.start(s), rc = role_ops.start(s);
+    struct server *v = server_of(s);
+    int rc = v->handover.predecessor_count > 0 ? server_wait(s) : 0, heard;
 
+    if (rc < 0)
+        return rc;
+    heard = role_admin.start(s);
+    rc = role_ops.start(s);
     if (rc < 0 && heard == 0)
         role_admin.stop(s);
+    if (rc == 0)
+        upgrade_taken(s);
     return rc;
 }
 
 static void server_stop(struct shard *s)
 {
-    if (s->index == 0)
+    if (s->index == 0 && !server_of(s)->given)
         server_say(s, HANDOVER_STOPPING);
     role_ops.stop(s);
     admin_drain(s);
@@ -125,8 +212,11 @@ static int server_confine(void *arg)
 static int server_seal(void *arg)
 {
     struct server *v = arg;
+    int rc = confinement_seal(&v->confinement);
 
-    return confinement_seal(&v->confinement);
+    if (rc == 0 && v->handover.predecessor_count > 0)
+        handover_say(v->handover.control_fd, HANDOVER_STANDBY);
+    return rc;
 }
 
 static void server_ready(struct node *node, void *arg)
@@ -146,28 +236,64 @@ static void server_ready(struct node *node, void *arg)
     handover_say(v->handover.control_fd, HANDOVER_READY);
 }
 
-static void server_control(struct node *node, void *arg)
+static void reload_ordered(struct server *v, struct node *node, const struct handover_order *order,
+                           struct handover_fds *fds)
 {
-    struct server *v = arg;
-    struct handover_order order;
-    struct handover files;
-
-    if (!handover_receive(v->handover.control_fd, &order, &files))
+    if (atomic_load(&v->reload) != RELOAD_NONE)
         return;
-    if (order.kind != HANDOVER_RELOAD || atomic_load(&v->reload) != RELOAD_NONE) {
-        handover_fini(&files);
-        return;
-    }
-    order.error[HANDOVER_ERROR_MAX - 1] = '\0';
-    v->order = order;
-    v->files = files;
+    v->order = *order;
+    v->files = (struct handover){.control_fd = -1};
+    if (order->error[0] == '\0' && handover_receive_files(order, fds, &v->files) < 0)
+        snprintf(v->order.error, sizeof v->order.error, "what the supervisor has sent cannot be read");
     atomic_store(&v->reload, RELOAD_ARRIVED);
     node_reload(node);
 }
 
+static void give_ordered(struct server *v, struct node *node, struct handover_fds *fds)
+{
+    if (fds->count != node->shard_count || v->ends.count > 0) {
+        handover_say(v->handover.control_fd, HANDOVER_KEPT);
+        return;
+    }
+    v->ends = *fds;
+    fds->count = 0;
+    v->lost = false;
+    v->lost_error[0] = '\0';
+    __atomic_store_n(&v->asked, true, __ATOMIC_RELEASE);
+    node_hand_over(node);
+}
+
+static void server_control(struct node *node, void *arg)
+{
+    struct server *v = arg;
+    struct handover_order order;
+    struct handover_fds fds;
+
+    if (!handover_receive(v->handover.control_fd, &order, &fds))
+        return;
+    order.error[HANDOVER_ERROR_MAX - 1] = '\0';
+    switch ((enum handover_order_kind)order.kind) {
+    case HANDOVER_RELOAD:
+        reload_ordered(v, node, &order, &fds);
+        break;
+    case HANDOVER_GIVE:
+        give_ordered(v, node, &fds);
+        break;
+    case HANDOVER_NOT_GIVEN:
+        memcpy(v->lost_error, order.error, sizeof v->lost_error);
+        __atomic_store_n(&v->lost, true, __ATOMIC_RELEASE);
+        node_hand_over(node);
+        break;
+    case HANDOVER_TAKE:
+        __atomic_store_n(&v->take, true, __ATOMIC_RELEASE);
+        break;
+    }
+    handover_close(&fds);
+}
+
 static int node_start(struct server *v)
 {
-    static const struct node_ops ops = {server_start, server_stop};
+    static const struct node_ops ops = {server_start, server_stop, server_upgrade};
     const struct config *c = v->config;
     struct handover *h = &v->handover;
     bool clients = (settings_roles(c) & LINK_ROLE_PROXY) != 0;
@@ -191,6 +317,7 @@ static int node_start(struct server *v)
         .stop_timeout_ms = (uint32_t)config_duration_ms(c, "shutdown.grace") + STOP_MORE_MS,
         .ready = server_ready,
         .reload = server_reload,
+        .hand_over = server_hand_over,
         .control = server_control,
         .control_fd = h->control_fd,
         .arg = v,

@@ -21,7 +21,13 @@
 #define STOP_TIMEOUT_MS    30000
 #define SHARD_THREAD_STACK (8u * 1024 * 1024) /* core_call() runs on it. */
 
-enum node_command { COMMAND_START = 1, COMMAND_STOP = 2, COMMAND_RELOAD = 4, COMMAND_EXIT = 8 };
+enum node_command {
+    COMMAND_START = 1,
+    COMMAND_STOP = 2,
+    COMMAND_RELOAD = 4,
+    COMMAND_EXIT = 8,
+    COMMAND_HAND_OVER = 16
+};
 enum { SHARD_STARTED = 1, SHARD_STOPPED = 2 };
 
 struct shard_thread {
@@ -45,7 +51,7 @@ struct running_node {
     int failed;           /* First error of a shard. */
     bool failed_in_start; /* It came from start(). */
     bool told;            /* The error has been told. */
-    atomic_bool stop_wanted, reload_wanted;
+    atomic_bool stop_wanted, reload_wanted, hand_over_wanted;
 };
 
 static struct running_node *run_of(struct shard *s)
@@ -105,6 +111,13 @@ static void reload_run(void *arg)
     run_of(s)->options->reload(s);
 }
 
+static void hand_over_run(void *arg)
+{
+    struct shard *s = arg;
+
+    run_of(s)->options->hand_over(s);
+}
+
 static void start_fiber(struct shard *s, const char *name, void (*run)(void *arg), unsigned retry)
 {
     /* Without a free fiber: the same command again, at the next turn. */
@@ -120,6 +133,8 @@ bool node_on_command(struct shard *s, unsigned bits)
         start_fiber(s, "stop", stop_run, COMMAND_STOP);
     if (bits & COMMAND_RELOAD)
         start_fiber(s, "reload", reload_run, COMMAND_RELOAD);
+    if (bits & COMMAND_HAND_OVER)
+        start_fiber(s, "hand over", hand_over_run, COMMAND_HAND_OVER);
     return (bits & COMMAND_EXIT) == 0;
 }
 
@@ -221,9 +236,7 @@ static bool wait_for_event(struct running_node *run, int timeout_ms)
             continue;
         if (info.ssi_signo == SIGHUP)
             atomic_store(&run->reload_wanted, true);
-        else if (info.ssi_signo == SIGUSR2)
-            log_event(LOG_WARN, "upgrade not supported by this version", "hint=restart");
-        else
+        else if (info.ssi_signo != SIGUSR2) /* That one is for supervisors. */
             stop = true;
     }
     return atomic_exchange(&run->stop_wanted, false) || stop;
@@ -263,6 +276,8 @@ static void serve(struct running_node *run)
             return;
         if (atomic_exchange(&run->reload_wanted, false) && options->reload != NULL)
             door_command(run->node.shards[0], COMMAND_RELOAD);
+        if (atomic_exchange(&run->hand_over_wanted, false) && options->hand_over != NULL)
+            door_command(run->node.shards[0], COMMAND_HAND_OVER);
     }
 }
 
@@ -474,6 +489,14 @@ void node_reload(struct node *node)
     struct running_node *run = CONTAINER_OF(node, struct running_node, node);
 
     atomic_store(&run->reload_wanted, true);
+    poke(run);
+}
+
+void node_hand_over(struct node *node)
+{
+    struct running_node *run = CONTAINER_OF(node, struct running_node, node);
+
+    atomic_store(&run->hand_over_wanted, true);
     poke(run);
 }
 

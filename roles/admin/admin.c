@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #define STOP_POLL_MS   10
+#define ANSWER_ALL_MS  500
 #define SEND_PIECE     (128 * 1024)
 #define QUEUED_MAX     (256 * 1024)
 #define HEAD_SIZE      512
@@ -285,6 +286,28 @@ void admin_drain(struct shard *s)
     struct admin *a = s->slot[SLOT_ADMIN];
 
     while (a != NULL && admin_serving(a) > 0) {
+        if (fiber_sleep_ms(STOP_POLL_MS) < 0)
+            break;
+    }
+}
+
+static bool answering(const struct admin *a)
+{
+    list_each(it, &a->connection_list)
+    {
+        const struct admin_connection *c = CONTAINER_OF(it, struct admin_connection, link);
+
+        if (!c->closed && (c->running || conn_queued(&c->conn) > 0))
+            return true;
+    }
+    return false;
+}
+
+void admin_answer_all(struct shard *s)
+{
+    const struct admin *a = s->slot[SLOT_ADMIN];
+
+    for (unsigned ms = 0; a != NULL && ms < ANSWER_ALL_MS && answering(a); ms += STOP_POLL_MS) {
         if (fiber_sleep_ms(STOP_POLL_MS) < 0)
             break;
     }

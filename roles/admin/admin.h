@@ -4,7 +4,7 @@
  *
  *     admin.c      listeners and connections
  *     endpoint.c   which path is answered by what; metrics, health
- *     command.c    status, who, why, kick, cluster init, log level, reload
+ *     command.c    status, who, why, kick, cluster init, log level, reload, upgrade
  *     reply.c      text that grows; the same fields as text or as JSON
  *
  * It starts before the other roles and stops after them, so that a process that recovers or drains says so.
@@ -42,6 +42,10 @@ struct admin {
     uint64_t started_ms;
     uint32_t reloads_begun, reloads_ended; /* Counts. */
     char reload_error[ADMIN_ERROR_MAX];    /* Of the last that has ended; "": it went well. */
+    bool upgrading, upgraded;              /* Somebody waits for it; it is over. */
+    bool leaving;                          /* It went well: this process serves nobody any more. */
+    uint64_t upgrade_moved, upgrade_dropped, upgrade_frozen_ms;
+    char upgrade_error[ADMIN_ERROR_MAX]; /* "": this process ends, its successor serves. */
     bool stopping;
 };
 
@@ -68,6 +72,12 @@ void admin_drain(struct shard *s);
 void admin_reload_begun(struct shard *s);
 void admin_reload_ended(struct shard *s, const char *error);
 
+/* An upgrade is over; error "": it went well, and this process ends. */
+struct upgrade_result;
+void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, const char *error);
+/* Fiber; suspends, not for long. Whoever has asked has his answer, if he reads it. */
+void admin_answer_all(struct shard *s);
+
 /* Needs no other shard and no fiber: an overloaded server is alive, too, and shows its metrics. */
 bool admin_answers_at_once(const struct http_request *q);
 /* Fills in the reply to c->request. Fiber, unless it answers at once. */
@@ -78,7 +88,7 @@ void admin_answer(struct admin_connection *c, struct reply *r);
 
 typedef void admin_command_fn(struct admin *a, struct slice argument, struct reply *r);
 admin_command_fn status_command, who_command, why_command, kick_command, cluster_init_command,
-    log_level_command, reload_command;
+    log_level_command, reload_command, upgrade_command;
 
 /* Do all shards serve, and is nobody stopping? Fiber; suspends. */
 bool admin_ready(struct admin *a);

@@ -5,14 +5,16 @@
 #include "core/node.h"
 #include "core/shard_call.h"
 #include "roles/admin/admin.h"
+#include "roles/upgrade.h"
 #include "roles/words/control.h"
 #include <errno.h>
 #include <stdio.h>
 
-#define NOT_READY      "not serving: starting or stopping"
-#define DEAL_WAIT_MS   20000
-#define RELOAD_WAIT_MS 10000
-#define POLL_MS        20
+#define NOT_READY       "not serving: starting or stopping"
+#define DEAL_WAIT_MS    20000
+#define RELOAD_WAIT_MS  10000
+#define UPGRADE_WAIT_MS 200000 /* shutdown.grace, and what the supervisor allows. */
+#define POLL_MS         20
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
@@ -378,4 +380,54 @@ void admin_reload_ended(struct shard *s, const char *error)
         return;
     a->reloads_ended = a->reloads_begun;
     snprintf(a->reload_error, sizeof a->reload_error, "%s", error);
+}
+
+/* ---- upgrade -------------------------------------------------------------------------------------------- */
+
+void upgrade_command(struct admin *a, struct slice argument, struct reply *r)
+{
+    const struct node *node = a->shard->node;
+
+    if (!admin_ready(a)) {
+        reply_error(r, 503, NOT_READY);
+        return;
+    }
+    if (node->ops->upgrade == NULL || a->upgrading) {
+        reply_error(r, 409, a->upgrading ? "an upgrade is under way" : "this process has no supervisor");
+        return;
+    }
+    a->upgrading = true;
+    a->upgraded = false;
+    node->ops->upgrade(a->shard);
+    for (unsigned ms = 0; ms < UPGRADE_WAIT_MS && !a->upgraded; ms += POLL_MS) {
+        if (fiber_sleep_ms(POLL_MS) < 0)
+            break;
+    }
+    a->upgrading = false;
+    if (!a->upgraded) {
+        reply_error(r, 503, "asked, and not done yet; the log will say how it went");
+    } else if (a->upgrade_error[0] != '\0') {
+        reply_error(r, 422, a->upgrade_error);
+    } else {
+        reply_begin(r, ' ');
+        reply_slice(r, "upgrade", SLICE("done"));
+        reply_u64(r, "moved", a->upgrade_moved);
+        reply_u64(r, "dropped", a->upgrade_dropped);
+        reply_u64(r, "frozen_ms", a->upgrade_frozen_ms);
+        reply_end(r);
+    }
+}
+
+void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, const char *error)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    if (a == NULL)
+        return;
+    a->upgraded = true;
+    a->leaving = error[0] == '\0';
+    a->upgrade_moved = result->moved;
+    a->upgrade_dropped = result->dropped;
+    a->upgrade_frozen_ms = result->frozen_ms;
+    snprintf(a->upgrade_error, sizeof a->upgrade_error, "%s", error);
 }

@@ -26,7 +26,8 @@ bool admin_ready(struct admin *a)
 {
     const struct node *node = a->shard->node;
 
-    return admin_serving(a) == node->shard_count && !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED);
+    return admin_serving(a) == node->shard_count && !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED) &&
+           !a->leaving;
 }
 
 static void metrics_get(struct admin *a, struct slice argument, struct reply *r)
@@ -70,6 +71,7 @@ static const struct endpoint {
     {{"/ctl/cluster-init", 17}, cluster_init_command, true, true, false},
     {{"/ctl/log-level", 14}, log_level_command, true, true, false},
     {{"/ctl/reload", 11}, reload_command, true, true, false},
+    {{"/ctl/upgrade", 12}, upgrade_command, true, true, false},
 };
 
 static const struct endpoint *endpoint_find(struct slice path)

@@ -86,7 +86,7 @@ void session_rested(struct session *s)
 
     if (!session_sleeps(s))
         return;
-    if (walked(p)) {
+    if (walked(p) && !p->sleepers.frozen) {
         s->drowsy = true;
         return;
     }
@@ -142,7 +142,7 @@ struct session *session_wake(struct proxy *p, const struct packed *packed, struc
 
 void session_command_done(struct session *s)
 {
-    if (s->proxy->sleep_after != SLEEP_AFTER_IDLE)
+    if (s->proxy->sleep_after != SLEEP_AFTER_IDLE || s->proxy->sleepers.frozen)
         conn_rest(&s->conn);
 }
 

@@ -1,9 +1,10 @@
 #include "roles/proxy/sleepers.h"
 #include "core/io.h"
+#include "net/deflate.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/session.h"
 
-#define DUE_UNIT_MS         128  /* 2^31 of them: eight years. */
+#define DUE_UNIT_MS         128  /* 2^30 of them: four years. */
 #define SWEEP_SHARE         8    /* Of the shortest deadline: the period. */
 #define SWEEP_TICK_MS_MAX   1000 /* Few sleepers: as seldom as possible. */
 #define SWEEP_TICK_MS_MIN   10
@@ -16,8 +17,9 @@
 struct sleeper {
     uint32_t prev, next; /* Of the same user. */
     uint32_t user;       /* RECORD_NONE: not logged in. */
-    uint32_t due : 31;   /* DUE_UNIT_MS, rounded up. */
-    uint32_t fired : 1;  /* Could not wake for want of memory; nothing watches the socket. */
+    uint32_t due : 30;   /* DUE_UNIT_MS, rounded up. */
+    uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
+    uint32_t sent : 1;   /* Frozen: copied to another process. */
     char packed[];
 };
 
@@ -225,7 +227,7 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
     id = records_take(&t->records, sizeof *s + size);
     s = sleeper_at(t, id);
     *s = (struct sleeper){.prev = RECORD_NONE, .next = RECORD_NONE, .user = RECORD_NONE};
-    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 1);
+    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 2);
     memcpy(s->packed, bytes, size);
     bytes_wipe(bytes, size);
     if (u != NULL)
@@ -267,6 +269,10 @@ struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake 
     struct session *session;
     struct packed packed;
 
+    if (t->frozen) {
+        s->fired = s->fired || fired;
+        return NULL;
+    }
     sleepers_look(t, id, &packed);
     session = session_wake(t->proxy, &packed, sleepers_user(t, id), (uint64_t)s->due * DUE_UNIT_MS,
                            fired || s->fired);
@@ -353,6 +359,8 @@ static void on_stir(struct timer *timer)
     struct sleepers *t = CONTAINER_OF(timer, struct sleepers, stir);
     unsigned left = STIR_WAKES;
 
+    if (t->frozen)
+        return;
     while (t->stirred_first != RECORD_NONE) {
         struct sleeping_user *u = user_at(t, t->stirred_first);
         unsigned woken = user_wake(t, u, left);
@@ -434,6 +442,8 @@ static void on_sweep(struct timer *timer)
     unsigned woken = 0;
     uint32_t id = records_next(&t->records, t->cursor);
 
+    if (t->frozen)
+        return;
     while (id < limit && woken < SWEEP_WAKES) {
         struct sleeper *s = sleeper_at(t, id);
 
@@ -468,6 +478,58 @@ void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
     packed_decode(s->packed, user_shares(user_at(t, s->user)), out);
 }
 
+/* ---- Frozen -------------------------------------------------------------------------------------------- */
+
+void sleepers_freeze(struct sleepers *t)
+{
+    t->frozen = true;
+}
+
+void sleepers_thaw(struct sleepers *t)
+{
+    t->frozen = false;
+    for (uint32_t id = records_next(&t->records, 0); id != RECORD_NONE;
+         id = records_next(&t->records, id + 1))
+        sleeper_at(t, id)->sent = false;
+    t->cursor = 0;
+    if (t->records.count > 0)
+        timer_set(&t->sweep, SWEEP_TICK_MS_MIN);
+    if (t->stirred_first != RECORD_NONE)
+        timer_set(&t->stir, 0);
+    for (uint32_t id = records_next(&t->records, 0), next; id != RECORD_NONE; id = next) {
+        next = records_next(&t->records, id + 1);
+        if (sleeper_at(t, id)->fired) /* Short of memory the sweep tries again. */
+            (void)sleepers_wake(t, id, METRIC_WAKE_BYTES, true);
+    }
+}
+
+bool sleepers_was_sent(const struct sleepers *t, uint32_t id)
+{
+    return sleeper_at(t, id)->sent;
+}
+
+void sleepers_set_sent(struct sleepers *t, uint32_t id)
+{
+    sleeper_at(t, id)->sent = true;
+}
+
+uint64_t sleepers_deadline_ms(const struct sleepers *t, uint32_t id)
+{
+    return (uint64_t)sleeper_at(t, id)->due * DUE_UNIT_MS;
+}
+
+void sleepers_forget(struct sleepers *t, uint32_t id)
+{
+    struct packed packed;
+
+    sleepers_look(t, id, &packed);
+    io_close(packed.conn.sock);
+    if (packed.conn.history != NULL)
+        deflate_history_free(t->proxy->heap, packed.conn.history);
+    bytes_wipe(&packed, sizeof packed);
+    sleeper_remove(t, id);
+}
+
 void sleepers_init(struct sleepers *t, struct proxy *p)
 {
     uint64_t shortest_ms = MIN(p->limits.login_timeout_ms, p->limits.session_idle_ms);
@@ -496,14 +558,8 @@ void sleepers_fini(struct sleepers *t)
         u->stirred = false;
         user_release(u);
     }
-    while ((id = sleepers_next(t, 0)) != RECORD_NONE) {
-        struct packed packed;
-
-        sleepers_look(t, id, &packed);
-        io_close(packed.conn.sock);
-        bytes_wipe(&packed, sizeof packed);
-        sleeper_remove(t, id);
-    }
+    while ((id = sleepers_next(t, 0)) != RECORD_NONE)
+        sleepers_forget(t, id);
     timer_cancel(&t->sweep);
     timer_cancel(&t->stir);
     map_fini(&t->by_user);

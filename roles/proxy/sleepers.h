@@ -23,6 +23,7 @@ struct sleepers {
     uint64_t secret;
     struct timer sweep, stir;
     uint32_t period_ms;
+    bool frozen;                          /* Nobody wakes. */
     uint32_t cursor;                      /* Of the sweep. */
     uint32_t stirred_first, stirred_last; /* Users whose account has moved on, or whose ticket has not. */
 };
@@ -38,6 +39,16 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
 /* He is a session again. `fired`: his socket's watch has told. NULL: no memory; he sleeps on, and is tried again by
  * the sweep if he was `fired`. */
 struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired);
+
+/* Nobody wakes from here on, until it is thawed: then those wake who would have. */
+void sleepers_freeze(struct sleepers *t);
+void sleepers_thaw(struct sleepers *t);
+/* Of frozen ones: has he been copied to another process? Says so. */
+bool sleepers_was_sent(const struct sleepers *t, uint32_t id);
+void sleepers_set_sent(struct sleepers *t, uint32_t id);
+uint64_t sleepers_deadline_ms(const struct sleepers *t, uint32_t id);
+/* He is somebody else's now: closes his socket here, wipes and forgets him. */
+void sleepers_forget(struct sleepers *t, uint32_t id);
 
 /* A walk: the first sleeper that is not before `from`; RECORD_NONE: there is none. */
 uint32_t sleepers_next(const struct sleepers *t, uint32_t from);

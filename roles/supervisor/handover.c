@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #define MAGIC   "TRHANDOV"
-#define VERSION 1
+#define VERSION 2
 
 struct head {
     char magic[8];
     uint32_t version;
-    uint32_t cpu_count, listener_count, file_count;
+    uint32_t cpu_count, listener_count, predecessor_count, file_count;
     uint64_t memory;
     pid_t supervisor;
     int control_fd;
@@ -57,6 +57,7 @@ int handover_write(const struct handover *h)
                         .version = VERSION,
                         .cpu_count = h->cpu_count,
                         .listener_count = h->listener_count,
+                        .predecessor_count = h->predecessor_count,
                         .file_count = (uint32_t)h->given.count,
                         .memory = h->memory,
                         .supervisor = h->supervisor,
@@ -70,6 +71,8 @@ int handover_write(const struct handover *h)
         rc = put(fd, h->cpus, h->cpu_count * sizeof *h->cpus);
     if (rc == 0)
         rc = put(fd, h->listeners, h->listener_count * sizeof *h->listeners);
+    if (rc == 0)
+        rc = put(fd, h->predecessors, h->predecessor_count * sizeof *h->predecessors);
     for (size_t i = 0; rc == 0 && i < h->given.count; i++)
         rc = put_file(fd, &h->given.files[i]);
     if (rc == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
@@ -124,7 +127,7 @@ static bool take_all(struct slice in, struct handover *h)
     struct head head;
     bool good = take_copy(&in, &head, sizeof head) && memcmp(head.magic, MAGIC, sizeof head.magic) == 0 &&
                 head.version == VERSION && head.cpu_count <= in.size && head.listener_count <= in.size &&
-                head.file_count <= in.size;
+                head.predecessor_count <= in.size && head.file_count <= in.size;
 
     if (!good)
         return false;
@@ -133,13 +136,16 @@ static bool take_all(struct slice in, struct handover *h)
     h->memory = head.memory;
     h->cpu_count = head.cpu_count;
     h->listener_count = head.listener_count;
+    h->predecessor_count = head.predecessor_count;
     h->given.count = head.file_count;
     h->cpus = calloc(head.cpu_count + 1, sizeof *h->cpus);
     h->listeners = calloc(head.listener_count + 1, sizeof *h->listeners);
+    h->predecessors = calloc(head.predecessor_count + 1, sizeof *h->predecessors);
     h->given.files = calloc(head.file_count + 1, sizeof *h->given.files);
-    good = h->cpus != NULL && h->listeners != NULL && h->given.files != NULL &&
+    good = h->cpus != NULL && h->listeners != NULL && h->predecessors != NULL && h->given.files != NULL &&
            take_copy(&in, h->cpus, h->cpu_count * sizeof *h->cpus) &&
-           take_copy(&in, h->listeners, h->listener_count * sizeof *h->listeners);
+           take_copy(&in, h->listeners, h->listener_count * sizeof *h->listeners) &&
+           take_copy(&in, h->predecessors, h->predecessor_count * sizeof *h->predecessors);
     for (size_t i = 0; good && i < h->given.count; i++)
         good = take_file(&in, &h->given.files[i]);
     return good && in.size == 0;
@@ -187,6 +193,7 @@ void handover_fini(struct handover *h)
     handover_forget(h);
     free(h->given.files);
     free(h->listeners);
+    free(h->predecessors);
     free(h->cpus);
     *h = (struct handover){.control_fd = -1};
 }
@@ -245,43 +252,46 @@ void handover_say(int control_fd, enum handover_word word)
 
 /* ---- Orders -------------------------------------------------------------------------------------------- */
 
-union order_space { /* For one descriptor, aligned. */
+union order_space { /* For descriptors, aligned. */
     struct cmsghdr head;
-    char space[CMSG_SPACE(sizeof(int))];
+    char space[CMSG_SPACE(HANDOVER_FDS_MAX * sizeof(int))];
 };
 
-static int order_send(int control_fd, const struct handover_order *order, int fd)
+int handover_order(int control_fd, const struct handover_order *order, const struct handover_fds *fds)
 {
     struct iovec vector = {(void *)(uintptr_t)order, sizeof *order};
+    size_t size = fds != NULL ? fds->count * sizeof *fds->at : 0;
     union order_space space;
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
 
+    ASSERT(fds == NULL || fds->count <= HANDOVER_FDS_MAX);
     memset(&space, 0, sizeof space);
-    if (fd >= 0) {
+    if (size > 0) {
         message.msg_control = &space;
-        message.msg_controllen = sizeof space;
-        space.head = (struct cmsghdr){
-            .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-        memcpy(CMSG_DATA(&space.head), &fd, sizeof fd);
+        message.msg_controllen = CMSG_SPACE(size);
+        space.head =
+            (struct cmsghdr){.cmsg_len = CMSG_LEN(size), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&space.head), fds->at, size);
     }
     return sendmsg(control_fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int handover_order(int control_fd, struct handover_order *order, const struct handover *files)
+int handover_order_files(int control_fd, struct handover_order *order, const struct handover *files)
 {
-    int fd = files != NULL ? handover_write(files) : -1, rc;
+    struct handover_fds fds = {.count = 1};
+    int fd = handover_write(files), rc;
     off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
 
-    if (files != NULL && (fd < 0 || size < 0))
+    if (fd < 0 || size < 0)
         return fd < 0 ? fd : -errno;
     order->file_size = (uint64_t)size;
-    rc = order_send(control_fd, order, fd);
-    if (fd >= 0)
-        close(fd);
+    fds.at[0] = fd;
+    rc = handover_order(control_fd, order, &fds);
+    close(fd);
     return rc;
 }
 
-bool handover_receive(int control_fd, struct handover_order *order_out, struct handover *files_out)
+bool handover_receive(int control_fd, struct handover_order *order_out, struct handover_fds *fds_out)
 {
     struct iovec vector = {order_out, sizeof *order_out};
     union order_space space;
@@ -289,15 +299,31 @@ bool handover_receive(int control_fd, struct handover_order *order_out, struct h
         .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space};
     ssize_t got = recvmsg(control_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     const struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    int fd = -1;
-    bool good = got == (ssize_t)sizeof *order_out;
 
-    *files_out = (struct handover){.control_fd = -1};
-    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(head), sizeof fd);
-    if (good && order_out->file_size > 0)
-        good = fd >= 0 && read_mapped(fd, order_out->file_size, files_out) == 0;
-    if (fd >= 0)
-        close(fd);
-    return good;
+    fds_out->count = 0;
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
+        fds_out->count = (unsigned)((head->cmsg_len - CMSG_LEN(0)) / sizeof *fds_out->at);
+        memcpy(fds_out->at, CMSG_DATA(head), fds_out->count * sizeof *fds_out->at);
+    }
+    if (got == (ssize_t)sizeof *order_out)
+        return true;
+    handover_close(fds_out);
+    return false;
+}
+
+int handover_receive_files(const struct handover_order *order, struct handover_fds *fds,
+                           struct handover *files_out)
+{
+    int rc = fds->count == 1 && order->file_size > 0 ? read_mapped(fds->at[0], order->file_size, files_out)
+                                                     : -EINVAL;
+
+    handover_close(fds);
+    return rc;
+}
+
+void handover_close(struct handover_fds *fds)
+{
+    for (unsigned i = 0; i < fds->count; i++)
+        close(fds->at[i]);
+    fds->count = 0;
 }

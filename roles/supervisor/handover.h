@@ -1,7 +1,7 @@
 /* roles/supervisor/handover.h -- what the supervisor gives the server that it starts: a sealed file in memory whose descriptor
  * the server inherits, with descriptors of listeners and of the way back in it.
  *
- *   head | CPUs: u32 each | listeners: address, shard, descriptor | files: path, bytes
+ *   head | CPUs: u32 each | listeners: address, shard, descriptor | descriptors of a predecessor, one a shard, or none | files: path, bytes
  *
  * Both ends are the same executable, so members are written as they lie in memory; a version says when that would not do.
  *
@@ -21,18 +21,32 @@ enum handover_word {
     HANDOVER_RELOAD_WANTED = 'w', /* By the operator, who has asked the server. */
     HANDOVER_RELOADED = 'd',      /* The order was carried out, or refused: it may have another one. */
     HANDOVER_STOPPING = 's',
+    /* An upgrade (supervisor.h): */
+    HANDOVER_UPGRADE_WANTED = 'u', /* By the operator, as above. */
+    HANDOVER_STANDBY = 'y',        /* The successor: all is there but what the other one still has. */
+    HANDOVER_GIVEN = 'g',          /* The predecessor: nothing is mine any more, and I end. */
+    HANDOVER_KEPT = 'k',           /* The predecessor: it has failed, and I serve on. */
 };
 
 enum handover_order_kind {
     HANDOVER_RELOAD = 1, /* Comes with files; or with an error, and then without. */
+    HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards. */
+    HANDOVER_NOT_GIVEN, /* To the predecessor: there is no successor, or none any more; the error says why. */
+    HANDOVER_TAKE,      /* To the successor: the other one has ended. */
 };
 
 #define HANDOVER_ERROR_MAX 512
+#define HANDOVER_FDS_MAX   250 /* Of one message: so many shards may hand over. SCM_MAX_FD is 253. */
 
 struct handover_order {
     uint32_t kind;      /* enum handover_order_kind */
-    uint64_t file_size; /* 0: there is no file with it. */
+    uint64_t file_size; /* Of the one descriptor that comes with it. 0: it is no file. */
     char error[HANDOVER_ERROR_MAX];
+};
+
+struct handover_fds {
+    unsigned count;
+    int at[HANDOVER_FDS_MAX];
 };
 
 struct handover {
@@ -43,6 +57,8 @@ struct handover {
     unsigned *cpus;
     unsigned listener_count;
     struct node_listener *listeners;
+    unsigned predecessor_count; /* 0: there is none. */
+    int *predecessors;
     struct given given;
     /* The reader's: */
     char *map;
@@ -64,8 +80,15 @@ void handover_files_wipe(struct given *given);
 /* The server's word. Never blocks; from any thread. */
 void handover_say(int control_fd, enum handover_word word);
 
-/* The supervisor's. `files`: what comes with it; NULL: nothing. 0 or -errno. */
-MUST_CHECK int handover_order(int control_fd, struct handover_order *order, const struct handover *files);
-/* The server's, in its sandbox. False: there is none, or it is none. *files_out is the caller's to end by handover_fini(). */
+/* The supervisor's. `fds` or `files`: what comes with it; NULL: nothing. They stay the caller's. 0 or -errno. */
+MUST_CHECK int handover_order(int control_fd, const struct handover_order *order,
+                              const struct handover_fds *fds);
+MUST_CHECK int handover_order_files(int control_fd, struct handover_order *order,
+                                    const struct handover *files);
+/* The server's, in its sandbox. False: there is none, or it is none. The descriptors are the caller's. */
 MUST_CHECK bool handover_receive(int control_fd, struct handover_order *order_out,
-                                 struct handover *files_out);
+                                 struct handover_fds *fds_out);
+/* The file that came with it; takes its descriptor. */
+MUST_CHECK int handover_receive_files(const struct handover_order *order, struct handover_fds *fds,
+                                      struct handover *files_out);
+void handover_close(struct handover_fds *fds);

@@ -236,6 +236,31 @@ int plan_read_files(const struct plan *p, struct given *given_out, struct config
     return EX_CONFIG;
 }
 
+/* The configuration as the supervisor has read it, not as it may be by now. */
+int plan_give_files(struct plan *p, struct config_error *error)
+{
+    struct slice bytes = p->config_file.bytes;
+    struct given given;
+    char *copy;
+    int rc = plan_read_files(p, &given, error);
+
+    if (rc != 0)
+        return rc;
+    free(p->handover.given.files);
+    p->handover.given = given;
+    if (p->config_file.path.size == 0)
+        return 0;
+    copy = malloc(bytes.size + 1);
+    if (copy == NULL) {
+        snprintf(error->text, sizeof error->text, "no memory for the configuration");
+        return EX_OSERR;
+    }
+    memcpy(copy, bytes.data, bytes.size);
+    p->handover.given.files[p->handover.given.count++] =
+        (struct given_file){p->config_file.path, slice_of(copy, bytes.size)};
+    return 0;
+}
+
 /* ---- All of it ----------------------------------------------------------------------------------------- */
 
 /* A passwd-file is the server's own to read, again and again: it must be there at the start. */
@@ -260,12 +285,10 @@ int plan_make(struct plan *p)
         return config_bad(error.text);
     rc = passwd_file_check(p);
     if (rc == 0) {
-        rc = plan_read_files(p, &p->handover.given, &error);
+        rc = plan_give_files(p, &error);
         if (rc != 0)
             (void)config_bad(error.text);
     }
-    if (rc == 0 && p->config_file.path.size > 0) /* As the supervisor has read it, not as it may be by now. */
-        p->handover.given.files[p->handover.given.count++] = p->config_file;
     if (rc == 0)
         rc = data_make(p);
     if (rc == 0)
@@ -291,5 +314,7 @@ void plan_fini(struct plan *p)
     free(p->handover.listeners);
     handover_files_wipe(&p->handover.given);
     free(p->handover.given.files);
+    bytes_wipe((char *)(uintptr_t)p->config_file.bytes.data, p->config_file.bytes.size);
+    free((char *)(uintptr_t)p->config_file.bytes.data);
     cpu_plan_fini(&p->cpus);
 }

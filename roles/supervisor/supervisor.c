@@ -5,6 +5,7 @@
 #include "roles/supervisor/plan.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,18 +19,45 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STANDBY_MS 60000 /* For a successor to get ready, */
+#define MOVE_MS    60000 /* for sessions to go over when grace has passed, and for it to serve then. */
+
+struct child {
+    pid_t pid; /* 0: none. */
+    int control_fd;
+};
+
+/*   NONE --wanted--> STARTING --standby--> GIVING --given--> GIVEN --the old one has ended--> TAKING --ready--> NONE
+ *     ^------------------+-------------------+ the new one has ended, or sessions were kept                          */
+enum upgrade { UPGRADE_NONE, UPGRADE_STARTING, UPGRADE_GIVING, UPGRADE_GIVEN, UPGRADE_TAKING };
+
 struct supervisor {
     struct plan plan;
-    int signal_fd, control_fd;
-    pid_t server;
-    bool serving;      /* It has said that it is ready. */
+    const struct options *options;
+    char executable[PATH_MAX]; /* Where this one came from: whatever is there at an upgrade is the next. */
+    int signal_fd;
+    struct child server, next;
+    enum upgrade upgrade;
+    uint64_t upgrade_until_ms;
+    struct handover_fds ends; /* Of the pairs to the successor, the server's. */
+    bool serving;             /* The server has said that it is ready. */
+    bool stopping;
+    bool anew;         /* The server is the old executable, started once more. */
     bool reloading;    /* It has an order, and has not said how it went. */
     bool reload_again; /* Wanted meanwhile. */
     bool ended;
     int status; /* Of the server, when it has ended: as wait(2) gives it. */
 };
 
-/* ---- Starting the server ------------------------------------------------------------------------------- */
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- Starting a server --------------------------------------------------------------------------------- */
 
 static int signals_block(struct supervisor *v)
 {
@@ -54,9 +82,10 @@ static void inherit(int fd)
 }
 
 /* In the new process: becomes the server, or ends. */
-NORETURN static void server_exec(const struct supervisor *v, const struct options *o, int handover_fd)
+NORETURN static void server_exec(const struct supervisor *v, const char *path, int handover_fd)
 {
     const struct handover *h = &v->plan.handover;
+    const struct options *o = v->options;
     char option[32], **argv = calloc((size_t)o->argc + 2, sizeof *argv);
 
     process_die_with(h->supervisor);
@@ -64,37 +93,51 @@ NORETURN static void server_exec(const struct supervisor *v, const struct option
     inherit(h->control_fd);
     for (unsigned i = 0; i < h->listener_count; i++)
         inherit(h->listeners[i].fd);
+    for (unsigned i = 0; i < h->predecessor_count; i++)
+        inherit(h->predecessors[i]);
     if (argv != NULL) {
         snprintf(option, sizeof option, PROCESS_HANDOVER_OPTION "%d", handover_fd);
         argv[0] = o->argv[0];
         argv[1] = option;
         memcpy(argv + 2, o->argv + 1, (size_t)(o->argc - 1) * sizeof *argv);
-        execv("/proc/self/exe", argv);
+        execv(path, argv);
     }
-    fprintf(stderr, "trireme: cannot execute the server: %s\n", strerror(errno));
+    fprintf(stderr, "trireme: cannot execute the server: %s: %s\n", path, strerror(errno));
     _exit(EX_OSERR);
 }
 
-static int server_start(struct supervisor *v, const struct options *o)
+/* With what plan_give_files() has read. */
+static int child_start(struct supervisor *v, const char *path, struct child *child_out)
 {
     struct handover *h = &v->plan.handover;
     int pair[2], handover_fd;
+    pid_t pid;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return -errno;
-    v->control_fd = pair[0];
     h->control_fd = pair[1];
     h->supervisor = getpid();
     handover_fd = handover_write(h);
     handover_files_wipe(&h->given);
-    if (handover_fd < 0)
-        return handover_fd;
-    v->server = fork();
-    if (v->server == 0)
-        server_exec(v, o, handover_fd);
-    close(handover_fd);
+    pid = handover_fd < 0 ? -1 : fork();
+    if (pid == 0)
+        server_exec(v, path, handover_fd);
     close(pair[1]);
-    return v->server < 0 ? -errno : 0;
+    if (handover_fd >= 0)
+        close(handover_fd);
+    if (pid < 0) {
+        close(pair[0]);
+        return handover_fd < 0 ? handover_fd : -errno;
+    }
+    *child_out = (struct child){pid, pair[0]};
+    return 0;
+}
+
+static void child_forget(struct child *c)
+{
+    if (c->control_fd >= 0)
+        close(c->control_fd);
+    *c = (struct child){0, -1};
 }
 
 /* ---- What the server says ------------------------------------------------------------------------------ */
@@ -120,7 +163,8 @@ static void give_files(struct supervisor *v)
 
     if (!good)
         snprintf(order.error, sizeof order.error, "%.*s", HANDOVER_ERROR_MAX - 1, error.text);
-    rc = handover_order(v->control_fd, &order, good ? &files : NULL);
+    rc = good ? handover_order_files(v->server.control_fd, &order, &files)
+              : handover_order(v->server.control_fd, &order, NULL);
     if (good) {
         handover_files_wipe(&files.given);
         free(files.given.files);
@@ -134,7 +178,7 @@ static void give_files(struct supervisor *v)
 /* One after the other; whoever asks meanwhile is served by one more, which reads the files once more. */
 static void reload(struct supervisor *v)
 {
-    if (!v->serving || v->reloading) {
+    if (!v->serving || v->reloading || v->upgrade != UPGRADE_NONE) {
         v->reload_again = true;
         return;
     }
@@ -145,12 +189,180 @@ static void reload(struct supervisor *v)
         (void)notify_manager("READY=1");
 }
 
+/* ---- Upgrades ------------------------------------------------------------------------------------------ */
+
+static void upgrade_over(struct supervisor *v)
+{
+    v->upgrade = UPGRADE_NONE;
+    handover_close(&v->ends);
+    (void)notify_manager("READY=1\nSTATUS=serving");
+    if (v->reload_again)
+        reload(v);
+}
+
+/* There is no successor, or none any more: whoever serves goes on. */
+static void upgrade_failed(struct supervisor *v, const char *why)
+{
+    struct handover_order order = {.kind = HANDOVER_NOT_GIVEN};
+
+    log_event(LOG_ERROR, "upgrade: the new server does not take over", "error=%s", log_quote(slice_str(why)));
+    snprintf(order.error, sizeof order.error, "%s", why);
+    if (handover_order(v->server.control_fd, &order, NULL) < 0 || v->upgrade != UPGRADE_GIVING)
+        upgrade_over(v); /* Else it says itself that it has stopped giving. */
+}
+
+static int pairs_make(struct supervisor *v)
+{
+    struct handover *h = &v->plan.handover;
+
+    h->predecessors = calloc(h->cpu_count, sizeof *h->predecessors);
+    if (h->predecessors == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < h->cpu_count; i++) {
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+            return -errno;
+        h->predecessors[h->predecessor_count++] = pair[0];
+        v->ends.at[v->ends.count++] = pair[1];
+    }
+    return 0;
+}
+
+/* The successor's ends are its own now, or nobody's. */
+static void pairs_close(struct supervisor *v)
+{
+    struct handover *h = &v->plan.handover;
+
+    for (unsigned i = 0; i < h->predecessor_count; i++)
+        close(h->predecessors[i]);
+    free(h->predecessors);
+    h->predecessors = NULL;
+    h->predecessor_count = 0;
+}
+
+static void upgrade(struct supervisor *v)
+{
+    struct config_error error;
+    char why[HANDOVER_ERROR_MAX];
+    int rc;
+
+    if (!v->serving || v->upgrade != UPGRADE_NONE) {
+        log_event(LOG_WARN, "upgrade: not now", "reason=%s",
+                  v->serving ? "another_one_is_under_way" : "the_server_is_not_ready");
+        return;
+    }
+    if (v->reloading) {
+        upgrade_failed(v, "a reload is under way");
+        return;
+    }
+    say_reloading();
+    if (v->plan.handover.cpu_count > HANDOVER_FDS_MAX) {
+        upgrade_failed(v, "more cores than can hand over");
+        return;
+    }
+    if (plan_give_files(&v->plan, &error) != 0) {
+        snprintf(why, sizeof why, "%.*s", HANDOVER_ERROR_MAX - 1, error.text);
+        upgrade_failed(v, why);
+        return;
+    }
+    rc = pairs_make(v);
+    if (rc == 0)
+        rc = child_start(v, v->executable, &v->next);
+    pairs_close(v);
+    if (rc < 0) {
+        handover_files_wipe(&v->plan.handover.given);
+        upgrade_failed(v, strerror(-rc));
+        return;
+    }
+    v->upgrade = UPGRADE_STARTING;
+    v->upgrade_until_ms = now_ms() + STANDBY_MS;
+}
+
+static void on_standby(struct supervisor *v)
+{
+    const struct handover_order order = {.kind = HANDOVER_GIVE};
+
+    if (v->upgrade != UPGRADE_STARTING)
+        return;
+    v->upgrade = UPGRADE_GIVING;
+    v->upgrade_until_ms = now_ms() + config_duration_ms(v->plan.config, "shutdown.grace") + MOVE_MS;
+    if (handover_order(v->server.control_fd, &order, &v->ends) < 0)
+        (void)kill(v->next.pid, SIGKILL); /* Its end says the rest. */
+    handover_close(&v->ends);
+}
+
+static void on_kept(struct supervisor *v)
+{
+    if (v->upgrade != UPGRADE_GIVING)
+        return;
+    if (v->next.pid != 0)
+        (void)kill(v->next.pid, SIGKILL); /* It has nothing that is not there still. */
+    upgrade_over(v);
+}
+
+/* Of the executable that this supervisor is: it is known to work. Sessions have ended. */
+static void start_anew(struct supervisor *v)
+{
+    struct config_error error;
+
+    log_event(LOG_ERROR, "upgrade: the new server has ended before it served; the old one starts anew",
+              "sessions=ended");
+    v->anew = true;
+    v->upgrade = UPGRADE_TAKING;
+    v->upgrade_until_ms = now_ms() + MOVE_MS;
+    if (plan_give_files(&v->plan, &error) != 0 || child_start(v, "/proc/self/exe", &v->server) < 0)
+        v->ended = true;
+}
+
+/* The old server has ended, as it said. */
+static void promote(struct supervisor *v)
+{
+    const struct handover_order order = {.kind = HANDOVER_TAKE};
+
+    child_forget(&v->server);
+    if (v->next.pid == 0) {
+        start_anew(v);
+        return;
+    }
+    v->server = v->next;
+    v->next = (struct child){0, -1};
+    v->upgrade = UPGRADE_TAKING;
+    v->upgrade_until_ms = now_ms() + MOVE_MS;
+    if (handover_order(v->server.control_fd, &order, NULL) < 0)
+        (void)kill(v->server.pid, SIGKILL);
+}
+
+static void upgrade_late(struct supervisor *v)
+{
+    v->upgrade_until_ms = now_ms() + MOVE_MS;
+    if (v->upgrade == UPGRADE_STARTING || v->upgrade == UPGRADE_GIVING) {
+        if (v->next.pid != 0)
+            (void)kill(v->next.pid, SIGKILL);
+    } else if (v->server.pid != 0) {
+        (void)kill(v->server.pid, SIGKILL);
+    }
+}
+
+/* ---- Words --------------------------------------------------------------------------------------------- */
+
+static void on_ready(struct supervisor *v)
+{
+    v->serving = true;
+    if (v->upgrade == UPGRADE_TAKING) {
+        v->anew = false;
+        log_event(LOG_INFO, "upgraded", "pid=%d", (int)v->server.pid);
+        upgrade_over(v);
+    } else {
+        (void)notify_manager("READY=1\nSTATUS=serving");
+    }
+}
+
 static void on_word(struct supervisor *v, char word)
 {
     switch ((enum handover_word)word) {
     case HANDOVER_READY:
-        v->serving = true;
-        (void)notify_manager("READY=1\nSTATUS=serving");
+        on_ready(v);
         break;
     case HANDOVER_RELOAD_WANTED:
         reload(v);
@@ -163,23 +375,39 @@ static void on_word(struct supervisor *v, char word)
         v->serving = false;
         (void)notify_manager("STOPPING=1\nSTATUS=ending");
         break;
+    case HANDOVER_UPGRADE_WANTED:
+        upgrade(v);
+        return;
+    case HANDOVER_GIVEN:
+        v->serving = false;
+        v->upgrade = UPGRADE_GIVEN;
+        v->upgrade_until_ms = now_ms() + MOVE_MS;
+        break;
+    case HANDOVER_KEPT:
+        on_kept(v);
+        break;
+    case HANDOVER_STANDBY: /* Not this one's to say. */
+        break;
     }
     if (v->reload_again)
         reload(v);
 }
 
-static void control_read(struct supervisor *v)
+static void control_read(struct supervisor *v, struct child *c)
 {
     char word;
 
-    while (v->control_fd >= 0) {
-        ssize_t n = recv(v->control_fd, &word, 1, 0);
+    while (c->control_fd >= 0) {
+        ssize_t n = recv(c->control_fd, &word, 1, 0);
 
-        if (n == 1) {
+        if (n == 1 && c == &v->next) {
+            if (word == HANDOVER_STANDBY)
+                on_standby(v);
+        } else if (n == 1) {
             on_word(v, word);
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            close(v->control_fd);
-            v->control_fd = -1;
+            close(c->control_fd);
+            c->control_fd = -1;
         } else {
             break;
         }
@@ -188,20 +416,76 @@ static void control_read(struct supervisor *v)
 
 /* ---- Signals ------------------------------------------------------------------------------------------- */
 
+static void next_ended(struct supervisor *v, int status)
+{
+    char why[80];
+
+    child_forget(&v->next);
+    if (WIFEXITED(status))
+        snprintf(why, sizeof why, "the new server ended with status %d", WEXITSTATUS(status));
+    else
+        snprintf(why, sizeof why, "the new server was ended by signal %s", sigabbrev_np(WTERMSIG(status)));
+    if (v->upgrade == UPGRADE_STARTING || v->upgrade == UPGRADE_GIVING)
+        upgrade_failed(v, why);
+}
+
+static void server_ended(struct supervisor *v, int status)
+{
+    control_read(v, &v->server); /* Its last words. */
+    if (v->upgrade == UPGRADE_GIVEN && !v->stopping) {
+        promote(v);
+    } else if (v->upgrade == UPGRADE_TAKING && !v->stopping && !v->anew) {
+        child_forget(&v->server);
+        start_anew(v);
+    } else {
+        v->ended = true;
+        v->status = status;
+    }
+}
+
+static void children_ended(struct supervisor *v)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == v->next.pid)
+            next_ended(v, status);
+        else if (pid == v->server.pid)
+            server_ended(v, status);
+    }
+}
+
 static void on_signal(struct supervisor *v, int number)
 {
-    if (number == SIGCHLD) {
-        v->ended = waitpid(v->server, &v->status, WNOHANG) == v->server;
+    switch (number) {
+    case SIGCHLD:
+        children_ended(v);
         return;
-    }
-    if (number == SIGHUP) {
+    case SIGHUP:
         reload(v);
         return;
-    }
-    /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
-    if (number == SIGTERM || number == SIGINT)
+    case SIGUSR2:
+        upgrade(v);
+        return;
+    default:
+        v->stopping = true;
+        /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
         plan_close_listeners(&v->plan);
-    (void)kill(v->server, number);
+        if (v->next.pid != 0)
+            (void)kill(v->next.pid, SIGKILL);
+        (void)kill(v->server.pid, number);
+    }
+}
+
+/* Only an upgrade has a clock. */
+static int wait_ms(const struct supervisor *v)
+{
+    uint64_t now = now_ms();
+
+    if (v->upgrade == UPGRADE_NONE)
+        return -1;
+    return v->upgrade_until_ms > now ? (int)MIN(v->upgrade_until_ms - now, (uint64_t)INT_MAX) : 0;
 }
 
 static void supervise(struct supervisor *v)
@@ -209,16 +493,19 @@ static void supervise(struct supervisor *v)
     struct signalfd_siginfo info;
 
     while (!v->ended) {
-        struct pollfd fds[2] = {{.fd = v->signal_fd, .events = POLLIN},
-                                {.fd = v->control_fd, .events = POLLIN}};
+        struct pollfd fds[3] = {{.fd = v->signal_fd, .events = POLLIN},
+                                {.fd = v->server.control_fd, .events = POLLIN},
+                                {.fd = v->next.control_fd, .events = POLLIN}};
 
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(fds, 3, wait_ms(v)) < 0 && errno != EINTR)
             return;
-        control_read(v);
+        control_read(v, &v->server);
+        control_read(v, &v->next);
         while (read(v->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
             on_signal(v, (int)info.ssi_signo);
+        if (v->upgrade != UPGRADE_NONE && now_ms() >= v->upgrade_until_ms)
+            upgrade_late(v);
     }
-    control_read(v); /* Its last words. */
 }
 
 static int exit_status(const struct supervisor *v)
@@ -230,7 +517,7 @@ static int exit_status(const struct supervisor *v)
     log_event(LOG_ERROR,
               number == SIGSYS ? "the server made a system call that its sandbox forbids, and was ended"
                                : "the server has crashed",
-              "pid=%d signal=%d name=%s", (int)v->server, number, sigabbrev_np(number));
+              "pid=%d signal=%d name=%s", (int)v->server.pid, number, sigabbrev_np(number));
     return EX_SOFTWARE;
 }
 
@@ -249,11 +536,21 @@ static void raise_limits(void)
     (void)setrlimit(RLIMIT_MEMLOCK, &unlimited); /* Only root can. */
 }
 
-static int run(struct supervisor *v, const struct options *o)
+/* Read now: when the file was replaced, the kernel calls this one deleted. */
+static void executable_find(struct supervisor *v)
+{
+    ssize_t size = readlink("/proc/self/exe", v->executable, sizeof v->executable - 1);
+
+    if (size > 0)
+        v->executable[size] = '\0';
+}
+
+static int run(struct supervisor *v)
 {
     char error[NODE_ERROR_MAX];
     int rc;
 
+    executable_find(v);
     process_harden();
     raise_limits();
     if (node_check_kernel(error) < 0) {
@@ -267,7 +564,7 @@ static int run(struct supervisor *v, const struct options *o)
               v->plan.cpus.count, (unsigned long long)(v->plan.handover.memory >> 20));
     rc = signals_block(v);
     if (rc == 0)
-        rc = server_start(v, o);
+        rc = child_start(v, "/proc/self/exe", &v->server);
     if (rc < 0) {
         fprintf(stderr, "trireme: cannot start the server: %s\n", strerror(-rc));
         return EX_OSERR;
@@ -278,7 +575,7 @@ static int run(struct supervisor *v, const struct options *o)
 
 int supervisor_main(const struct options *o)
 {
-    struct supervisor v = {.signal_fd = -1, .control_fd = -1};
+    struct supervisor v = {.options = o, .signal_fd = -1, .server = {0, -1}, .next = {0, -1}};
     struct slice *bytes = NULL;
     struct config *c;
     struct identity id;
@@ -295,7 +592,7 @@ int supervisor_main(const struct options *o)
         fprintf(stderr, "trireme: %s\n", error.text);
         status = EX_CONFIG;
     } else {
-        status = o->check ? 0 : run(&v, o);
+        status = o->check ? 0 : run(&v);
     }
     plan_fini(&v.plan);
     config_free(c);

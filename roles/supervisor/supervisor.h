@@ -13,9 +13,16 @@
  * ends the supervisor with EX_SOFTWARE, so that the service manager starts both anew. If the supervisor dies, the kernel ends
  * the server at once.
  *
- * Upgrade in place, which is the next step: the supervisor starts a second server, of the new executable, in the same way. It makes the
- * rings of both with IORING_SETUP_R_DISABLED before exec and lets them be inherited, so that the old one can send its sockets
- * into the new one's by IORING_MSG_SEND_FD though neither may be traced nor make a ring; the listeners stay open here all the while. */
+ * Upgrade in place (SIGUSR2, or the operator's wish): a second server, of the executable that is now where this one came from, is
+ * started in the same way, beside the first.
+ *
+ *   STARTING  it gets ready but for what the old one holds, and says so
+ *   GIVING    the old one moves its sessions through pairs of sockets made here, one a shard (roles/upgrade.h), or keeps all of them
+ *   GIVEN     the old one ends
+ *   TAKING    the new one opens `data`, and serves
+ *
+ * Until GIVEN any failure leaves the old one serving as if nothing had been. If the new one ends in TAKING, this supervisor's own executable
+ * is started once more; the sessions are lost. Listeners stay open here all the while, and both have them: what is in their queues waits. */
 #pragma once
 #include "roles/options.h"
 
