@@ -23,6 +23,7 @@
     X(commands, "IMAP commands finished")                                                                    \
     X(commands_unavailable, "Commands answered NO [UNAVAILABLE]")                                            \
     X(commands_again, "Requests asked again after their link was lost")                                      \
+    X(differences_shared, "Idle sessions given the answer that another one had asked for")                   \
     X(outcomes_unknown, "Changes whose outcome stayed unknown: their connections were closed")               \
     X(deliveries, "Recipients delivered to by LMTP")                                                         \
     X(deliveries_deferred, "Recipients answered 4xx")                                                        \

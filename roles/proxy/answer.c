@@ -146,6 +146,7 @@ void session_answer_show(struct session *s)
 
 void session_answer_add(struct session *s, struct link_frame *f)
 {
+    difference_came(s, f);
     list_push_back(&s->answer, &f->link);
     if (f->header.type == LINK_END) {
         s->stream = NULL;

@@ -12,6 +12,7 @@
 void session_run_failed(struct session *s)
 {
     s->stream = NULL;
+    difference_leave(s);
     session_answer_drop(s);
     session_request_drop(s);
     s->proxy->shard->metrics->commands_unavailable++;
@@ -71,6 +72,7 @@ static void on_lost(struct link_stream *stream)
     struct session *s = stream->owner;
 
     s->stream = NULL;
+    difference_leave(s);
     if (!session_request_lost(s, stream->why)) {
         if (stream->why == LINK_LOST_TICKET) /* Of this process: is he to log in again? */
             session_renew(s);
@@ -157,10 +159,16 @@ void session_forward(struct session *s, const struct imap_frame *frame, bool mor
     ask(s, LINK_IMAP, frame->text, !streamed, more_follows, frame->command);
 }
 
+void session_sync_alone(struct session *s)
+{
+    ask(s, LINK_SYNC, slice_of(NULL, 0), true, false, NULL);
+}
+
 void session_sync(struct session *s)
 {
     session_time(s, METRIC_COMMAND_SYNC);
-    ask(s, LINK_SYNC, slice_of(NULL, 0), true, false, NULL);
+    if (!difference_join(s))
+        session_sync_alone(s);
 }
 
 /* ---- APPEND's literals
@@ -209,6 +217,7 @@ void session_abandon(struct session *s)
     struct link_stream *stream = s->stream;
 
     s->stream = NULL;
+    difference_leave(s);
     session_answer_drop(s);
     session_request_drop(s);
     if (stream != NULL)

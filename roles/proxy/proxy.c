@@ -210,6 +210,7 @@ static void proxy_stop(struct shard *s)
     s->slot[SLOT_PROXY] = NULL;
     sleepers_fini(&p->sleepers);
     subscriptions_fini(&p->subscriptions);
+    differences_fini(&p->differences);
     route_stop(&p->route);
     ticket_keys_stop(p);
     tls_context_release(p->tls);
@@ -252,6 +253,7 @@ static int proxy_start(struct shard *s)
     list_init(&p->session_list);
     list_init(&p->lmtp_list);
     subscriptions_init(&p->subscriptions, p->heap, &p->route);
+    differences_init(&p->differences, p->heap);
     arena_init(&p->arena, p->heap);
     sleepers_init(&p->sleepers, p);
     s->slot[SLOT_PROXY] = p;

@@ -7,6 +7,7 @@
 #include "net/listener.h"
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
+#include "roles/proxy/difference.h"
 #include "roles/proxy/route.h"
 #include "roles/proxy/sleepers.h"
 #include "roles/proxy/subscription.h"
@@ -54,6 +55,7 @@ struct proxy {
     struct sleepers sleepers;
     uint8_t sleep_after; /* enum sleep_after */
     struct subscriptions subscriptions;
+    struct differences differences;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;
     uint64_t connections; /* Open now, both kinds. */

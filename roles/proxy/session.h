@@ -19,6 +19,7 @@
 #include "net/conn.h"
 #include "net/imap/framer.h"
 #include "net/link/link.h"
+#include "roles/proxy/difference.h"
 #include "roles/proxy/packed.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/subscription.h"
@@ -81,6 +82,7 @@ struct session {
     uint64_t began_ns; /* The command in flight. */
     uint64_t moved;    /* Bytes in and out at the last look of the deadline. */
     uint64_t known;    /* IDLE: position of the account that was looked at last. */
+    struct difference difference;
     struct subscriber subscriber;
     struct login_reply login; /* Kept over DELAY. */
     uint64_t id;              /* sid= of the log. */
@@ -98,10 +100,10 @@ static inline struct slice session_tag(const struct session *s)
     return slice_of(s->tag, s->tag_size);
 }
 
-/* Is a request under way, or its answer? */
+/* Is a request under way, be it another session's, or its answer? */
 static inline bool session_asks(const struct session *s)
 {
-    return s->stream != NULL || !list_empty(&s->answer);
+    return s->stream != NULL || s->difference.leader != NULL || !list_empty(&s->answer);
 }
 
 #define SESSION_OUTPUT_MAX (64 * 1024) /* Waits in the connection: then neither answers nor input go on. */
@@ -178,8 +180,9 @@ void session_append_more(struct session *s, const struct imap_frame *frame);
 bool session_append_credit(const struct session *s);
 /* The session ends while a request is in flight: a command that changes something is finished without it. */
 void session_abandon(struct session *s);
-/* Asks for what is new (IDLE). */
+/* Asks for what is new (IDLE), unless another session does that already for whoever stands so. */
 void session_sync(struct session *s);
+void session_sync_alone(struct session *s);
 /* Opens the stream of s->request, or opens it again: the operation's id stays. False: there is no way now. */
 bool session_request_open(struct session *s);
 /* There will be no answer: says so to the client, as far as it is true. */

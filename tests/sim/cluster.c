@@ -407,6 +407,7 @@ static void cluster_run(struct sim_world *w)
 
     mail.cluster = &cl;
     mail.even = sim_below(w, 2) == 0;
+    mail.gather = sim_seed(w) / 3 % 2 == 0;
     mail.until_ns = sim_now_ns(w) + (FAULTS_S + CALM_S) * SIM_S;
     servers_make(&cl);
     clients = mail_client_node(&mail, "clients", "127.0.0.1", &mail_clients_ops);

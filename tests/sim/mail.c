@@ -175,6 +175,7 @@ static void mail_run(struct sim_world *w)
      * not silently gone. */
     mail.ledger->rot = sim_below(w, 3) == 0;
     mail.even = sim_below(w, 2) == 0;
+    mail.gather = sim_seed(w) / 3 % 2 == 0; /* Whatever the sessions do about sleep. */
     mail.step_ms = sim_below(w, 2) == 0 ? (uint32_t)sim_range(w, 20, STEP_MAX_MS) : 0;
     faults &= mail.ledger->rot ? ~disk_errors : ~(1u << SIM_ROT);
     if (!net_addr_parse(SLICE("127.0.0.1:143"), &mail.proxies[0].imap) ||

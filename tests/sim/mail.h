@@ -50,6 +50,7 @@ struct mail {
     uint64_t tell_ns;        /* from then on an idling client is told of new mail so soon. */
     uint64_t until_ns;       /* Clients begin nothing after it. */
     bool even;               /* Clients do everything equally often. */
+    bool gather;             /* Every so often most of them idle, at the same time. */
     uint32_t step_ms;        /* They act all at once, every so often; 0: each when it likes. */
     unsigned clients_begun, clients_ended, senders_begun, checkers_begun, checkers_ended;
     uint64_t told, checked; /* Messages that an idling client was told of; whole mailboxes compared. */

@@ -9,6 +9,8 @@
 #define IDLE_MIN_MS  300
 #define IDLE_MOST_MS 1500 /* Two of three times. */
 #define IDLE_MAX_MS  10000
+#define GATHER_MS    6000 /* They idle together in the first part of it. */
+#define GATHERED_MS  2500
 #define MAILBOX_KEEP 25 /* Above so many messages expunging is what clients do most. */
 
 #define VIOLATION(c, format, ...)                                                                            \
@@ -720,6 +722,14 @@ static void check_told(const struct mail *mail, struct imap *c, uint64_t since_n
     }
 }
 
+/* How long those who idle together still do; 0: now is not the time. */
+static uint64_t gathered_ms(const struct mail *mail)
+{
+    uint64_t at_ms = sim_now_ns(mail->world) / SIM_MS % GATHER_MS;
+
+    return mail->gather && at_ms < GATHERED_MS ? GATHERED_MS - at_ms : 0;
+}
+
 static int idle(struct imap *c, struct mail *mail)
 {
     uint64_t since_ns, end_ns, told_ns, max_ms;
@@ -732,6 +742,7 @@ static int idle(struct imap *c, struct mail *mail)
         return rc;
     since_ns = sim_now_ns(c->world);
     max_ms = random_u64() % 3 == 0 ? IDLE_MAX_MS : IDLE_MOST_MS;
+    max_ms = gathered_ms(mail) > 0 ? gathered_ms(mail) : max_ms;
     end_ns = since_ns + (IDLE_MIN_MS + random_u64() % max_ms) * SIM_MS;
     while (rc == 0 && sim_now_ns(c->world) < end_ns)
         rc = imap_untagged(c, (uint32_t)((end_ns - sim_now_ns(c->world)) / SIM_MS) + 1);
@@ -807,5 +818,7 @@ int mail_act(struct mail *mail, struct imap *c, unsigned client)
         return rc;
     if (c->count > MAILBOX_KEEP && random_u64() % 5 < 2)
         return random_u64() % 4 > 0 ? act_expunge_uids(mail, c, client) : act_move(mail, c, client);
+    if (gathered_ms(mail) > 0 && random_u64() % 4 > 0)
+        return act_idle(mail, c, client);
     return choose(mail)->act(mail, c, client);
 }
