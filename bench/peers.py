@@ -75,6 +75,21 @@ def kill_in_turn(server):
         time.sleep(0.005)
 
 
+def wait_ready(server, seconds=30):
+    """Until it says so: one shard may answer before the others serve."""
+    path, end = os.path.join(server.directory, "log"), time.monotonic() + seconds
+    before = server.log.tell()
+    while time.monotonic() < end:
+        with open(path, "rb") as f:
+            f.seek(before)
+            if b"trireme: ready\n" in f.read():
+                return
+        if server.process.poll() is not None:
+            raise RuntimeError(f"ended with status {server.process.returncode} before it was ready")
+        time.sleep(0.02)
+    raise RuntimeError("not ready in time")
+
+
 def wait_port(port, process, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
@@ -167,7 +182,7 @@ log.level: warn
             command += ["--set", item]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         self.pid = self.process.pid
-        wait_port(self.imap, self.process)
+        wait_ready(self)
         return self
 
     def serving(self):

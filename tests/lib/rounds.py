@@ -203,9 +203,9 @@ class IdleWorker(threading.Thread):
             assert time.time() < end, f"{self.user} idles and was shown {self.count} of {count} messages: {self.lines[-3:]}"
             time.sleep(0.01)
 
-    def hears(self, ledger):
-        """New mail, acknowledged now."""
-        before, ident = self.count, f"i{time.monotonic_ns()}"
+    def hears(self, ledger, count):
+        """New mail, acknowledged now, beside `count` messages that are there: he need not have heard of the last of these yet."""
+        ident = f"i{time.monotonic_ns()}"
 
         def deliver():
             replies = mail.Lmtp(self.proxy).deliver([self.user], kill.message(ident, 100))
@@ -214,7 +214,7 @@ class IdleWorker(threading.Thread):
         ledger.doing(ident, ("INBOX", frozenset()))
         eventually(deliver)
         ledger.done(ident, ("INBOX", frozenset()))
-        self.knows(before + 1, time.time() + IDLE_SECONDS)
+        self.knows(count + 1, time.time() + IDLE_SECONDS)
 
 
 # ---- Faults: each heals before it returns
@@ -337,7 +337,7 @@ def round_of(cluster, ledgers, rng, fault, victim):
         idler.knows(messages_of(living[0], ledger.user), quiet + IDLE_SECONDS)
     shown = time.time() - quiet
     for idler, ledger in idlers:
-        idler.hears(ledger)
+        idler.hears(ledger, messages_of(living[0], ledger.user))
     for idler, ledger in idlers:
         idler.knows(messages_of(living[0], ledger.user), time.time() + IDLE_SECONDS)
         assert idler.failure is None, f"{what}: {idler.failure}"
