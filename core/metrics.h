@@ -16,6 +16,7 @@
     X(bytes_out, "Bytes sent to clients")                                                                    \
     X(tls_handshakes, "TLS handshakes finished")                                                             \
     X(tls_resumed, "TLS handshakes that resumed a session")                                                  \
+    X(handshakes_cut, "TLS handshakes that gave way to newer ones: limits.handshakes")                       \
     X(tls_failed, "TLS handshakes that failed")                                                              \
     X(logins, "Logins that succeeded")                                                                       \
     X(logins_failed, "Logins refused")                                                                       \

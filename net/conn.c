@@ -14,11 +14,13 @@ enum conn_phase {
     PHASE_PLAIN,
     PHASE_TLS_WAIT, /* The reply to STARTTLS must leave, and no read be in flight; input is thrown away. */
     PHASE_TLS,      /* Shaking hands, or secured. */
+    PHASE_HELLO,    /* Before it: a ClientHello arrives, or waits for conn_accept_tls(). */
 };
 
 _Static_assert(TLS_PACKED_MAX <= UINT8_MAX, "its size fits a byte");
 
 #define INPUT_GROW_SIZE 2048
+#define HELLO_GROW_SIZE 64
 #define INFLATE_TURN    65536 /* Bytes that a turn makes of what is compressed: a little can become a lot. */
 #define RECEIVE_FULL    16384 /* What one buffer of the ring takes: more may be waiting. */
 
@@ -77,7 +79,7 @@ static void input_keep(struct conn *c, struct slice bytes)
     if (bytes.size == 0)
         return;
     if (need > c->input_capacity) {
-        uint32_t capacity = (uint32_t)(need + INPUT_GROW_SIZE);
+        uint32_t capacity = (uint32_t)(need + (c->phase == PHASE_HELLO ? HELLO_GROW_SIZE : INPUT_GROW_SIZE));
         char *input = heap_alloc(heap(), capacity);
 
         if (c->input != NULL) {
@@ -116,7 +118,7 @@ static void input_offer(struct conn *c)
     struct slice rest;
 
     c->offer = false;
-    if (c->paused || c->input_size == 0 || !conn_reads(c))
+    if (c->paused || c->input_size == 0 || c->phase == PHASE_HELLO || !conn_reads(c))
         return;
     rest = input_give(c, slice_of(c->input, c->input_size));
     if (rest.size == 0 || c->ended) {
@@ -205,6 +207,27 @@ static void tls_arrived(struct conn *c, struct slice in)
     }
 }
 
+/* Is all of the client's hello there? */
+static void hello_look(struct conn *c, enum tls_hello found)
+{
+    c->hello = found == TLS_HELLO_WHOLE;
+    if (found != TLS_HELLO_BAD)
+        return;
+    shard_self()->metrics->tls_failed++;
+    tls_hello_refuse(&c->sealed);
+    conn_end(c, -EPROTO);
+}
+
+static void hello_arrived(struct conn *c, struct slice in)
+{
+    if (c->input_size + in.size > TLS_HELLO_MAX) {
+        hello_look(c, TLS_HELLO_BAD);
+        return;
+    }
+    input_keep(c, in);
+    hello_look(c, tls_hello(slice_of(c->input, c->input_size)));
+}
+
 static void bytes_arrived(struct conn *c, struct slice in)
 {
     c->bytes_in += in.size;
@@ -214,6 +237,8 @@ static void bytes_arrived(struct conn *c, struct slice in)
         return;
     if (c->phase == PHASE_TLS_WAIT)
         input_keep(c, in);
+    else if (c->phase == PHASE_HELLO)
+        hello_arrived(c, in);
     else if (c->phase == PHASE_TLS)
         tls_arrived(c, in);
     else
@@ -270,7 +295,7 @@ static void read_cancel(struct conn *c)
 /* A close whose last bytes do not leave at once reads on, into nothing: unread input would turn them into a reset. */
 static bool read_wanted(const struct conn *c)
 {
-    if (c->ended || c->phase == PHASE_TLS_WAIT)
+    if (c->ended || c->phase == PHASE_TLS_WAIT || (c->hello && !c->closing))
         return false;
     if (!c->closing && c->inflating && inflater_pending(c->inflater) > 0)
         return false;
@@ -507,6 +532,11 @@ static void output_flush(struct conn *c)
             send_cipher(c);
         return;
     }
+    if (c->phase == PHASE_HELLO) {
+        if (c->sealed.size > 0)
+            send_cipher(c);
+        return;
+    }
     if (c->phase == PHASE_TLS_WAIT && c->read_op.in_flight)
         return; /* A read that began before the reply left must not see what comes after it. */
     if (c->output != NULL)
@@ -587,23 +617,66 @@ void conn_start_tls_client(struct conn *c, struct tls_context *context, struct s
     tls_begin(c, tls_connect(context, name, alpn, ticket));
 }
 
+void conn_await_hello(struct conn *c, bool behind)
+{
+    ASSERT(c->phase == PHASE_PLAIN && c->ops->hello != NULL);
+    c->phase = PHASE_TLS_WAIT;
+    c->tls_behind = behind;
+    c->awaits_hello = true;
+    conn_post(c);
+}
+
+void conn_accept_tls(struct conn *c, struct tls_context *context, struct slice alpn)
+{
+    ASSERT(c->phase == PHASE_HELLO && c->hello && c->tls == NULL);
+    c->tls = tls_accept(context, alpn);
+    if (c->tls == NULL)
+        conn_end(c, -ENOMEM);
+    conn_post(c);
+}
+
+/* What is kept is the beginning of the peer's TLS. */
+static void tls_enter(struct conn *c)
+{
+    struct slice early = slice_of(c->input, c->input_size);
+
+    c->phase = PHASE_TLS;
+    c->input = NULL;
+    input_drop(c);
+    tls_arrived(c, early); /* Without any a client begins; for a server it changes nothing. */
+    heap_free(heap(), (void *)(uintptr_t)early.data);
+}
+
+static void hello_over(struct conn *c)
+{
+    if (!c->hello || c->ended || c->closing)
+        return;
+    if (!c->hello_told) {
+        c->hello_told = true;
+        c->ops->hello(c);
+    }
+    if (c->tls == NULL || c->closing)
+        return;
+    c->hello = false;
+    tls_enter(c);
+}
+
 static void tls_wait_over(struct conn *c)
 {
-    struct slice early;
-
-    if (c->phase != PHASE_TLS_WAIT || c->tls == NULL || c->aborting)
+    if (c->phase != PHASE_TLS_WAIT || (c->tls == NULL && !c->awaits_hello) || c->aborting)
         return;
     if (!c->tls_behind)
         input_drop(c); /* What came behind STARTTLS. */
     read_cancel(c);
     if (c->read_op.in_flight || !output_drained(c))
         return;
-    c->phase = PHASE_TLS;
-    early = slice_of(c->input, c->input_size);
-    c->input = NULL;
-    input_drop(c);
-    tls_arrived(c, early); /* Without any a client begins; for a server it changes nothing. */
-    heap_free(heap(), (void *)(uintptr_t)early.data);
+    if (!c->awaits_hello) {
+        tls_enter(c);
+        return;
+    }
+    c->phase = PHASE_HELLO;
+    if (c->input_size > 0)
+        hello_look(c, tls_hello(slice_of(c->input, c->input_size)));
 }
 
 /* ---- Compression --------------------------------------------------------------------------------------- */
@@ -710,7 +783,8 @@ static bool conn_at_rest(const struct conn *c)
     return c->read_op.in_flight && c->read_op.done == poll_done && !c->read_cancelled && !c->active &&
            !c->paused && !c->posted && c->input_size <= CONN_PACKED_INPUT_MAX && !c->offer &&
            c->output == NULL && c->sealed.data == NULL && !c->ended && !c->broken && !c->closing &&
-           (c->phase == PHASE_PLAIN || tls_open(c)) && (c->inflater == NULL || inflater_rests(c->inflater));
+           (c->phase == PHASE_PLAIN || (c->phase == PHASE_HELLO && !c->hello) || tls_open(c)) &&
+           (c->inflater == NULL || inflater_rests(c->inflater));
 }
 
 static void conn_work(struct conn *c)
@@ -722,6 +796,7 @@ static void conn_work(struct conn *c)
     if (c->inflating)
         input_inflate(c);
     tls_wait_over(c);
+    hello_over(c);
     tell_ended(c);
     output_flush(c);
     output_rest(c);
@@ -782,6 +857,7 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
     }
     ASSERT(tls_size <= TLS_PACKED_MAX);
     c->tls = NULL;
+    out->awaits_hello = c->phase == PHASE_HELLO;
     out->history = NULL;
     if (c->inflater != NULL)
         out->history = inflater_pack(c->inflater);
@@ -803,6 +879,10 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
 
 static bool tls_wakes(struct conn *c, const struct conn_packed *in)
 {
+    if (in->awaits_hello) {
+        c->awaits_hello = true;
+        c->phase = PHASE_HELLO;
+    }
     if (in->tls_size == 0)
         return true;
     c->tls = tls_unpack(in->tls, in->tls_size);

@@ -55,6 +55,9 @@ struct conn_ops {
     /* Little is kept, nothing written or on its way, and a poll is armed. Comes last in a step, again and again:
      * here, and nowhere else, c may be put to sleep and freed. May be NULL. */
     void (*rested)(struct conn *c);
+    /* A whole ClientHello is there, after conn_await_hello(): conn_accept_tls() is due, now or later. Until
+     * then nothing is read. NULL if conn_await_hello() is never called. */
+    void (*hello)(struct conn *c);
 };
 
 struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn.c. */
@@ -69,7 +72,10 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool ended, ended_told; /* No more input. */
     bool broken;            /* No more output. */
     bool closing, aborting, shut;
-    bool close_reads;     /* Its last bytes take their time: read on. */
+    bool close_reads;  /* Its last bytes take their time: read on. */
+    bool awaits_hello; /* conn_await_hello() */
+    bool hello;        /* It is there, whole, and is what is kept. */
+    bool hello_told;
     bool tls_behind;      /* What is kept is the beginning of the peer's TLS. */
     bool working, posted; /* In a callback of this connection; `work` is under way. */
     bool sent;            /* ops->sent() is due. */
@@ -142,6 +148,7 @@ struct conn_packed {
     struct sock sock;
     struct net_addr peer;
     uint64_t bytes_in, bytes_out;
+    bool awaits_hello;
     uint8_t tls_size;   /* 0: plain text. */
     uint8_t input_size; /* What data() has not taken: it is offered together with what comes next. */
     struct deflate_history *history; /* NULL: nothing is compressed. Whoever has the record has it. */
@@ -162,6 +169,11 @@ void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_
  * came before that reply left is thrown away; data() brings plaintext of the handshake's other side only.
  * Then secured(), or ended(-EPROTO). */
 void conn_start_tls(struct conn *c, struct tls_context *context, struct slice alpn);
+/* The same in two steps, so that nothing is spent on a client before he has said all that he must: what comes of his ClientHello is
+ * kept, at most TLS_HELLO_MAX bytes, and a connection that waits for it may sleep. Then hello(), or ended(-EPROTO). `behind`: as below. */
+void conn_await_hello(struct conn *c, bool behind);
+/* After hello(), once. */
+void conn_accept_tls(struct conn *c, struct tls_context *context, struct slice alpn);
 /* The same from within data() of a connection that begins with a preface (a PROXY header): what data() leaves
  * is not thrown away, it is the handshake's beginning. */
 void conn_start_tls_behind(struct conn *c, struct tls_context *context, struct slice alpn);

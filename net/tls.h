@@ -95,6 +95,18 @@ enum tls_event {
     TLS_FAILED,  /* Not TLS, or a bad record. Send the output (an alert), and close. */
 };
 
+#define TLS_HELLO_MAX                                                                                        \
+    4096 /* Of a client's first message with its records: with keys against quantum computers it has some 2 KiB. */
+enum tls_hello {
+    TLS_HELLO_MORE,  /* The beginning of one, or nothing yet. */
+    TLS_HELLO_WHOLE, /* A server's tls_feed() has what it needs for its answer. */
+    TLS_HELLO_BAD,   /* No TLS, or too much of it. */
+};
+/* Is `in`, all that a client has sent, a whole ClientHello? Only its frame is looked at, so nothing is allocated before it is there. */
+MUST_CHECK enum tls_hello tls_hello(struct slice in);
+/* The alert for a client whose hello is BAD. Not sealed: nothing is agreed upon yet. */
+void tls_hello_refuse(struct tls_output *out);
+
 /* Takes ciphertext off the front of *in and appends answers to *out. Call until TLS_WAIT, TLS_ENDED or
  * TLS_FAILED. A client calls it first with nothing, to begin. */
 MUST_CHECK enum tls_event tls_feed(struct tls *t, struct slice *in, struct slice *plain_out,

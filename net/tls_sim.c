@@ -305,6 +305,27 @@ static bool record_open(struct tls *t, enum record *type_out, struct slice *body
     return true;
 }
 
+enum tls_hello tls_hello(struct slice in)
+{
+    size_t size;
+
+    if (in.size > TLS_HELLO_MAX || (in.size > 0 && in.data[0] != RECORD_HANDSHAKE))
+        return TLS_HELLO_BAD;
+    if (in.size < HEADER_SIZE)
+        return TLS_HELLO_MORE;
+    size = HEADER_SIZE + ((size_t)(uint8_t)in.data[3] << 8 | (uint8_t)in.data[4]);
+    if (size > TLS_HELLO_MAX)
+        return TLS_HELLO_BAD;
+    return in.size >= size ? TLS_HELLO_WHOLE : TLS_HELLO_MORE;
+}
+
+void tls_hello_refuse(struct tls_output *out)
+{
+    static const char alert[] = {RECORD_ALERT, 3, 3, 0, 2, 2, ALERT_UNEXPECTED};
+
+    tls_output_append(out, slice_of(alert, sizeof alert));
+}
+
 /* ---- Handshake messages -------------------------------------------------------------------------------- */
 
 /* A message: kind, then fields of one byte of size and so many bytes, then zeros up to its usual size. */

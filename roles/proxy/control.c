@@ -111,8 +111,10 @@ static bool sleeper_matches(const struct sleepers *t, uint32_t id, const struct 
 static void sleeper_show(const struct sleepers *t, uint32_t id, const struct packed *packed,
                          struct control_session *row)
 {
-    static const char *const names[] = {
-        [PACKED_PROXY_HEADER] = "proxy_header", [PACKED_COMMAND] = "command", [PACKED_IDLE] = "idle"};
+    static const char *const names[] = {[PACKED_PROXY_HEADER] = "proxy_header",
+                                        [PACKED_COMMAND] = "command",
+                                        [PACKED_IDLE] = "idle",
+                                        [PACKED_HANDSHAKE] = "handshake"};
     struct slice user = sleepers_user(t, id);
 
     *row = (struct control_session){

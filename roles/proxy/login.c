@@ -122,7 +122,7 @@ static void starttls(struct session *s)
     }
     session_reply(s, "OK", "Begin TLS negotiation now");
     session_enter(s, SESSION_HANDSHAKE);
-    conn_start_tls(&s->conn, s->proxy->tls, SLICE("imap"));
+    conn_await_hello(&s->conn, false);
 }
 
 static void logout(struct session *s)

@@ -299,6 +299,7 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
 
     memset(out, 0, sizeof *out);
     out->state = flags & STATE_MASK;
+    out->conn.awaits_hello = out->state == PACKED_HANDSHAKE;
     out->watches = (flags & WATCHES) != 0;
     out->tls_first = (flags & TLS_FIRST) != 0;
     in = get_varint(in + 2, &v);

@@ -12,7 +12,7 @@
 
 #define PACKED_CLIENT_SID_MAX 64 /* FORWARDED_SESSION_MAX */
 
-enum packed_state { PACKED_PROXY_HEADER, PACKED_COMMAND, PACKED_IDLE };
+enum packed_state { PACKED_PROXY_HEADER, PACKED_COMMAND, PACKED_IDLE, PACKED_HANDSHAKE };
 
 struct packed {
     struct conn_packed conn;

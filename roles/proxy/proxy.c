@@ -133,6 +133,7 @@ static void limits_read(struct proxy_limits *limits, const struct node *node)
     const struct config *c = node->config;
 
     limits->connections = MAX(config_u64(c, "limits.connections") / node->shard_count, 1);
+    limits->handshakes = MAX(config_u64(c, "limits.handshakes") / node->shard_count, 1);
     limits->login_timeout_ms = config_duration_ms(c, "limits.login_timeout");
     limits->session_idle_ms = config_duration_ms(c, "limits.session_idle");
     limits->idle_keep_alive_ms = config_duration_ms(c, "limits.idle_keep_alive");
@@ -212,6 +213,7 @@ static void proxy_stop(struct shard *s)
     subscriptions_fini(&p->subscriptions);
     differences_fini(&p->differences);
     route_stop(&p->route);
+    handshakes_fini(&p->handshakes);
     ticket_keys_stop(p);
     tls_context_release(p->tls);
     tls_context_release(p->tls_next);
@@ -251,6 +253,7 @@ static int proxy_start(struct shard *s)
     slab_init(&p->sessions, p->heap, sizeof(struct session), connections);
     slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
     list_init(&p->session_list);
+    handshakes_init(&p->handshakes, p->limits.handshakes);
     list_init(&p->lmtp_list);
     subscriptions_init(&p->subscriptions, p->heap, &p->route);
     differences_init(&p->differences, p->heap);

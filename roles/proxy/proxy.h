@@ -8,13 +8,14 @@
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
 #include "roles/proxy/difference.h"
+#include "roles/proxy/handshakes.h"
 #include "roles/proxy/route.h"
 #include "roles/proxy/sleepers.h"
 #include "roles/proxy/subscription.h"
 #include "roles/revocations.h"
 
 struct proxy_limits { /* limits.* of the configuration. */
-    uint64_t connections;
+    uint64_t connections, handshakes;
     uint64_t login_timeout_ms, session_idle_ms, idle_keep_alive_ms;
     uint64_t bad_prelogin, bad_session;
     uint64_t message_size, recipients;
@@ -39,6 +40,7 @@ struct proxy {
     struct shard *shard;
     struct heap *heap;
     struct proxy_limits limits;
+    struct handshakes handshakes;
     struct tls_context *tls; /* NULL: none configured. */
     struct tls_context *tls_next;
     struct tls_ticket_keys ticket_keys;

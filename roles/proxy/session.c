@@ -358,7 +358,7 @@ static void session_begin(struct session *s)
     s->forwards = forwarded_from(s->proxy, &s->conn.peer);
     if (s->tls_first) {
         session_enter(s, SESSION_HANDSHAKE);
-        conn_start_tls_behind(&s->conn, s->proxy->tls, SLICE("imap"));
+        conn_await_hello(&s->conn, true);
     } else {
         session_greet(s);
         session_enter(s, SESSION_COMMAND);
@@ -381,6 +381,7 @@ static void log_end(const struct session *s, const char *why)
 static void session_let_go(struct session *s)
 {
     timer_cancel(&s->timer);
+    handshake_leave(s);
     subscriber_remove(&s->proxy->subscriptions, &s->subscriber);
     session_abandon(s);
     if (s->renewal != NULL)
@@ -403,6 +404,12 @@ static void session_close_for(struct session *s, const char *why)
 void session_close(struct session *s)
 {
     session_close_for(s, "closed");
+}
+
+void session_cut(struct session *s, const char *why)
+{
+    session_close_for(s, why);
+    conn_abort(&s->conn);
 }
 
 void session_kick(struct session *s)
@@ -471,11 +478,17 @@ static void on_closed(struct conn *c)
     slab_give(&p->sessions, s);
 }
 
+static void on_hello(struct conn *c)
+{
+    handshake_ask(CONTAINER_OF(c, struct session, conn));
+}
+
 static void on_secured(struct conn *c)
 {
     struct session *s = CONTAINER_OF(c, struct session, conn);
     bool implicit = s->commands == 0;
 
+    handshake_leave(s);
     if (implicit) /* Implicit TLS: the greeting is still due. */
         session_greet(s);
     session_ready(s);
@@ -489,6 +502,7 @@ static void on_rested(struct conn *c)
 const struct conn_ops session_conn_ops = {
     .data = on_data,
     .sent = on_sent,
+    .hello = on_hello,
     .secured = on_secured,
     .ended = on_ended,
     .closed = on_closed,

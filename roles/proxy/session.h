@@ -20,6 +20,7 @@
 #include "net/imap/framer.h"
 #include "net/link/link.h"
 #include "roles/proxy/difference.h"
+#include "roles/proxy/handshakes.h"
 #include "roles/proxy/packed.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/subscription.h"
@@ -47,7 +48,8 @@ struct sasl;
 struct session {
     struct conn conn; /* First. */
     struct proxy *proxy;
-    struct list link; /* In proxy->sessions. */
+    struct list link;           /* In proxy->sessions. */
+    struct handshake handshake; /* HANDSHAKE: its place among those of the shard. */
     struct imap_framer framer;
     struct timer timer; /* Deadline of the state; in IDLE the next keep-alive. */
     uint8_t state;
@@ -117,6 +119,8 @@ void session_enter(struct session *s, enum session_state state);
 /* The clock of the command in flight: session_timed() when it is answered. `command`: enum metric_command. */
 void session_time(struct session *s, unsigned command);
 void session_timed(const struct session *s);
+/* Ends it at once; what is unsent is lost. `why`: for the log. */
+void session_cut(struct session *s, const char *why);
 /* The operator ends it. */
 void session_kick(struct session *s);
 /* Moves to a state that takes input, and goes on with what the client has pipelined. */

@@ -12,7 +12,7 @@ _Static_assert(FORWARDED_SESSION_MAX <= PACKED_CLIENT_SID_MAX, "it is kept whole
 static bool session_sleeps(const struct session *s)
 {
     bool waits = s->state == SESSION_COMMAND || s->state == SESSION_PROXY_HEADER ||
-                 (s->state == SESSION_IDLE && !s->idle_done);
+                 s->state == SESSION_HANDSHAKE || (s->state == SESSION_IDLE && !s->idle_done);
 
     return waits && !session_asks(s) && s->request == NULL && s->renewal == NULL && s->sasl == NULL &&
            imap_framer_restarts(&s->framer) && !s->proxy->stopping;
@@ -22,6 +22,8 @@ static enum packed_state packed_state_of(const struct session *s)
 {
     if (s->state == SESSION_IDLE)
         return PACKED_IDLE;
+    if (s->state == SESSION_HANDSHAKE) /* At rest: its ClientHello has not come. */
+        return PACKED_HANDSHAKE;
     return s->state == SESSION_COMMAND ? PACKED_COMMAND : PACKED_PROXY_HEADER;
 }
 
@@ -103,7 +105,8 @@ struct session *session_wake(struct proxy *p, const struct packed *packed, struc
 {
     static const uint8_t states[] = {[PACKED_PROXY_HEADER] = SESSION_PROXY_HEADER,
                                      [PACKED_COMMAND] = SESSION_COMMAND,
-                                     [PACKED_IDLE] = SESSION_IDLE};
+                                     [PACKED_IDLE] = SESSION_IDLE,
+                                     [PACKED_HANDSHAKE] = SESSION_HANDSHAKE};
     struct session *s = session_new(p);
     uint64_t now_ms = time_ms();
 

@@ -156,7 +156,15 @@ static void on_watch(uint32_t cookie, int32_t res)
     wake(true);
 }
 
-static const struct conn_ops sleepy_ops = {on_data, on_sent, on_secured, on_ended, on_closed, on_rested};
+static unsigned hello_count;
+
+static void on_hello(struct conn *c)
+{
+    hello_count++;
+}
+
+static const struct conn_ops sleepy_ops = {on_data,   on_sent,   on_secured, on_ended,
+                                           on_closed, on_rested, on_hello};
 
 static void open_session(void)
 {
@@ -725,6 +733,119 @@ static void open_tls(void)
     conn_start_tls(&session->conn, server_context, SLICE("imap"));
     conn_write(&session->conn, SLICE("never in clear\n"));
     door_settle(0);
+}
+
+/* ---- A ClientHello before all else --------------------------------------------------------------------- */
+
+static const struct conn_ops patient_ops = {.data = on_data,
+                                            .sent = on_sent,
+                                            .secured = on_secured,
+                                            .ended = on_ended,
+                                            .closed = on_closed,
+                                            .hello = on_hello};
+
+static void open_patient(void)
+{
+    hello_count = 0;
+    open_session();
+    session->conn.ops = &patient_ops;
+    conn_await_hello(&session->conn, false);
+    door_settle(0);
+}
+
+/* Nothing is made for a client before his hello is whole, nor before the owner says so. */
+static void test_hello_bytewise(void **state)
+{
+    struct slice in = {0}, text;
+    struct tls_output out = {0};
+
+    open_patient();
+    client_secured = client_ended = client_failed = false;
+    plain_size = 0;
+    client = tls_connect(client_context, SLICE("mail.example.org"), SLICE("imap"), slice_of(NULL, 0));
+    assert_int_equal(tls_feed(client, &in, &text, &out), TLS_WAIT);
+    for (uint32_t i = 0; i < out.size; i++) {
+        assert_int_equal(hello_count, 0);
+        assert_true(session->conn.input_capacity <= i + 256);
+        assert_int_equal(send(peer, out.data + i, 1, MSG_NOSIGNAL), 1);
+        door_settle(0);
+    }
+    tls_output_fini(&out);
+    assert_int_equal(hello_count, 1);
+    assert_null(session->conn.tls);
+    client_run();
+    assert_false(client_secured);
+    conn_accept_tls(&session->conn, server_context, SLICE("imap"));
+    client_run();
+    assert_true(client_secured);
+    assert_null(session->conn.input);
+    client_put("a\n");
+    assert_string_equal(plain, "secured\na\n");
+    client_put("close\n");
+    assert_true(client_ended);
+    assert_int_equal(hello_count, 1);
+    client_close();
+    close(peer);
+}
+
+static void refused(const char *bytes, size_t size)
+{
+    static char many[8000];
+
+    open_patient();
+    memcpy(many, bytes, MIN(size, sizeof many));
+    assert_int_equal(send(peer, many, size, MSG_NOSIGNAL), size);
+    door_settle(0);
+    assert_null(session);
+    assert_int_equal(last.why, -EPROTO);
+    assert_int_equal(hello_count, 0);
+    assert_int_equal(recv(peer, many, sizeof many, 0), 7); /* An alert, */
+    assert_int_equal(many[0], 21);
+    assert_true(recv(peer, many, sizeof many, 0) <= 0); /* and the end; what was not read makes it a reset. */
+    close(peer);
+}
+
+static void test_hello_refused(void **state)
+{
+    static char fat[5000] = {22, 3, 1, 0x3f, 0x10, 1, 0, 0x3f, 0};
+
+    refused("GET / HTTP/1.1\r\n\r\n", 18);
+    refused(fat, sizeof fat);
+}
+
+/* Half a hello waits asleep. */
+static void test_hello_asleep(void **state)
+{
+    struct slice in = {0}, text;
+    struct tls_output out = {0};
+
+    hello_count = 0;
+    open_sleepy();
+    conn_await_hello(&session->conn, false);
+    door_settle(0);
+    assert_null(session);
+    client_secured = client_ended = client_failed = false;
+    plain_size = 0;
+    client = tls_connect(client_context, SLICE("mail.example.org"), SLICE("imap"), slice_of(NULL, 0));
+    assert_int_equal(tls_feed(client, &in, &text, &out), TLS_WAIT);
+    assert_int_equal(send(peer, out.data, 50, MSG_NOSIGNAL), 50);
+    door_settle(0);
+    assert_int_equal(woken_by_bytes, 1);
+    conn_rest(&session->conn);
+    door_settle(0);
+    assert_null(session);
+    assert_true(packed.awaits_hello);
+    assert_int_equal(packed.input_size, 50);
+    assert_int_equal(send(peer, out.data + 50, out.size - 50, MSG_NOSIGNAL), out.size - 50);
+    tls_output_fini(&out);
+    door_settle(0);
+    assert_int_equal(hello_count, 1);
+    conn_accept_tls(&session->conn, server_context, SLICE("imap"));
+    client_run();
+    assert_true(client_secured);
+    client_put("close\n");
+    client_close();
+    close(peer);
 }
 
 static void test_tls_implicit(void **state)
@@ -1320,6 +1441,9 @@ int main(void)
         PLAIN(test_peer_gone),
         PLAIN(test_no_buffers),
         PLAIN(test_early_close),
+        TLS(test_hello_bytewise),
+        TLS(test_hello_refused),
+        TLS(test_hello_asleep),
         TLS(test_tls_implicit),
         TLS(test_starttls),
         TLS(test_starttls_injection),
