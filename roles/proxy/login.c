@@ -144,6 +144,16 @@ static void identify(struct session *s, const struct imap_id *id)
     session_reply(s, "OK", "ID completed");
 }
 
+/* RFC 5161, while nothing is selected: else a mailbox's HIGHESTMODSEQ may be due, which the backend has. */
+static void enable(struct session *s, uint32_t names)
+{
+    bool condstore = (names & IMAP_ENABLE_CONDSTORE) != 0;
+
+    s->token.flags |= condstore ? TOKEN_CONDSTORE : 0;
+    session_write(s, condstore ? "* ENABLED CONDSTORE\r\n" : "* ENABLED\r\n");
+    session_reply(s, "OK", "Enabled.");
+}
+
 /* RFC 4978. What comes behind this command is compressed, so nothing of it is looked at yet. */
 static void compress(struct session *s, struct slice mechanism)
 {
@@ -194,6 +204,9 @@ static void local_run(struct session *s, const struct imap_parsed *parsed)
         break;
     case IMAP_IDLE:
         session_idle_begin(s);
+        break;
+    case IMAP_ENABLE:
+        enable(s, parsed->enable);
         break;
     case IMAP_COMPRESS:
         compress(s, parsed->compress);

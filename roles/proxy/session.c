@@ -251,7 +251,8 @@ static void on_command(struct session *s, const struct imap_frame *frame, bool m
         session_bad(s, s->user_size == 0 ? "Log in first" : "Not in this state");
     } else if (command != NULL &&
                (imap_command_has(command, IMAP_HAS_LOCAL) || command->id == IMAP_CAPABILITY ||
-                (command->id == IMAP_NOOP && s->user_size == 0))) {
+                (command->id == IMAP_NOOP && s->user_size == 0) ||
+                (command->id == IMAP_ENABLE && s->token.mailbox_id == 0))) {
         session_local(s, command, frame->text);
     } else if (!is_noop(frame) || !session_noop_begin(s, frame, more_follows)) {
         session_forward(s, frame, more_follows);

@@ -158,7 +158,7 @@ void session_input_done(struct session *s);
 
 /* ---- login.c: what is known without a backend ---------------------------------------------------------- */
 
-/* Commands with IMAP_HAS_LOCAL, and CAPABILITY. `text` is the whole command; secrets in it are wiped. */
+/* Commands with IMAP_HAS_LOCAL, CAPABILITY, and ENABLE while nothing is selected. `text` is the whole command; secrets in it are wiped. */
 void session_local(struct session *s, const struct imap_command *command, struct slice text);
 /* One line of a SASL exchange, without its CRLF. */
 void session_sasl_line(struct session *s, struct slice line);
