@@ -601,12 +601,13 @@ static int apply_copy(struct apply *p)
     return 0;
 }
 
+/* Touches nothing: it rides with a change of another mailbox, and there is nothing that anybody would be shown. */
 static int apply_recent(struct apply *p)
 {
-    struct mailbox *m = apply_mailbox(p);
+    struct mailbox *m = account_mailbox_by_id(p->a, unpack_varint(&p->u, INT64_MAX));
     uint32_t uid = (uint32_t)unpack_varint(&p->u, UINT32_MAX);
 
-    if (p->u.bad)
+    if (p->u.bad || m == NULL)
         return -EBADMSG;
     m->recent_uid = MAX(m->recent_uid, MIN(uid, m->uid_next - 1));
     return 0;

@@ -19,6 +19,12 @@ bool session_is_behind(const struct token *t, uint64_t known, uint64_t at)
     return t->mailbox_id != 0 && at != 0 && at != known && at > shown(t);
 }
 
+bool session_is_spared(const struct token *t, uint64_t known, const struct subscription_news *news)
+{
+    return news->before != 0 && news->mailbox_id != 0 && news->mailbox_id != t->mailbox_id &&
+           !session_is_behind(t, known, news->before);
+}
+
 /* One request a session: it is looked at again when that has come back. */
 bool session_idle_look(struct session *s)
 {
@@ -31,11 +37,15 @@ bool session_idle_look(struct session *s)
     return true;
 }
 
-static void on_at(struct subscriber *subscriber, uint64_t modseq)
+static void on_at(struct subscriber *subscriber, const struct subscription_news *news)
 {
     struct session *s = CONTAINER_OF(subscriber, struct session, subscriber);
 
-    if (s->state == SESSION_IDLE && !s->idle_done)
+    if (s->state != SESSION_IDLE || s->idle_done)
+        return;
+    if (session_is_spared(&s->token, s->known, news))
+        s->known = news->at;
+    else
         (void)session_idle_look(s);
 }
 

@@ -241,6 +241,8 @@ void session_idle_resume(struct session *s); /* After sleep. */
 /* Of an idle session that has looked at `known` last: may an account that stands at `at` (0: unknown) have what its client
  * has not been shown? */
 bool session_is_behind(const struct token *t, uint64_t known, uint64_t at);
+/* He was not behind before, and what has changed is in another mailbox than his: he has as good as looked at news->at. */
+bool session_is_spared(const struct token *t, uint64_t known, const struct subscription_news *news);
 /* Asks for the difference if there may be one. */
 bool session_idle_look(struct session *s);
 void session_idle_line(struct session *s, struct slice line);

@@ -12,7 +12,8 @@
 #define SWEEP_WAKES         512  /* Of one tick, at most. */
 #define STIR_WAKES          256  /* Of one turn. */
 #define STARVED_MS          100
-#define KEEP_ALIVE_TOGETHER 4 /* Keep-alives due within this part of their interval leave together. */
+#define SPARED_MAX          64 /* Sleepers of a user that are looked at for each change. */
+#define KEEP_ALIVE_TOGETHER 4  /* Keep-alives due within this part of their interval leave together. */
 
 struct sleeper {
     uint32_t prev, next; /* Of the same user. */
@@ -20,6 +21,7 @@ struct sleeper {
     uint32_t due : 30;   /* DUE_UNIT_MS, rounded up. */
     uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
     uint32_t sent : 1;   /* Frozen: copied to another process. */
+    uint32_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
     char packed[];
 };
 
@@ -84,11 +86,37 @@ static void stir(struct sleeping_user *u)
         timer_set(&t->stir, 0);
 }
 
-static void on_at(struct subscriber *subscriber, uint64_t modseq)
+/* The change is nothing to him. */
+static bool sleeper_spare(struct sleepers *t, uint32_t id, const struct subscription_news *news)
+{
+    struct sleeper *s = sleeper_at(t, id);
+    struct packed packed;
+    bool spared;
+
+    if (packed_state(s->packed) != PACKED_IDLE)
+        return true;
+    sleepers_look(t, id, &packed);
+    spared = session_is_spared(&packed.token, packed.known, news) &&
+             news->at - packed.known <= UINT32_MAX - s->spared;
+    if (spared)
+        s->spared += (uint32_t)(news->at - packed.known);
+    bytes_wipe(&packed, sizeof packed);
+    return spared;
+}
+
+static void on_at(struct subscriber *subscriber, const struct subscription_news *news)
 {
     struct sleeping_user *u = CONTAINER_OF(subscriber, struct sleeping_user, subscriber);
+    bool all = true;
 
-    stir(u);
+    if (news->mailbox_id == 0 || u->count > SPARED_MAX) {
+        stir(u);
+        return;
+    }
+    for (uint32_t id = u->first; id != RECORD_NONE; id = sleeper_at(u->table, id)->next)
+        all = sleeper_spare(u->table, id, news) && all;
+    if (!all)
+        stir(u);
 }
 
 static void on_expired(struct subscriber *subscriber)
@@ -476,6 +504,7 @@ void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
     const struct sleeper *s = sleeper_at(t, id);
 
     packed_decode(s->packed, user_shares(user_at(t, s->user)), out);
+    out->known += s->spared;
 }
 
 /* ---- Frozen -------------------------------------------------------------------------------------------- */

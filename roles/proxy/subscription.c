@@ -251,17 +251,18 @@ static void step_now(struct subscriptions *t, uint32_t index)
 
 /* ---- What a backend says ------------------------------------------------------------------------------- */
 
-static void tell(struct subscriptions *t, uint32_t index, bool expired)
+/* `news` NULL: the ticket has expired. */
+static void tell(struct subscriptions *t, uint32_t index, const struct subscription_news *news)
 {
     struct subscription *sub = at_index(t, index);
 
     t->telling = sub;
     for (struct subscriber *s = sub->first, *next; s != NULL; s = next) {
         next = s->next;
-        if (expired)
+        if (news == NULL)
             s->expired(s);
         else
-            s->at(s, sub->modseq);
+            s->at(s, news);
     }
     t->telling = NULL;
     if (sub->first == NULL)
@@ -289,11 +290,13 @@ static void on_item(struct feed *f, const struct feed_item *item)
     } else if (item->kind == FEED_EXPIRED && sub->state != LEAVING) {
         sub->state = WAITING; /* Until it was renewed; if that fails, again. */
         walk_in(t, retry_ms());
-        tell(t, item->cookie, true);
+        tell(t, item->cookie, NULL);
     } else if (item->kind == FEED_AT && sub->state != LEAVING) {
+        struct subscription_news news = {sub->state == AT ? sub->modseq : 0, item->modseq, item->mailbox_id};
+
         sub->state = AT;
         sub->modseq = item->modseq;
-        tell(t, item->cookie, false);
+        tell(t, item->cookie, &news);
     }
 }
 

@@ -28,14 +28,20 @@ struct subscription {         /* Private, but for user and user_size. */
 #define SUBSCRIPTION_CHUNK 4096 /* Of them in an allocation. */
 _Static_assert(sizeof(struct subscription) == SUBSCRIPTION_SIZE, "there are millions of them");
 
+struct subscription_news { /* The account has moved. */
+    uint64_t before;       /* Where it stood; 0: that was not known. */
+    uint64_t at;           /* Where it stands. */
+    uint64_t mailbox_id;   /* All that has changed in between is in this one; 0: look at all. */
+};
+
 struct subscriber { /* Embedded in a session. Private, but for what is set before subscriber_add(). */
     struct subscriber *next, **at_place;
     uint32_t index; /* Of its subscription. */
     bool subscribed;
     uint16_t partition;          /* Of the account. */
     const struct ticket *ticket; /* The session's: the backend is asked by that of a living one. */
-    /* The account stands at modseq. From the loop; may remove the subscriber. */
-    void (*at)(struct subscriber *s, uint64_t modseq);
+    /* From the loop; may remove the subscriber. */
+    void (*at)(struct subscriber *s, const struct subscription_news *news);
     /* The ticket is not valid any more; when it has another, subscriber_renewed(). May remove the subscriber. */
     void (*expired)(struct subscriber *s);
 };
