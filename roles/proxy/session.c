@@ -170,8 +170,7 @@ static void on_sent(struct conn *c)
 static bool session_moved(struct session *s)
 {
     uint64_t moved = s->conn.bytes_in + s->conn.bytes_out;
-    bool busy = s->state == SESSION_RUN || s->state == SESSION_LITERAL || s->state == SESSION_ASK ||
-                (s->state == SESSION_IDLE && session_asks(s));
+    bool busy = s->state == SESSION_RUN || s->state == SESSION_LITERAL || s->state == SESSION_ASK;
 
     if (!busy || moved == s->moved)
         return false;
