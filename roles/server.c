@@ -287,6 +287,9 @@ static void server_control(struct node *node, void *arg)
     case HANDOVER_TAKE:
         __atomic_store_n(&v->take, true, __ATOMIC_RELEASE);
         break;
+    case HANDOVER_STOP:
+        node_stop(node);
+        break;
     }
     handover_close(&fds);
 }

@@ -33,6 +33,7 @@ enum handover_order_kind {
     HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards. */
     HANDOVER_NOT_GIVEN, /* To the predecessor: there is no successor, or none any more; the error says why. */
     HANDOVER_TAKE,      /* To the successor: the other one has ended. */
+    HANDOVER_STOP,      /* Gracefully; a second one: at once. */
 };
 
 #define HANDOVER_ERROR_MAX 512

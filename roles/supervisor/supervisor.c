@@ -456,6 +456,19 @@ static void children_ended(struct supervisor *v)
     }
 }
 
+static void stop(struct supervisor *v)
+{
+    struct handover_order order = {.kind = HANDOVER_STOP};
+
+    v->stopping = true;
+    /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
+    plan_close_listeners(&v->plan);
+    if (v->next.pid != 0)
+        (void)kill(v->next.pid, SIGKILL);
+    if (handover_order(v->server.control_fd, &order, NULL) < 0)
+        (void)kill(v->server.pid, SIGTERM); /* It does not read its orders. */
+}
+
 static void on_signal(struct supervisor *v, int number)
 {
     switch (number) {
@@ -469,12 +482,7 @@ static void on_signal(struct supervisor *v, int number)
         upgrade(v);
         return;
     default:
-        v->stopping = true;
-        /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
-        plan_close_listeners(&v->plan);
-        if (v->next.pid != 0)
-            (void)kill(v->next.pid, SIGKILL);
-        (void)kill(v->server.pid, number);
+        stop(v);
     }
 }
 

@@ -4,9 +4,10 @@
  * space of its own, without a secret that it was not given, and gives up its rights before it reads a byte from outside
  * (core/sandbox.h).
  *
- *   service manager ---signals--> supervisor ---TERM, INT, USR2; orders--> server
- *                   <--sd_notify--           <------one byte a word-------
+ *   service manager ---signals--> supervisor ------orders------> server
+ *                   <--sd_notify--           <--one byte a word--
  *
+ * Signals are not passed on: one for the whole group (Ctrl-C) that the server has not read yet would swallow its supervisor's.
  * SIGHUP, or the operator's wish that the server passes on, makes it read certificates and keys anew, which the server cannot.
  *
  * It waits; nothing in it wakes by the clock. Its exit status is the server's. A server that crashes is named in the log and
