@@ -13,6 +13,16 @@ static char *reserve_path(const struct store *store, char path[STREAM_PATH_MAX])
     return path;
 }
 
+int reserve_find(struct store *store)
+{
+    char path[STREAM_PATH_MAX];
+    struct file_info info;
+    int rc = file_stat(reserve_path(store, path), &info);
+
+    store->reserve_held = rc == 0 && info.size >= store->config.reserve_size;
+    return rc == -ENOENT ? 0 : rc;
+}
+
 int reserve_take(struct store *store)
 {
     char path[STREAM_PATH_MAX];

@@ -400,6 +400,9 @@ static int store_start(struct store *store)
     for (unsigned i = 0; i < STORE_PARTITION_COUNT; i++)
         store->partitions[i].served = store_partition_shard(store, i) == store->shard->index;
     rc = start_scanned(store);
+    store->stream.number = (uint16_t)store->shard->index; /* Names the reserve. */
+    if (rc == 0)
+        rc = reserve_find(store); /* With a full disk it is what the stream goes on in. */
     if (rc == 0)
         rc = streams_open(store);
     if (rc == 0)

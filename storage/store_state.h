@@ -145,6 +145,8 @@ MUST_CHECK int checkpoint_read(struct store *store, struct scan_position *positi
 /* ---- reserve.c
  * ----------------------------------------------------------------------------------------------- */
 
+/* At the start: is it there from before? */
+MUST_CHECK int reserve_find(struct store *store);
 /* Allocates it; no space: the store is full. */
 MUST_CHECK int reserve_take(struct store *store);
 /* Gives it back; true when there was something to give. */

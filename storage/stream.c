@@ -92,7 +92,8 @@ static int stream_roll(struct stream *st, uint32_t batch_size)
                                .previous_end = st->segment != 0 ? st->offset : 0,
                                .previous_sequence = st->sequence,
                                .created_ms = (uint64_t)time_wall_ms()};
-    uint64_t size = MAX(store->config.segment_size, (uint64_t)SEGMENT_BATCH_OFFSET + batch_size);
+    uint64_t least = MAX(SEGMENT_SIZE_MIN, (uint64_t)SEGMENT_BATCH_OFFSET + batch_size);
+    uint64_t size = MAX(store->config.segment_size, least);
     struct file file;
     int rc;
 
@@ -102,6 +103,12 @@ static int stream_roll(struct stream *st, uint32_t batch_size)
     st->segment_next++;
     rc = segment_create(&h, (uint32_t)size, &file);
     if (rc == -ENOSPC && reserve_release(store)) {
+        h.segment = st->segment_next++;
+        rc = segment_create(&h, (uint32_t)size, &file);
+    }
+    /* No mail comes any more, but a start and what is expunged still find a place. */
+    while (rc == -ENOSPC && size > least && st->segment_next < UINT32_MAX) {
+        size = MAX(size / 2, least);
         h.segment = st->segment_next++;
         rc = segment_create(&h, (uint32_t)size, &file);
     }

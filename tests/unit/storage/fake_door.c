@@ -374,6 +374,18 @@ int file_size(struct file file, uint64_t *size_out)
     return rc;
 }
 
+int file_stat(const char *path, struct file_info *info_out)
+{
+    const struct fake_file *f = find(path);
+    int rc = begin();
+
+    if (rc == 0 && f == NULL)
+        return -ENOENT;
+    if (rc == 0)
+        *info_out = (struct file_info){.size = f->size};
+    return rc;
+}
+
 int file_truncate(struct file file, uint64_t size)
 {
     int rc = begin();
