@@ -364,6 +364,9 @@ static int successor_wait(struct ctl *ctl)
         close(fd);
         if (size > 0) {
             head[size] = '\0';
+            if (reply_status(head) == 200 && strstr(head, "begun anew") != NULL)
+                return broken("the new server has died before it served, and the sessions with it; the old "
+                              "executable was started anew");
             if (reply_status(head) == 200)
                 return EX_OK;
         }

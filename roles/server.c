@@ -147,7 +147,7 @@ static void server_hand_over(struct shard *s)
 
     if (__atomic_exchange_n(&v->asked, false, __ATOMIC_ACQUIRE))
         server_give(s);
-    else if (!v->giving && __atomic_load_n(&v->lost, __ATOMIC_ACQUIRE))
+    else if (!v->giving && !v->given && __atomic_load_n(&v->lost, __ATOMIC_ACQUIRE))
         admin_upgrade_ended(s, &none, v->lost_error);
 }
 
@@ -178,6 +178,8 @@ static int server_start(struct shard *s)
     if (rc < 0)
         return rc;
     heard = role_admin.start(s);
+    if (v->handover.anew)
+        admin_begins_anew(s);
     rc = role_ops.start(s);
     if (rc < 0 && heard == 0)
         role_admin.stop(s);

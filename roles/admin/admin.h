@@ -43,7 +43,8 @@ struct admin {
     uint32_t reloads_begun, reloads_ended; /* Counts. */
     char reload_error[ADMIN_ERROR_MAX];    /* Of the last that has ended; "": it went well. */
     bool upgrading, upgraded;              /* Somebody waits for it; it is over. */
-    bool leaving;                          /* It went well: this process serves nobody any more. */
+    bool anew;    /* It failed at its end, and this process has no sessions of before. */
+    bool leaving; /* It went well: this process serves nobody any more. */
     uint64_t upgrade_moved, upgrade_dropped, upgrade_frozen_ms;
     char upgrade_error[ADMIN_ERROR_MAX]; /* "": this process ends, its successor serves. */
     bool stopping;
@@ -75,6 +76,8 @@ void admin_reload_ended(struct shard *s, const char *error);
 /* An upgrade is over; error "": it went well, and this process ends. */
 struct upgrade_result;
 void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, const char *error);
+/* An upgrade has failed when there was no way back: /readyz says so to `ctl upgrade`. */
+void admin_begins_anew(struct shard *s);
 /* Fiber; suspends, not for long. Whoever has asked has his answer, if he reads it. */
 void admin_answer_all(struct shard *s);
 

@@ -431,3 +431,11 @@ void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, c
     a->upgrade_frozen_ms = result->frozen_ms;
     snprintf(a->upgrade_error, sizeof a->upgrade_error, "%s", error);
 }
+
+void admin_begins_anew(struct shard *s)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    if (a != NULL)
+        a->anew = true;
+}

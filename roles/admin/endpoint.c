@@ -47,7 +47,11 @@ static void health_get(struct admin *a, struct slice argument, struct reply *r)
 
 static void ready_get(struct admin *a, struct slice argument, struct reply *r)
 {
-    if (admin_ready(a))
+    bool ready = admin_ready(a);
+
+    if (ready && a->anew)
+        writer_text(&r->writer, "ready, begun anew\n");
+    else if (ready)
         writer_text(&r->writer, "ready\n");
     else
         reply_error(r, 503,

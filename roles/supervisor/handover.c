@@ -13,6 +13,7 @@ struct head {
     char magic[8];
     uint32_t version;
     uint32_t cpu_count, listener_count, predecessor_count, file_count;
+    uint32_t anew;
     uint64_t memory;
     pid_t supervisor;
     int control_fd;
@@ -60,6 +61,7 @@ int handover_write(const struct handover *h)
                         .predecessor_count = h->predecessor_count,
                         .file_count = (uint32_t)h->given.count,
                         .memory = h->memory,
+                        .anew = h->anew,
                         .supervisor = h->supervisor,
                         .control_fd = h->control_fd};
     int fd = memfd_create("trireme-handover", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
@@ -134,6 +136,7 @@ static bool take_all(struct slice in, struct handover *h)
     h->supervisor = head.supervisor;
     h->control_fd = head.control_fd;
     h->memory = head.memory;
+    h->anew = head.anew != 0;
     h->cpu_count = head.cpu_count;
     h->listener_count = head.listener_count;
     h->predecessor_count = head.predecessor_count;

@@ -60,6 +60,7 @@ struct handover {
     struct node_listener *listeners;
     unsigned predecessor_count; /* 0: there is none. */
     int *predecessors;
+    bool anew; /* A successor has died with the sessions: this one begins with none. */
     struct given given;
     /* The reader's: */
     char *map;

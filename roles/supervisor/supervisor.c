@@ -311,8 +311,10 @@ static void start_anew(struct supervisor *v)
     v->anew = true;
     v->upgrade = UPGRADE_TAKING;
     v->upgrade_until_ms = now_ms() + MOVE_MS;
+    v->plan.handover.anew = true;
     if (plan_give_files(&v->plan, &error) != 0 || child_start(v, "/proc/self/exe", &v->server) < 0)
         v->ended = true;
+    v->plan.handover.anew = false;
 }
 
 /* The old server has ended, as it said. */
