@@ -172,7 +172,8 @@ static void raw_free(struct heap *h, void *p)
 
 /* ---- Secret pages -------------------------------------------------------------------------------------- */
 
-#define SECRET_LOOK 256 /* Pages looked at in one go. */
+#define STEP_SIZE_MIN 64
+#define SECRET_LOOK   256 /* Pages looked at in one go. */
 
 struct secret_map { /* At the beginning of the pages; one more on each side is out of bounds. */
     struct list link;
@@ -271,6 +272,15 @@ uint64_t heap_streaming(const struct heap *h)
 uint64_t heap_share(uint64_t part, uint64_t used, uint64_t least, uint64_t most)
 {
     return MIN(MAX((part - MIN(used, part)) / 16, least), most);
+}
+
+size_t heap_step(size_t size)
+{
+    size_t step;
+
+    size = MAX(size, (size_t)STEP_SIZE_MIN);
+    step = ((size_t)1 << (63 - __builtin_clzll(size))) / 4;
+    return (size / step + 1) * step;
 }
 
 void heap_memory(struct heap *h, struct heap_memory *out)

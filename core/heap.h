@@ -13,6 +13,9 @@ void heap_destroy(struct heap *h);
 /* Bytes in use, slack of size classes included, and the budget. */
 uint64_t heap_used(const struct heap *h);
 uint64_t heap_budget(const struct heap *h);
+/* The next larger size that wastes nothing: there are four a doubling. For tables that are many and grow. */
+size_t heap_step(size_t size);
+
 /* Slow, for a benchmark: gives free pages back to the system first. */
 struct heap_memory {
     uint64_t used;     /* heap_used() */

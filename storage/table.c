@@ -1,4 +1,4 @@
-/* storage/table.c -- open addressing, linear probing, at most four fifths full; nothing is ever removed. There is an entry for
+/* storage/table.c -- open addressing, linear probing, at most seven eighths full; nothing is ever removed. There is an entry for
  * every account, so it grows in small steps, those of the allocator's size classes: four a doubling. */
 #include "storage/table.h"
 
@@ -25,16 +25,12 @@ static uint32_t entry_after(const struct account_table *t, uint32_t i)
 
 static uint32_t capacity_after(uint32_t capacity)
 {
-    uint64_t size = MAX((uint64_t)capacity, (uint64_t)CAPACITY_MIN) * sizeof(struct account_entry);
-    uint32_t larger = capacity;
+    size_t size = MAX(capacity, (uint32_t)CAPACITY_MIN) * sizeof(struct account_entry);
 
-    while (larger <= capacity) {
-        uint64_t step = (UINT64_C(1) << (63 - __builtin_clzll(size))) / 4;
-
-        size = (size / step + 1) * step;
-        larger = (uint32_t)(size / sizeof(struct account_entry));
-    }
-    return larger;
+    do
+        size = heap_step(size);
+    while (size / sizeof(struct account_entry) <= capacity);
+    return (uint32_t)(size / sizeof(struct account_entry));
 }
 
 /* The account's place, or the free one where it belongs. capacity > 0. */
@@ -61,7 +57,7 @@ int account_table_reserve(struct account_table *t, struct heap *h)
 {
     struct account_table larger = {.count = t->count};
 
-    if ((uint64_t)(t->count + 1) * 5 <= (uint64_t)t->capacity * 4)
+    if ((uint64_t)(t->count + 1) * 8 <= (uint64_t)t->capacity * 7)
         return 0;
     larger.capacity = capacity_after(t->capacity);
     larger.entries = heap_try_alloc(h, (size_t)larger.capacity * sizeof *larger.entries);

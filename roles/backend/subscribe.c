@@ -19,7 +19,7 @@ struct feed {
     uint16_t partition;
     bool wired; /* Came from another process: each subscription needs a ticket. */
     char proxy[LINK_NODE_NAME_MAX + 1];
-    struct entry *entries; /* Open addressing, at most three of four places taken. */
+    struct entry *entries; /* Open addressing, at most five of six places taken. */
     uint32_t capacity, count;
     struct link_frame *frame; /* What is being written for the proxy. */
     uint32_t frame_size;
@@ -62,14 +62,18 @@ static bool entries_grow(struct backend *b, struct feed *f)
 {
     uint32_t old_capacity = f->capacity;
     struct entry *old = f->entries;
-    uint32_t capacity = MAX(old_capacity + old_capacity / 2, ENTRIES_MIN);
-    struct entry *bigger = heap_try_alloc(b->heap, capacity * sizeof *bigger);
+    size_t size = MAX(old_capacity, ENTRIES_MIN) * sizeof *old;
+    struct entry *bigger;
 
+    do
+        size = heap_step(size);
+    while (size / sizeof *old <= old_capacity);
+    bigger = heap_try_alloc(b->heap, size);
     if (bigger == NULL)
         return false;
-    memset(bigger, 0, capacity * sizeof *bigger);
+    memset(bigger, 0, size);
     f->entries = bigger;
-    f->capacity = capacity;
+    f->capacity = (uint32_t)(size / sizeof *old);
     f->count = 0;
     for (uint32_t i = 0; i < old_capacity; i++) {
         if (!entry_free(&old[i]))
@@ -190,7 +194,7 @@ static bool entry_add(struct backend *b, struct feed *f, const struct entry *e)
 {
     if (b->subscriptions->count >= BACKEND_SUBSCRIPTIONS_MAX)
         return false;
-    if (f->count * 4 >= f->capacity * 3 && !entries_grow(b, f))
+    if ((f->count + 1) * 6 > f->capacity * 5 && !entries_grow(b, f))
         return false;
     entry_put(f, e);
     b->subscriptions->count++;
