@@ -18,7 +18,8 @@
 
 struct bare {
     struct io_uring rings[RINGS_MAX];
-    unsigned ring_count, table_size, accepted;
+    unsigned ring_count, table_size;
+    unsigned armed, accepted; /* Of the last ring: slots that have an accept, slots that have a connection. */
     int listener;
 };
 
@@ -32,8 +33,8 @@ static void accept_arm(struct bare *b)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&b->rings[b->ring_count - 1]);
 
-    io_uring_prep_accept_direct(sqe, b->listener, NULL, NULL, 0, IORING_FILE_INDEX_ALLOC);
-    io_uring_sqe_set_data64(sqe, 0);
+    io_uring_prep_accept_direct(sqe, b->listener, NULL, NULL, 0, b->armed);
+    io_uring_sqe_set_data64(sqe, b->armed++);
 }
 
 static void ring_add(struct bare *b)
@@ -50,19 +51,20 @@ static void ring_add(struct bare *b)
     if (rc < 0)
         die("ring", -rc);
     b->ring_count++;
-    b->accepted = 0;
+    b->armed = b->accepted = 0;
     for (unsigned i = 0; i < ACCEPTS; i++)
         accept_arm(b);
 }
 
-static void on_accept(struct bare *b, int slot)
+static void on_accept(struct bare *b, unsigned slot)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&b->rings[b->ring_count - 1]);
 
-    io_uring_prep_poll_multishot(sqe, slot, POLLIN | POLLRDHUP);
+    io_uring_prep_poll_multishot(sqe, (int)slot, POLLIN | POLLRDHUP);
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, POLL);
-    if (++b->accepted + ACCEPTS <= b->table_size)
+    b->accepted++;
+    if (b->armed < b->table_size)
         accept_arm(b);
 }
 
@@ -75,14 +77,15 @@ static void turn(struct bare *b)
 
     (void)io_uring_submit_and_wait_timeout(r, &cqe, 1, &wait, NULL);
     while (io_uring_peek_cqe(r, &cqe) == 0) {
+        uint64_t data = cqe->user_data;
         int res = cqe->res;
-        bool accepted = cqe->user_data != POLL;
 
         io_uring_cqe_seen(r, cqe);
-        if (accepted && res >= 0)
-            on_accept(b, res);
-        else if (accepted)
+        if (data == POLL)
+            continue;
+        if (res < 0)
             die("accept", -res);
+        on_accept(b, (unsigned)data);
     }
     if (b->accepted >= b->table_size)
         ring_add(b);

@@ -16,7 +16,6 @@
 #define CHILD_COUNT_MAX 18000 /* Descriptors of one process, and some to spare. */
 #define CHILDREN_MAX    256
 #define PACE            24 /* Connections on their way at once, all processes together: Dovecot hibernates no faster. */
-#define DESTINATION_MAX 50000 /* Beyond that many connections one address has too few ports. */
 #define SETTLE_US       5e6   /* Until the server has put them to rest. */
 #define QUIET_LIMIT_US  120e6 /* Without one more that is ready. */
 #define REPORT_US       200e3
@@ -232,7 +231,7 @@ static void swarm_start(struct swarm *s)
     unsigned count = s->bench->options.connections,
              children = (count + CHILD_COUNT_MAX - 1) / CHILD_COUNT_MAX;
 
-    s->bench->options.destinations = count > DESTINATION_MAX ? children : 1;
+    s->bench->options.destinations = children;
     fflush(stdout);
     for (unsigned first = 0; first < count; first += CHILD_COUNT_MAX)
         child_start(s, first, MIN(CHILD_COUNT_MAX, count - first), MAX(PACE / children, 1u));
