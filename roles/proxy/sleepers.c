@@ -9,7 +9,8 @@
 #define SWEEP_TICK_MS_MAX   1000 /* Few sleepers: as seldom as possible. */
 #define SWEEP_TICK_MS_MIN   10
 #define SWEEP_VISITS        4096 /* Of one tick, about. */
-#define SWEEP_WAKES         512  /* Of one tick, at most. */
+#define SWEEP_WAKES         512  /* Of one tick, at most, and one more for each SWEEP_PER_WAKE sleepers: */
+#define SWEEP_PER_WAKE      8192 /* twice what ten million need to be kept alive every two minutes. */
 #define STIR_WAKES          256  /* Of one turn. */
 #define STARVED_MS          100
 #define SPARED_MAX          64 /* Sleepers of a user that are looked at for each change. */
@@ -467,12 +468,12 @@ static void on_sweep(struct timer *timer)
     uint32_t tick_ms = sweep_tick_ms(t), end = records_end(&t->records);
     uint64_t limit = t->cursor + (uint64_t)end * tick_ms / t->period_ms + 1;
     uint32_t now = (uint32_t)(time_ms() / DUE_UNIT_MS);
-    unsigned woken = 0;
+    unsigned woken = 0, wakes = SWEEP_WAKES + t->records.count / SWEEP_PER_WAKE;
     uint32_t id = records_next(&t->records, t->cursor);
 
     if (t->frozen)
         return;
-    while (id < limit && woken < SWEEP_WAKES) {
+    while (id < limit && woken < wakes) {
         struct sleeper *s = sleeper_at(t, id);
 
         if (s->due <= now || s->fired)
@@ -482,7 +483,7 @@ static void on_sweep(struct timer *timer)
     limit = MIN(limit, id); /* It stopped there; or nobody is between. */
     t->cursor = limit < end ? (uint32_t)limit : 0;
     if (t->records.count > 0)
-        timer_set(&t->sweep, woken < SWEEP_WAKES ? tick_ms : SWEEP_TICK_MS_MIN);
+        timer_set(&t->sweep, woken < wakes ? tick_ms : SWEEP_TICK_MS_MIN);
 }
 
 /* ---- Walks, life --------------------------------------------------------------------------------------- */
