@@ -10,7 +10,7 @@
  * Signals are not passed on: one for the whole group (Ctrl-C) that the server has not read yet would swallow its supervisor's.
  * SIGHUP, or the operator's wish that the server passes on, makes it read certificates and keys anew, which the server cannot.
  *
- * It waits; nothing in it wakes by the clock. Its exit status is the server's. A server that crashes is named in the log and
+ * It waits, and wakes by the clock only while an upgrade is under way. Its exit status is the server's. A server that crashes is named in the log and
  * ends the supervisor with EX_SOFTWARE, so that the service manager starts both anew. If the supervisor dies, the kernel ends
  * the server at once.
  *
