@@ -5,9 +5,10 @@
  * takes no time. Everything that chance decides comes from the seed, so the same seed gives the same run, and
  * the same hash over all calls through the door and their completions.
  *
- *   network  connections of bounded windows, cut into segments anywhere, delayed, reset, half open,
- * partitioned disks    core/sim/disk.h nodes    killed or cut from power at any event, started again on what
- * their disk kept clients  a node like any other, that no fault kills
+ * - network: connections of bounded windows, cut into segments anywhere, delayed, reset, half open, partitioned
+ * - disks: core/sim/disk.h
+ * - nodes: killed or cut from power at any event, started again on what their disk kept
+ * - clients: a node like any other, that no fault kills
  *
  * Owner:  the program; one world at a time.
  * Memory: malloc, all given back by sim_world_free().
