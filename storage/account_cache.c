@@ -324,12 +324,10 @@ void account_close(struct account *a)
 static int account_begin(struct account *a, unsigned flags)
 {
     struct store *store = a->store;
-    const struct account_entry *found = account_table_find(&store_partition_of(store, &a->id)->table, &a->id);
     struct account_entry entry;
 
-    if (found == NULL)
+    if (!account_table_find(&store_partition_of(store, &a->id)->table, &a->id, &entry))
         return (flags & ACCOUNT_CREATE) != 0 ? account_create(a) : -ENOENT;
-    entry = *found; /* The table may move. */
     return account_load(a, &entry);
 }
 

@@ -99,16 +99,15 @@ static void checkpoint_put_positions(struct checkpoint_writer *w)
 
 static void checkpoint_put_account(struct checkpoint_writer *w, const struct account_entry *e)
 {
-    struct account_entry entry = *e; /* Writing may suspend, and the table may move. */
     char *at = chunk_entry(w, CHUNK_ACCOUNTS, ACCOUNT_SIZE);
 
-    memcpy(at, entry.id.bytes, 16);
-    put_u64(at + 16, entry.modseq);
-    put_u16(at + 24, entry.stream);
-    put_u32(at + 26, entry.segment);
-    put_u32(at + 30, entry.offset);
-    put_u32(at + 34, entry.size);
-    put_u16(at + 38, entry.snapshot);
+    memcpy(at, e->id.bytes, 16);
+    put_u64(at + 16, e->modseq);
+    put_u16(at + 24, e->stream);
+    put_u32(at + 26, e->segment);
+    put_u32(at + 30, e->offset);
+    put_u32(at + 34, e->size);
+    put_u16(at + 38, e->snapshot);
 }
 
 static void checkpoint_put_partitions(struct checkpoint_writer *w)
@@ -129,16 +128,12 @@ static void checkpoint_put_accounts(struct checkpoint_writer *w)
 {
     for (unsigned i = 0; i < STORE_PARTITION_COUNT && w->error == 0; i++) {
         const struct account_table *t = &w->store->partitions[i].table;
+        struct account_entry entry;
 
-        /* The table may grow while a chunk is written: then entries are met twice or not at all. Those not
-         * met are the moved ones, so the walk begins again; entries met twice do no harm. */
-        for (uint32_t at = 0, capacity = t->capacity; at < t->capacity; at++) {
-            if (t->capacity != capacity) {
-                capacity = t->capacity;
-                at = 0;
-            }
-            if (!id128_is_zero(&t->entries[at].id))
-                checkpoint_put_account(w, &t->entries[at]);
+        /* Writing may suspend: whoever is new then may be met or not. */
+        for (uint32_t at = 0; at < t->count; at++) {
+            account_table_at(t, at, &entry);
+            checkpoint_put_account(w, &entry);
         }
         if (fiber_work(256) < 0)
             w->error = -ECANCELED;

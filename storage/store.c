@@ -499,9 +499,9 @@ uint64_t store_user_modseq(const struct store *store, struct slice user)
 {
     struct id128 id = store_account_id(store, user);
     const struct partition *p = &store->partitions[get_u64(id.bytes) & (STORE_PARTITION_COUNT - 1)];
-    const struct account_entry *e = account_table_find(&p->table, &id);
+    struct account_entry e;
 
-    return e != NULL ? e->modseq : 0;
+    return account_table_find(&p->table, &id, &e) ? e.modseq : 0;
 }
 
 void store_watch(struct store *store, store_watch_fn *changed, void *arg)

@@ -10,7 +10,7 @@ void memory_store_measure(void *arg)
     struct memory *m = arg;
 
     for (unsigned i = 0; i < STORE_PARTITION_COUNT; i++) {
-        m->account_table += s->partitions[i].table.capacity * sizeof(struct account_entry);
+        m->account_table += account_table_size(&s->partitions[i].table);
         m->account_count += s->partitions[i].table.count;
     }
     accounts_trim(s, true); /* The only way to know what they take. */
