@@ -237,7 +237,7 @@ bool sim_aim_fills(const struct sim_node *n);
 void sim_aim_filled(struct sim_node *n);
 void sim_nemesis_fini(struct sim_world *w);
 
-/* core/sim/net.c */
+/* core/sim/net.c, and net_op.c, net_connection.c */
 /* A connection between `a` and `b`, or of any two nodes (NULL), both ends alive: this one if it is, else any. False: there
  * is none. */
 bool sim_reset(struct sim_world *w, const struct sim_node *a, const struct sim_node *b, uint64_t connection);
