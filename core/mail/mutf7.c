@@ -272,3 +272,12 @@ bool mailbox_name_is_inbox(struct slice name)
 {
     return slice_eq_nocase(name, SLICE("INBOX"));
 }
+
+void mailbox_name_inbox_upper(char *name, size_t size)
+{
+    struct slice inbox = SLICE("INBOX");
+
+    if (slice_starts_nocase(slice_of(name, size), inbox) &&
+        (size == inbox.size || name[inbox.size] == MAILBOX_SEPARATOR))
+        memcpy(name, inbox.data, inbox.size);
+}

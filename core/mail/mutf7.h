@@ -39,3 +39,6 @@ enum mailbox_name_result {
 enum mailbox_name_result mailbox_name_check(struct slice name);
 /* INBOX in any case is one name (RFC 3501 5.1). */
 bool mailbox_name_is_inbox(struct slice name);
+/* A first level that spells INBOX, alone or above others, becomes INBOX: what is below the inbox is reached in any
+ * case, too. */
+void mailbox_name_inbox_upper(char *name, size_t size);

@@ -264,18 +264,19 @@ static bool decode_mailbox(struct lexer *lx, struct slice name, struct slice *na
 
     if (size > MUTF7_FROM_UTF8_SIZE_MAX(MAILBOX_NAME_SIZE_MAX))
         return lexer_no(lx, "CANNOT", "Mailbox name is too long");
+    copy = arena_alloc(lx->arena, MUTF7_TO_UTF8_SIZE_MAX(size));
     if (lx->utf8) {
         if (!utf8_valid(name))
             return lexer_no(lx, "CANNOT", "Mailbox name is not valid UTF-8");
-    } else {
-        copy = arena_alloc(lx->arena, MUTF7_TO_UTF8_SIZE_MAX(size));
-        if (!mutf7_to_utf8(name, copy, &size))
-            return lexer_no(lx, "CANNOT", "Mailbox name is not valid modified UTF-7");
-        name = slice_of(copy, size);
+        if (size > 0)
+            memcpy(copy, name.data, size);
+    } else if (!mutf7_to_utf8(name, copy, &size)) {
+        return lexer_no(lx, "CANNOT", "Mailbox name is not valid modified UTF-7");
     }
     if (size > MAILBOX_NAME_SIZE_MAX)
         return lexer_no(lx, "CANNOT", "Mailbox name is too long");
-    *name_out = mailbox_name_is_inbox(name) ? SLICE("INBOX") : name;
+    mailbox_name_inbox_upper(copy, size);
+    *name_out = slice_of(copy, size);
     return true;
 }
 

@@ -92,8 +92,6 @@ bool args_create(struct lexer *lx, struct imap_parsed *p)
     if (c->mailbox.size > 1 && c->mailbox.data[c->mailbox.size - 1] == MAILBOX_SEPARATOR) {
         c->trailing_separator = true;
         c->mailbox.size--;
-        if (mailbox_name_is_inbox(c->mailbox))
-            c->mailbox = SLICE("INBOX");
     }
     if (!lexer_more(lx))
         return true;

@@ -37,6 +37,9 @@ static void lists(void)
         "* LIST () \"/\" INBOX\r\n* LIST () \"/\" one/two/three\r\n" OK_LIST);
     SAY(&a, "t LIST (SPECIAL-USE) \"\" J* RETURN (STATUS (MESSAGES))",
         "* LIST (\\Junk) \"/\" Junk\r\n* STATUS Junk (MESSAGES 0)\r\n" OK_LIST);
+    SAY(&a, "t CREATE inBox/Below", "t OK Create completed.\r\n");
+    SAY(&a, "t LIST \"\" Inbox/%", "* LIST (\\HasNoChildren) \"/\" INBOX/Below\r\n" OK_LIST);
+    SAY(&a, "t DELETE INBOX/Below", "t OK Delete completed.\r\n");
     SAY(&a, "t LIST \"\" &AOQ-", OK_LIST);
     SAY(&a, "t CREATE &AOQ-", "t OK Create completed.\r\n");
     SAY(&a, "t LIST \"\" &AOQ-", "* LIST (\\HasNoChildren) \"/\" \"&AOQ-\"\r\n" OK_LIST);

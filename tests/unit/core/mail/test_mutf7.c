@@ -120,13 +120,25 @@ static void test_names(void **state)
     assert_false(mailbox_name_is_inbox(SLICE("inbox/x")));
 }
 
+static void test_inbox_upper(void **state)
+{
+    static const char *const spelled[][2] = {{"inBox", "INBOX"},         {"inbox/Inbox", "INBOX/Inbox"},
+                                             {"inboxes", "inboxes"},     {"inbo", "inbo"},
+                                             {"x/inbox/y", "x/inbox/y"}, {"", ""}};
+    char name[16];
+
+    for (size_t i = 0; i < ARRAY_COUNT(spelled); i++) {
+        strcpy(name, spelled[i][0]);
+        mailbox_name_inbox_upper(name, strlen(name));
+        assert_string_equal(name, spelled[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_strict),
-        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_pairs), cmocka_unit_test(test_strict),      cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_names), cmocka_unit_test(test_inbox_upper),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

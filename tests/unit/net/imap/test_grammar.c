@@ -201,7 +201,7 @@ static void test_mailboxes(void **state)
     SAME(last.p.mailbox.mailbox, "a&b/");
     GOOD("a RENAME Inbox \"Inbox/x\"");
     SAME(last.p.rename.from, "INBOX");
-    SAME(last.p.rename.to, "Inbox/x");
+    SAME(last.p.rename.to, "INBOX/x");
     GOOD("a DELETE \"\"");
     BAD("a DELETE \"Entw\xc3\xbcrfe\"", "Mailbox name is not valid modified UTF-7");
     assert_true(last.error.no);
