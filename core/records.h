@@ -1,5 +1,5 @@
 /* core/records.h -- small records of different sizes, kept by the million: each is named by 32 bits and lies in the
- * size class, of 16 bytes, that it just fits. They may hold keys: their pages are those of heap_try_map_secret(),
+ * size class, a multiple of 8 bytes, that it just fits. They may hold keys: their pages are those of heap_try_map_secret(),
  * and what is given back is wiped.
  *
  * Memory: regions of 1 MiB, cut into chunks of 16 KiB; a chunk holds records of one class, and serves another when
@@ -10,7 +10,7 @@
 
 #define RECORD_SIZE_MIN     64
 #define RECORD_SIZE_MAX     768
-#define RECORD_STEP         16
+#define RECORD_STEP         8
 #define RECORD_NONE         UINT32_MAX
 #define RECORDS_REGION_SIZE (1024 * 1024)
 #define RECORD_CLASSES      ((RECORD_SIZE_MAX - RECORD_SIZE_MIN) / RECORD_STEP + 1)

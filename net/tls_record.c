@@ -1,4 +1,5 @@
 #include "net/tls_record.h"
+#include "core/varint.h"
 #include <openssl/ssl.h>
 
 /* Records in a row without data (empty ones, KeyUpdates, warnings) that a peer may send: more is an attack. */
@@ -265,16 +266,16 @@ enum tls_event tls_record_open(struct tls_record *r, struct slice record, struct
 }
 
 /* ---- Sleep ----------------------------------------------------------------------------------------------
- * Suite 4 bits and flags 1, idle_count 1, numbers read and write 8 each, secrets read and write. */
+ * Suite 4 bits and flags 1, idle_count 1 if a flag says so, numbers read and write, secrets read and write. */
 
 #define PACKED_SUITE   0x0f
 #define PACKED_UPDATE  0x10
 #define PACKED_REFUSED 0x20
 #define PACKED_FLAG    0x40
-#define PACKED_FIXED   18
+#define PACKED_IDLE    0x80
 
 _Static_assert(TLS_SUITE_COUNT <= PACKED_SUITE + 1, "a suite has four bits");
-_Static_assert(PACKED_FIXED + 2 * TLS_SECRET_MAX <= TLS_PACKED_MAX, "the largest fits");
+_Static_assert(2 + 2 * VARINT_SIZE_MAX + 2 * TLS_SECRET_MAX <= TLS_PACKED_MAX, "the largest fits");
 
 bool tls_record_rests(const struct tls_record *r)
 {
@@ -284,35 +285,42 @@ bool tls_record_rests(const struct tls_record *r)
 size_t tls_record_pack(const struct tls_record *r, bool flag, uint8_t *out)
 {
     size_t size = r->suite->secret_size;
+    char *at = (char *)out;
 
     ASSERT(tls_record_rests(r));
-    out[0] = (uint8_t)((r->suite - tls_suites) | (r->update_due ? PACKED_UPDATE : 0) |
-                       (r->refused ? PACKED_REFUSED : 0) | (flag ? PACKED_FLAG : 0));
-    out[1] = r->idle_count;
-    put_u64(out + 2, r->read.sequence);
-    put_u64(out + 10, r->write.sequence);
-    memcpy(out + PACKED_FIXED, r->read.secret, size);
-    memcpy(out + PACKED_FIXED + size, r->write.secret, size);
-    return PACKED_FIXED + 2 * size;
+    *at++ = (char)((r->suite - tls_suites) | (r->update_due ? PACKED_UPDATE : 0) |
+                   (r->refused ? PACKED_REFUSED : 0) | (flag ? PACKED_FLAG : 0) |
+                   (r->idle_count > 0 ? PACKED_IDLE : 0));
+    if (r->idle_count > 0)
+        *at++ = (char)r->idle_count;
+    at = varint_put(at, r->read.sequence);
+    at = varint_put(at, r->write.sequence);
+    memcpy(at, r->read.secret, size);
+    memcpy(at + size, r->write.secret, size);
+    return (size_t)(at - (char *)out) + 2 * size;
 }
 
 bool tls_record_unpack(struct tls_record *r, bool *flag_out, const uint8_t *in, size_t size)
 {
-    unsigned suite = size > 0 ? in[0] & PACKED_SUITE : TLS_SUITE_COUNT;
+    unsigned flags = size > 1 ? in[0] : PACKED_SUITE, suite = flags & PACKED_SUITE;
+    const char *at = (const char *)in + 1, *end = (const char *)in + size;
     size_t secret_size;
 
-    if (suite >= TLS_SUITE_COUNT || size != PACKED_FIXED + 2u * tls_suites[suite].secret_size ||
-        in[1] > IDLE_COUNT_MAX)
+    if (suite >= TLS_SUITE_COUNT)
         return false;
     secret_size = tls_suites[suite].secret_size;
-    *r = (struct tls_record){.suite = &tls_suites[suite], .idle_count = in[1]};
-    r->update_due = (in[0] & PACKED_UPDATE) != 0;
-    r->refused = (in[0] & PACKED_REFUSED) != 0;
-    r->read.sequence = get_u64(in + 2);
-    r->write.sequence = get_u64(in + 10);
-    memcpy(r->read.secret, in + PACKED_FIXED, secret_size);
-    memcpy(r->write.secret, in + PACKED_FIXED + secret_size, secret_size);
-    *flag_out = (in[0] & PACKED_FLAG) != 0;
+    *r = (struct tls_record){.suite = &tls_suites[suite]};
+    if ((flags & PACKED_IDLE) != 0)
+        r->idle_count = (uint8_t)*at++;
+    at = varint_get(at, end, &r->read.sequence);
+    at = at != NULL ? varint_get(at, end, &r->write.sequence) : NULL;
+    if (at == NULL || (size_t)(end - at) != 2 * secret_size || r->idle_count > IDLE_COUNT_MAX)
+        return false;
+    r->update_due = (flags & PACKED_UPDATE) != 0;
+    r->refused = (flags & PACKED_REFUSED) != 0;
+    memcpy(r->read.secret, at, secret_size);
+    memcpy(r->write.secret, at + secret_size, secret_size);
+    *flag_out = (flags & PACKED_FLAG) != 0;
     return true;
 }
 

@@ -1,5 +1,5 @@
 /* net/tls_record.h -- TLS records from the end of the handshake to the close: seals, opens, answers what is not
- * data (KeyUpdate, alerts, attempts to renegotiate), and can be written down in some 82 bytes.
+ * data (KeyUpdate, alerts, attempts to renegotiate), and can be written down in some 67 bytes.
  * TLS 1.3 (RFC 8446) and the AEAD suites of TLS 1.2 (RFC 5246, 5288, 7905). Private to the BoringSSL half.
  *
  * A write key has one holder: the numbers of records cannot skip, so whoever goes on from a packed state must be

@@ -28,7 +28,7 @@ enum alert { ALERT_CLOSE = 0, ALERT_BAD_RECORD = 20, ALERT_UNEXPECTED = 10, ALER
 #define FINISHED_SIZE  70
 #define TICKET_MESSAGE 230
 #define TICKET_SIZE    32 /* Key name 16, number 8, checksum under the key 8. */
-#define PACKED_SIZE    82 /* As that of TLS 1.3: flags 1, count of records opened 8, sealed 8, zeros. */
+#define PACKED_SIZE    67 /* As that of TLS 1.3: flags 1, count of records opened 8, sealed 8, zeros. */
 #define PACKED_SERVER  1  /* Flags. */
 #define PACKED_RESUMED 2
 

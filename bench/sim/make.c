@@ -123,7 +123,7 @@ static bool session_make(struct batch *b, const struct made_user *u, unsigned in
         return false;
     secrets_pack(bench, index, &packed.conn);
     packed.id = ++p->next_id;
-    packed.nonce = random_u64();
+    packed.nonce = packed_nonce(&p->process, packed.id);
     packed.partition = u->partition;
     packed.ticket = u->ticket;
     packed.known = 0;

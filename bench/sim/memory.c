@@ -10,8 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SAMPLES      10000
-#define SLEEPER_SIZE 16 /* Before the packed bytes in a record. */
+#define SAMPLES 10000
 
 #ifdef TRIREME_JEMALLOC
 #include <jemalloc/jemalloc.h>
@@ -91,11 +90,13 @@ static void records_sample(const struct sleepers *t, struct memory *m)
         uint32_t id = sleepers_next(t, at);
         char bytes[PACKED_SIZE_MAX];
         struct packed p;
+        struct packed_shared shared = {&t->proxy->process, p.token.history, &p.ticket, 0};
 
         if (id == RECORD_NONE)
             break;
         sleepers_look(t, id, &p);
-        packed_size += packed_encode(&p, (struct packed_shared){p.token.history, &p.ticket}, bytes);
+        shared.partition = p.partition;
+        packed_size += packed_encode(&p, shared, bytes);
         tls_size += p.conn.tls_size + 1u;
         count++;
         bytes_wipe(&p, sizeof p);
@@ -103,7 +104,7 @@ static void records_sample(const struct sleepers *t, struct memory *m)
     }
     count = MAX(count, 1u);
     m->record_tls = t->records.count * tls_size / count;
-    m->record_used = t->records.count * (packed_size / count + SLEEPER_SIZE) - m->record_tls;
+    m->record_used = t->records.count * (packed_size / count + SLEEPER_HEAD_SIZE) - m->record_tls;
 }
 
 static void proxy_measure(const struct proxy *p, struct memory *m)

@@ -111,7 +111,7 @@ static void batch_add(struct batch *b, const struct sleepers *t, uint32_t id)
     if (user.size > 0)
         memcpy(at, user.data, user.size);
     at += user.size;
-    at += packed_encode(&packed, (struct packed_shared){NULL, NULL}, at);
+    at += packed_encode(&packed, (struct packed_shared){0}, at);
     if (packed.conn.history != NULL) {
         history = packed.conn.history->size;
         memcpy(at, packed.conn.history->bytes, history);
@@ -370,7 +370,7 @@ static bool settle_one(struct proxy *p, const char *record, struct sock sock)
 
     if (!sleepers_reserve(&p->sleepers))
         return false;
-    packed_decode(user.data + user.size, (struct packed_shared){NULL, NULL}, &packed);
+    packed_decode(user.data + user.size, (struct packed_shared){0}, &packed);
     packed.conn.sock = sock;
     packed.conn.history = NULL;
     if (history != NO_HISTORY)

@@ -18,7 +18,7 @@
 #include "core/shard.h"
 #include "roles/proxy/proxy.h"
 
-#define MOVING_VERSION 1
+#define MOVING_VERSION 2
 
 /* ---- The old process ----------------------------------------------------------------------------------- */
 

@@ -1,4 +1,6 @@
 #include "roles/proxy/packed.h"
+#include "core/map.h"
+#include "core/varint.h"
 #include <sys/socket.h>
 
 /* The first two bytes: the state in two bits, then what there is. */
@@ -12,7 +14,7 @@ enum {
     HAS_TOKEN = 1 << 7,
     OWN_HISTORY = 1 << 8,
     NO_HISTORY = 1 << 9,
-    HAS_TICKET = 1 << 10,
+    USERS_TICKET = 1 << 10,
     HAS_INPUT = 1 << 11,
     HAS_RARE = 1 << 12, /* What most do not have. */
     HAS_KNOWN = 1 << 13,
@@ -20,28 +22,24 @@ enum {
     WATCHES = 1 << 15,
 };
 
-enum { RARE_NEAR = 1, RARE_FORWARDS = 2, RARE_CLIENT_SID = 4, RARE_COMPRESSED = 8 };
+enum {
+    RARE_NEAR = 1 << 0,
+    RARE_FORWARDS = 1 << 1,
+    RARE_CLIENT_SID = 1 << 2,
+    RARE_COMPRESSED = 1 << 3,
+    RARE_NONCE = 1 << 4,     /* It was made in another process. */
+    RARE_PARTITION = 1 << 5, /* Not the user's. */
+    RARE_TICKET = 1 << 6,    /* Nor this. */
+};
 
 static const uint8_t zeros[16];
 
 /* ---- Writing and reading ------------------------------------------------------------------------------- */
 
-static char *put_varint(char *out, uint64_t v)
-{
-    for (; v >= 0x80; v >>= 7)
-        *out++ = (char)(v | 0x80);
-    *out++ = (char)v;
-    return out;
-}
-
 static const char *get_varint(const char *in, uint64_t *v_out)
 {
-    uint64_t v = 0;
-    unsigned shift = 0;
-
-    for (; (*in & 0x80) != 0; shift += 7)
-        v |= (uint64_t)(*in++ & 0x7f) << shift;
-    *v_out = v | (uint64_t)(uint8_t)*in++ << shift;
+    in = varint_get(in, in + VARINT_SIZE_MAX, v_out);
+    ASSERT(in != NULL);
     return in;
 }
 
@@ -50,7 +48,7 @@ static char *put_near(char *out, uint64_t v, uint64_t base)
 {
     uint64_t difference = v - base;
 
-    return put_varint(out, difference << 1 ^ (difference >> 63 != 0 ? UINT64_MAX : 0));
+    return varint_put(out, difference << 1 ^ (difference >> 63 != 0 ? UINT64_MAX : 0));
 }
 
 static const char *get_near(const char *in, uint64_t *v_out, uint64_t base)
@@ -100,7 +98,42 @@ static size_t ticket_size(const struct ticket *t)
     return size;
 }
 
-static unsigned flags_of(const struct packed *p, const uint8_t *history)
+static bool ticket_shared(const struct packed *p, struct packed_shared shared)
+{
+    return shared.ticket != NULL && memcmp(&p->ticket, shared.ticket, sizeof p->ticket) == 0;
+}
+
+uint64_t packed_nonce(const struct packed_process *process, uint64_t id)
+{
+    char bytes[sizeof id];
+
+    put_u64(bytes, id);
+    return map_hash(slice_of(bytes, sizeof bytes), process->secret);
+}
+
+static bool nonce_known(const struct packed *p, struct packed_shared shared)
+{
+    return shared.process != NULL && p->nonce == packed_nonce(shared.process, p->id);
+}
+
+static uint64_t id_base(struct packed_shared shared)
+{
+    return shared.process != NULL ? shared.process->id_base : 0;
+}
+
+static unsigned rare_of(const struct packed *p, struct packed_shared shared)
+{
+    unsigned rare = p->near ? RARE_NEAR : 0;
+
+    rare |= p->forwards ? RARE_FORWARDS : 0;
+    rare |= p->client_sid_size > 0 ? RARE_CLIENT_SID : 0;
+    rare |= p->conn.history != NULL ? RARE_COMPRESSED : 0;
+    rare |= !nonce_known(p, shared) ? RARE_NONCE : 0;
+    rare |= p->partition != shared.partition ? RARE_PARTITION : 0;
+    return rare | (ticket_size(&p->ticket) > 0 && !ticket_shared(p, shared) ? RARE_TICKET : 0);
+}
+
+static unsigned flags_of(const struct packed *p, struct packed_shared shared)
 {
     static const struct token none;
     unsigned flags = p->state;
@@ -114,13 +147,11 @@ static unsigned flags_of(const struct packed *p, const uint8_t *history)
     flags |= memcmp(&p->token, &none, sizeof none) != 0 ? HAS_TOKEN : 0;
     if (memcmp(p->token.history, zeros, sizeof p->token.history) == 0)
         flags |= NO_HISTORY;
-    else if (history == NULL || memcmp(p->token.history, history, sizeof p->token.history) != 0)
+    else if (shared.history == NULL || memcmp(p->token.history, shared.history, sizeof p->token.history) != 0)
         flags |= OWN_HISTORY;
-    flags |= ticket_size(&p->ticket) > 0 ? HAS_TICKET : 0;
+    flags |= ticket_shared(p, shared) ? USERS_TICKET : 0;
     flags |= p->conn.input_size > 0 ? HAS_INPUT : 0;
-    flags |= p->bad_count > 0 || p->near || p->forwards || p->client_sid_size > 0 || p->conn.history != NULL
-                 ? HAS_RARE
-                 : 0;
+    flags |= p->bad_count > 0 || rare_of(p, shared) != 0 ? HAS_RARE : 0;
     flags |= p->known != 0 ? HAS_KNOWN : 0;
     flags |= p->token.recent_first != 0 || p->token.recent_last != 0 ? HAS_RECENT : 0;
     return flags;
@@ -153,18 +184,18 @@ static char *put_token(char *out, const struct token *t, unsigned flags)
 {
     if ((flags & OWN_HISTORY) != 0)
         out = put_bytes(out, t->history, sizeof t->history);
-    out = put_varint(out, t->mailbox_id);
-    out = put_varint(out, t->appends);
+    out = varint_put(out, t->mailbox_id);
+    out = varint_put(out, t->appends);
     out = put_near(out, t->expunges, t->appends);
     out = put_near(out, t->flag_changes, t->appends);
     put_u32(out, t->uidvalidity);
     out += 4;
     if ((flags & HAS_RECENT) != 0) {
-        out = put_varint(out, t->recent_first);
+        out = varint_put(out, t->recent_first);
         out = put_near(out, t->recent_last, t->recent_first);
     }
-    out = put_varint(out, t->keyword_count);
-    return put_varint(out, t->flags);
+    out = varint_put(out, t->keyword_count);
+    return varint_put(out, t->flags);
 }
 
 static const char *get_token(const char *in, struct token *t, unsigned flags, const uint8_t *history)
@@ -194,50 +225,47 @@ static const char *get_token(const char *in, struct token *t, unsigned flags, co
     return in;
 }
 
-/* No bytes: the user's. */
-static char *put_ticket(char *out, const struct ticket *ticket, const struct ticket *shared)
+static char *put_rare(char *out, const struct packed *p, struct packed_shared shared)
 {
-    bool same = shared != NULL && memcmp(ticket, shared, sizeof *ticket) == 0;
+    unsigned rare = rare_of(p, shared);
 
-    return put_sized(out, ticket->bytes, same ? 0 : ticket_size(ticket));
-}
-
-static const char *get_ticket(const char *in, struct ticket *ticket, const struct ticket *shared)
-{
-    uint8_t size;
-
-    in = get_sized(in, ticket->bytes, &size, TICKET_SIZE);
-    if (size == 0)
-        *ticket = *shared;
-    return in;
-}
-
-static char *put_rare(char *out, const struct packed *p)
-{
-    out[0] = (char)p->bad_count;
-    out[1] = (char)((p->near ? RARE_NEAR : 0) | (p->forwards ? RARE_FORWARDS : 0) |
-                    (p->client_sid_size > 0 ? RARE_CLIENT_SID : 0) |
-                    (p->conn.history != NULL ? RARE_COMPRESSED : 0));
-    out += 2;
-    if (p->client_sid_size > 0)
+    *out++ = (char)p->bad_count;
+    *out++ = (char)rare;
+    if ((rare & RARE_CLIENT_SID) != 0)
         out = put_sized(out, p->client_sid, p->client_sid_size);
-    if (p->conn.history != NULL)
+    if ((rare & RARE_COMPRESSED) != 0)
         out = put_bytes(out, &p->conn.history, sizeof p->conn.history);
+    if ((rare & RARE_NONCE) != 0)
+        out = put_bytes(out, &p->nonce, sizeof p->nonce);
+    if ((rare & RARE_PARTITION) != 0)
+        out = varint_put(out, p->partition);
+    if ((rare & RARE_TICKET) != 0)
+        out = put_sized(out, p->ticket.bytes, ticket_size(&p->ticket));
     return out;
 }
 
 static const char *get_rare(const char *in, struct packed *out)
 {
-    unsigned flags = (uint8_t)in[1];
+    unsigned rare = (uint8_t)in[1];
+    uint64_t v;
+    uint8_t size;
 
     out->bad_count = (uint8_t)in[0];
-    out->near = (flags & RARE_NEAR) != 0;
-    out->forwards = (flags & RARE_FORWARDS) != 0;
+    out->near = (rare & RARE_NEAR) != 0;
+    out->forwards = (rare & RARE_FORWARDS) != 0;
     in += 2;
-    if ((flags & RARE_CLIENT_SID) != 0)
+    if ((rare & RARE_CLIENT_SID) != 0)
         in = get_sized(in, out->client_sid, &out->client_sid_size, sizeof out->client_sid);
-    if ((flags & RARE_COMPRESSED) != 0)
+    if ((rare & RARE_COMPRESSED) != 0)
         in = get_bytes(in, &out->conn.history, sizeof out->conn.history);
+    if ((rare & RARE_NONCE) != 0)
+        in = get_bytes(in, &out->nonce, sizeof out->nonce);
+    if ((rare & RARE_PARTITION) != 0) {
+        in = get_varint(in, &v);
+        out->partition = (uint16_t)v;
+    }
+    if ((rare & RARE_TICKET) != 0)
+        in = get_sized(in, out->ticket.bytes, &size, TICKET_SIZE);
     return in;
 }
 
@@ -245,31 +273,27 @@ static const char *get_rare(const char *in, struct packed *out)
 
 size_t packed_encode(const struct packed *p, struct packed_shared shared, char *out)
 {
-    unsigned flags = flags_of(p, shared.history);
+    unsigned flags = flags_of(p, shared);
     char *at = out;
 
     put_u16(at, (uint16_t)flags);
-    at = put_varint(at + 2, p->conn.sock.ring);
-    at = put_varint(at, p->conn.sock.slot);
+    at = varint_put(at + 2, p->conn.sock.ring);
+    at = varint_put(at, p->conn.sock.slot);
     put_u16(at, p->conn.sock.generation);
     at = put_peer(at + 2, &p->conn.peer, flags);
-    at = put_varint(at, p->conn.bytes_in);
-    at = put_varint(at, p->conn.bytes_out);
-    at = put_varint(at, p->commands);
-    at = put_varint(at, p->operation);
-    at = put_varint(at, p->partition);
-    at = put_varint(at, p->id);
-    at = put_bytes(at, &p->nonce, sizeof p->nonce);
+    at = varint_put(at, p->conn.bytes_in);
+    at = varint_put(at, p->conn.bytes_out);
+    at = varint_put(at, p->commands);
+    at = varint_put(at, p->operation);
+    at = put_near(at, p->id, id_base(shared));
     if ((flags & HAS_RARE) != 0)
-        at = put_rare(at, p);
+        at = put_rare(at, p, shared);
     if ((flags & HAS_TAG) != 0)
         at = put_sized(at, p->tag, p->tag_size);
     if ((flags & HAS_TOKEN) != 0)
         at = put_token(at, &p->token, flags);
     if ((flags & HAS_KNOWN) != 0)
         at = put_near(at, p->known, p->token.appends);
-    if ((flags & HAS_TICKET) != 0)
-        at = put_ticket(at, &p->ticket, shared.ticket);
     if ((flags & HAS_INPUT) != 0)
         at = put_sized(at, p->conn.input, p->conn.input_size);
     if ((flags & HAS_TLS) != 0)
@@ -278,18 +302,18 @@ size_t packed_encode(const struct packed *p, struct packed_shared shared, char *
     return (size_t)(at - out);
 }
 
-static const char *get_numbers(const char *in, struct packed *out)
+/* And what they imply, unless something rare says otherwise. */
+static const char *get_numbers(const char *in, struct packed_shared shared, struct packed *out)
 {
-    uint64_t v;
-
     in = get_varint(in, &out->conn.bytes_in);
     in = get_varint(in, &out->conn.bytes_out);
     in = get_varint(in, &out->commands);
     in = get_varint(in, &out->operation);
-    in = get_varint(in, &v);
-    out->partition = (uint16_t)v;
-    in = get_varint(in, &out->id);
-    return get_bytes(in, &out->nonce, sizeof out->nonce);
+    in = get_near(in, &out->id, id_base(shared));
+    out->partition = shared.partition;
+    if (shared.process != NULL)
+        out->nonce = packed_nonce(shared.process, out->id);
+    return in;
 }
 
 void packed_decode(const char *in, struct packed_shared shared, struct packed *out)
@@ -308,7 +332,9 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
     out->conn.sock.slot = (uint32_t)v;
     out->conn.sock.generation = get_u16(in);
     in = get_peer(in + 2, &out->conn.peer, flags);
-    in = get_numbers(in, out);
+    in = get_numbers(in, shared, out);
+    if ((flags & USERS_TICKET) != 0)
+        out->ticket = *shared.ticket;
     if ((flags & HAS_RARE) != 0)
         in = get_rare(in, out);
     if ((flags & HAS_TAG) != 0)
@@ -317,8 +343,6 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
         in = get_token(in, &out->token, flags, shared.history);
     if ((flags & HAS_KNOWN) != 0)
         in = get_near(in, &out->known, out->token.appends);
-    if ((flags & HAS_TICKET) != 0)
-        in = get_ticket(in, &out->ticket, shared.ticket);
     if ((flags & HAS_INPUT) != 0)
         in = get_sized(in, out->conn.input, &out->conn.input_size, sizeof out->conn.input);
     if ((flags & HAS_TLS) != 0)

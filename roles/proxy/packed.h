@@ -1,9 +1,8 @@
 /* roles/proxy/packed.h -- a session that sleeps, as bytes: what of it is worth keeping, small numbers in few bytes.
  *
- *     flags 2 | socket | peer | counters | id | nonce 8 | what the flags say is there: tag, token, ticket, input, TLS, the
- *     place of a compressed connection's history
+ *     flags 2 | socket | peer | counters | id | what the flags say is there: what few have, tag, token, input, TLS
  *
- * What sessions of one user have in common (his name, the history id of his account) is in his record (sleep.h).
+ * What sessions of one user have in common (his name, his ticket, the history id of his account) is in his record (users.h).
  * In memory only: another process has other sockets. Secret: keys, a ticket, perhaps half a password. */
 #pragma once
 #include "net/conn.h"
@@ -34,10 +33,18 @@ struct packed {
     (2 + 8 + 18 + 8 * 10 + 3 + sizeof(void *) + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + \
      24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
 
-/* What the user's record has, and a session that has the same need not repeat. NULL: he has none. */
+struct
+    packed_process { /* Of a shard's proxy: ids of its sessions lie near each other, and nonces follow from them. */
+    uint64_t id_base, secret;
+};
+uint64_t packed_nonce(const struct packed_process *process, uint64_t id);
+
+/* What a session that has the same need not repeat. */
 struct packed_shared {
-    const uint8_t *history; /* [16] */
-    const struct ticket *ticket;
+    const struct packed_process *process; /* NULL: for another one. */
+    const uint8_t *history;               /* [16], of the user's record. NULL: it has none. */
+    const struct ticket *ticket;          /* The same. */
+    uint16_t partition;                   /* The same; 0. */
 };
 
 /* Bytes written. */

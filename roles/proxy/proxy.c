@@ -246,6 +246,7 @@ static int proxy_start(struct shard *s)
     p->node_name = config_string(s->node->config, "node");
     p->plaintext_always = strcmp(config_string(s->node->config, "auth.plaintext"), "always") == 0;
     p->next_id = random_u64() & UINT64_C(0xffffffff000000);
+    p->process = (struct packed_process){.id_base = p->next_id, .secret = random_u64()};
     p->sleep_after = sleep_after_read(s->node->config);
     limits_read(&p->limits, s->node);
     /* One more than is admitted: the one that is told so. */

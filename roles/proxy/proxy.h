@@ -60,6 +60,7 @@ struct proxy {
     struct differences differences;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;
+    struct packed_process process;
     uint64_t connections; /* Open now, both kinds. */
     bool stopping;
 };

@@ -535,7 +535,7 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
     s->counted = METRIC_SESSION_LOGIN;
     p->shard->metrics->session_states[s->counted]++;
     s->id = ++p->next_id;
-    s->nonce = random_u64();
+    s->nonce = packed_nonce(&p->process, s->id);
     imap_framer_init(&s->framer, &imap_framer_prelogin);
     p->connections++;
     p->shard->metrics->connections++;

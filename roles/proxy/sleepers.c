@@ -22,11 +22,13 @@ struct sleeper {
     uint32_t due : 30;   /* DUE_UNIT_MS, rounded up. */
     uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
     uint32_t sent : 1;   /* Frozen: copied to another process. */
-    uint32_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
+    uint16_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
     char packed[];
 };
 
-_Static_assert(sizeof(struct sleeper) + PACKED_SIZE_MAX <= RECORD_SIZE_MAX, "a sleeper is a record");
+#define HEAD_SIZE offsetof(struct sleeper, packed)
+_Static_assert(HEAD_SIZE == SLEEPER_HEAD_SIZE, "there are millions of them");
+_Static_assert(HEAD_SIZE + PACKED_SIZE_MAX <= RECORD_SIZE_MAX, "a sleeper is a record");
 
 struct sleeping_user {
     struct map_node node;
@@ -40,6 +42,7 @@ struct sleeping_user {
     bool pinned; /* Somebody walks over his sleepers. */
     bool history_known;
     uint8_t history[16];
+    uint16_t partition;
     uint8_t user_size;
     char user[];
 };
@@ -56,11 +59,16 @@ static struct sleeping_user *user_at(const struct sleepers *t, uint32_t id)
     return id == RECORD_NONE ? NULL : records_at(&t->users, id);
 }
 
-static struct packed_shared user_shares(const struct sleeping_user *u)
+static struct packed_shared user_shares(const struct sleepers *t, const struct sleeping_user *u)
 {
-    if (u == NULL)
-        return (struct packed_shared){0};
-    return (struct packed_shared){u->history_known ? u->history : NULL, &u->ticket};
+    struct packed_shared shared = {.process = &t->proxy->process};
+
+    if (u != NULL) {
+        shared.history = u->history_known ? u->history : NULL;
+        shared.ticket = &u->ticket;
+        shared.partition = u->partition;
+    }
+    return shared;
 }
 
 static void count_bytes(struct sleepers *t)
@@ -98,9 +106,9 @@ static bool sleeper_spare(struct sleepers *t, uint32_t id, const struct subscrip
         return true;
     sleepers_look(t, id, &packed);
     spared = session_is_spared(&packed.token, packed.known, news) &&
-             news->at - packed.known <= UINT32_MAX - s->spared;
+             news->at - packed.known <= (uint64_t)UINT16_MAX - s->spared;
     if (spared)
-        s->spared += (uint32_t)(news->at - packed.known);
+        s->spared += (uint16_t)(news->at - packed.known);
     bytes_wipe(&packed, sizeof packed);
     return spared;
 }
@@ -140,14 +148,18 @@ static struct sleeping_user *user_find(struct sleepers *t, struct slice user, ui
 }
 
 static struct sleeping_user *user_new(struct sleepers *t, struct slice user, uint64_t hash,
-                                      const struct ticket *ticket)
+                                      const struct packed *p)
 {
     uint32_t id = records_take(&t->users, sizeof(struct sleeping_user) + user.size);
     struct sleeping_user *u = user_at(t, id);
 
     ASSERT(user.size <= USER_SIZE_MAX);
-    *u = (struct sleeping_user){
-        .table = t, .id = id, .ticket = *ticket, .first = RECORD_NONE, .user_size = (uint8_t)user.size};
+    *u = (struct sleeping_user){.table = t,
+                                .id = id,
+                                .ticket = p->ticket,
+                                .first = RECORD_NONE,
+                                .partition = p->partition,
+                                .user_size = (uint8_t)user.size};
     memcpy(u->user, user.data, user.size);
     u->subscriber.at = on_at;
     u->subscriber.expired = on_expired;
@@ -167,12 +179,12 @@ static void user_release(struct sleeping_user *u)
     records_give(&t->users, u->id);
 }
 
-static struct sleeping_user *user_of(struct sleepers *t, struct slice user, const struct ticket *ticket)
+static struct sleeping_user *user_of(struct sleepers *t, struct slice user, const struct packed *p)
 {
     uint64_t hash = map_hash(user, t->secret);
     struct sleeping_user *u = user_find(t, user, hash);
 
-    return u != NULL ? u : user_new(t, user, hash, ticket);
+    return u != NULL ? u : user_new(t, user, hash, p);
 }
 
 static bool ticket_is(const struct ticket *a, const struct ticket *b)
@@ -244,7 +256,7 @@ static void user_enter(struct sleepers *t, struct sleeping_user *u, struct sleep
 
 void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms)
 {
-    struct sleeping_user *u = user.size > 0 ? user_of(t, user, &p->ticket) : NULL;
+    struct sleeping_user *u = user.size > 0 ? user_of(t, user, p) : NULL;
     char bytes[PACKED_SIZE_MAX];
     struct sleeper *s;
     size_t size;
@@ -252,10 +264,12 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
 
     if (u != NULL)
         user_learn(u, p);
-    size = packed_encode(p, user_shares(u), bytes);
-    id = records_take(&t->records, sizeof *s + size);
+    size = packed_encode(p, user_shares(t, u), bytes);
+    id = records_take(&t->records, HEAD_SIZE + size);
     s = sleeper_at(t, id);
-    *s = (struct sleeper){.prev = RECORD_NONE, .next = RECORD_NONE, .user = RECORD_NONE};
+    s->prev = s->next = s->user = RECORD_NONE;
+    s->fired = s->sent = 0;
+    s->spared = 0;
     s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 2);
     memcpy(s->packed, bytes, size);
     bytes_wipe(bytes, size);
@@ -504,7 +518,7 @@ void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
 {
     const struct sleeper *s = sleeper_at(t, id);
 
-    packed_decode(s->packed, user_shares(user_at(t, s->user)), out);
+    packed_decode(s->packed, user_shares(t, user_at(t, s->user)), out);
     out->known += s->spared;
 }
 

@@ -13,6 +13,8 @@
 #include "core/shard.h"
 #include "roles/proxy/packed.h"
 
+#define SLEEPER_HEAD_SIZE 18 /* Of a record, before packed.h's bytes. */
+
 struct proxy;
 struct session;
 

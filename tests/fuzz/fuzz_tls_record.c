@@ -17,13 +17,13 @@ static struct tls_output ours, theirs;
 
 static struct tls *session(unsigned suite, bool mirrored)
 {
-    size_t secret = tls_suites[suite].secret_size;
-    uint8_t packed[TLS_PACKED_MAX] = {(uint8_t)suite};
+    struct tls_record r = {.suite = &tls_suites[suite]};
+    uint8_t packed[TLS_PACKED_MAX];
     struct tls *t;
 
-    memset(packed + 18, mirrored ? 'a' : 'b', secret);
-    memset(packed + 18 + secret, mirrored ? 'b' : 'a', secret);
-    t = tls_unpack(packed, 18 + 2 * secret);
+    memset(r.read.secret, mirrored ? 'a' : 'b', sizeof r.read.secret);
+    memset(r.write.secret, mirrored ? 'b' : 'a', sizeof r.write.secret);
+    t = tls_unpack(packed, tls_record_pack(&r, false, packed));
     ASSERT(t != NULL);
     return t;
 }

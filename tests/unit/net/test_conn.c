@@ -1144,7 +1144,7 @@ static void test_tls_sleep(void **state)
     for (unsigned i = 0; i < 3; i++) {
         client_put("rest\n");
         assert_null(session);
-        assert_int_equal(packed.tls_size, 82);
+        assert_int_equal(packed.tls_size, 67);
         wake(false);
         conn_write(&session->conn, SLICE("news\n"));
         door_settle(0);

@@ -101,22 +101,22 @@ static unsigned secret_count;
 /* One session, packed, as if a handshake had just ended; the other is the same the other way round. */
 static struct pair pair_open(unsigned suite, uint64_t read_sequence, uint64_t write_sequence)
 {
-    size_t secret = tls_suites[suite].secret_size, size = 18 + 2 * secret;
-    uint8_t us[TLS_PACKED_MAX] = {(uint8_t)suite}, peer[TLS_PACKED_MAX] = {(uint8_t)suite};
+    struct tls_record us = {.suite = &tls_suites[suite]}, peer = us;
+    uint8_t packed[TLS_PACKED_MAX];
     struct pair p = {0};
 
-    put_u64(us + 2, read_sequence);
-    put_u64(us + 10, write_sequence);
-    for (size_t i = 0; i < 2 * secret; i++)
-        us[18 + i] = (uint8_t)(rand() >> 7);
-    put_u32(us + 18, ++secret_count); /* Never the same twice. */
-    put_u32(us + 18 + secret, ++secret_count);
-    memcpy(peer + 2, us + 10, 8);
-    memcpy(peer + 10, us + 2, 8);
-    memcpy(peer + 18, us + 18 + secret, secret);
-    memcpy(peer + 18 + secret, us + 18, secret);
-    p.us = tls_unpack(us, size);
-    p.peer = tls_unpack(peer, size);
+    for (size_t i = 0; i < TLS_SECRET_MAX; i++) {
+        us.read.secret[i] = (uint8_t)(rand() >> 7);
+        us.write.secret[i] = (uint8_t)(rand() >> 7);
+    }
+    put_u32(us.read.secret, ++secret_count); /* Never the same twice. */
+    put_u32(us.write.secret, ++secret_count);
+    us.read.sequence = read_sequence;
+    us.write.sequence = write_sequence;
+    peer.read = us.write;
+    peer.write = us.read;
+    p.us = tls_unpack(packed, tls_record_pack(&us, false, packed));
+    p.peer = tls_unpack(packed, tls_record_pack(&peer, false, packed));
     assert_non_null(p.us);
     assert_non_null(p.peer);
     return p;
@@ -205,7 +205,7 @@ static void assert_talk(struct pair *p)
 
 static void test_suites(void **state)
 {
-    static const size_t sizes[TLS_SUITE_COUNT] = {82, 114, 82, 58, 58, 90, 90, 106, 106};
+    static const size_t sizes[TLS_SUITE_COUNT] = {67, 99, 67, 43, 43, 75, 75, 91, 91};
     static char large[TLS_RECORD_MAX];
 
     for (unsigned suite = 0; suite < TLS_SUITE_COUNT; suite++) {
@@ -262,9 +262,14 @@ static void test_no_rest(void **state)
     assert_int_equal(deliver(p.us, &p.theirs, &p.ours, &text), TLS_ENDED);
     assert_false(nap(&p.us));
     assert_null(tls_unpack(packed, 0));
-    assert_null(tls_unpack(packed, 81));
+    assert_null(tls_unpack(packed, 1));
+    assert_null(tls_unpack(packed, 66));
+    assert_null(tls_unpack(packed, 68));
     packed[0] = TLS_SUITE_COUNT;
-    assert_null(tls_unpack(packed, 82));
+    assert_null(tls_unpack(packed, 67));
+    packed[0] = 0;
+    memset(packed + 1, 0xff, sizeof packed - 1); /* A number that does not end. */
+    assert_null(tls_unpack(packed, 67));
     pair_close(&p);
 }
 

@@ -100,8 +100,10 @@ static void test_random(void **state)
 
     (void)state;
     for (unsigned round = 0; round < ROUNDS; round++) {
-        struct packed_shared shared = {random_u() % 4 == 0 ? NULL : history,
-                                       random_u() % 4 == 0 ? NULL : &ticket};
+        struct packed_process process = {number(), random_u()};
+        struct packed_shared shared = {random_u() % 4 == 0 ? NULL : &process,
+                                       random_u() % 4 == 0 ? NULL : history,
+                                       random_u() % 4 == 0 ? NULL : &ticket, (uint16_t)random_u()};
         struct packed in, out;
         size_t size;
 
@@ -110,6 +112,10 @@ static void test_random(void **state)
         packed_random(&in, history);
         if (random_u() % 2 == 0)
             in.ticket = ticket;
+        if (random_u() % 2 == 0)
+            in.partition = shared.partition;
+        if (random_u() % 2 == 0)
+            in.nonce = packed_nonce(&process, in.id);
         memset(bytes, 0x5a, sizeof bytes);
         size = packed_encode(&in, shared, bytes);
         assert_true(size <= PACKED_SIZE_MAX);
@@ -136,7 +142,6 @@ static void usual(struct packed *p, const uint8_t *history)
     p->tag_size = 5;
     p->partition = 4000;
     p->id = UINT64_C(0x12345678000000) + 5000000;
-    fill(&p->nonce, sizeof p->nonce);
     p->operation = 12;
     p->commands = 30;
     memcpy(p->token.history, history, 16);
@@ -158,13 +163,15 @@ static void test_sizes(void **state)
     char bytes[PACKED_SIZE_MAX];
     size_t plain, tls, ticket, cluster;
     struct packed p, prelogin = {0};
-    struct packed_shared shared = {.history = history}, none = {0};
+    struct packed_process process = {UINT64_C(0x12345678000000), 1};
+    struct packed_shared shared = {&process, history, NULL, 4000}, none = {&process, NULL, NULL, 0};
 
     (void)state;
     fill(history, sizeof history);
     usual(&p, history);
+    p.nonce = packed_nonce(&process, p.id);
     plain = packed_encode(&p, shared, bytes);
-    p.conn.tls_size = 82;
+    p.conn.tls_size = 67;
     tls = packed_encode(&p, shared, bytes);
     fill(p.ticket.bytes, TICKET_SIZE);
     ticket = packed_encode(&p, shared, bytes);
@@ -173,13 +180,14 @@ static void test_sizes(void **state)
     prelogin.conn = p.conn;
     prelogin.state = PACKED_COMMAND;
     prelogin.id = p.id;
+    prelogin.nonce = p.nonce;
     printf("idle: plain %zu, TLS 1.3 %zu, and a ticket %zu, or his user's %zu; before login, TLS 1.3 %zu\n",
            plain, tls, ticket, cluster, packed_encode(&prelogin, none, bytes));
-    assert_true(plain <= 80);
-    assert_true(tls <= 163);
-    assert_true(ticket <= 212);
+    assert_true(plain <= 50);
+    assert_true(tls <= 118);
+    assert_true(ticket <= 170);
     assert_true(cluster <= tls + 1);
-    assert_true(packed_encode(&prelogin, none, bytes) <= 140);
+    assert_true(packed_encode(&prelogin, none, bytes) <= 96);
 }
 
 int main(void)
