@@ -474,28 +474,33 @@ static void describe(const struct cpu_limits *l, char *text, size_t size)
                  (unsigned long long)(l->quota_milli % 1000 / 10));
 }
 
-static int wish_parse(const struct cpu_limits *l, const char *cores, struct wish *w,
-                      char error[CPU_ERROR_MAX])
+static bool wish_parse(const struct cpu_limits *l, const char *cores, struct wish *w)
 {
     uint64_t count;
 
     *w = (struct wish){.cpus = l->allowed, .count = l->usable_count};
     if (strcmp(cores, "auto") == 0) {
         w->at_most = true;
-        return 0;
+        return true;
     }
     if (slice_to_u64(slice_str(cores), CPU_NUMBER_MAX, &count) && count > 0) {
         w->count = (unsigned)count;
-        return 0;
+        return true;
     }
     if (strpbrk(cores, "-,") != NULL && set_parse(slice_str(cores), &w->cpus)) {
         w->count = set_count(&w->cpus);
         w->named = true;
-        return 0;
+        return true;
     }
-    snprintf(error, CPU_ERROR_MAX,
-             "cores: \"%.64s\" is not auto, a number of shards, or a list of CPUs such as 0-3,8", cores);
-    return -EINVAL;
+    return false;
+}
+
+bool cpu_cores_valid(const char *cores)
+{
+    static const struct cpu_limits none;
+    struct wish w;
+
+    return wish_parse(&none, cores, &w);
 }
 
 static int wish_check(const struct cpu_limits *l, const char *cores, const struct wish *w,
@@ -571,10 +576,13 @@ int cpu_plan_make(const struct cpu_limits *limits, const char *cores, bool share
 {
     struct cpu_plan plan = {.count = 0};
     struct wish w;
-    int rc = wish_parse(limits, cores, &w, error_out);
+    int rc;
 
-    if (rc == 0)
-        rc = wish_check(limits, cores, &w, error_out);
+    if (!wish_parse(limits, cores, &w)) {
+        snprintf(error_out, CPU_ERROR_MAX, "cores: \"%.64s\" is not " CPU_CORES_WANTED, cores);
+        return -EINVAL;
+    }
+    rc = wish_check(limits, cores, &w, error_out);
     if (rc < 0)
         return rc;
     plan.cpus = calloc(w.count, sizeof *plan.cpus);

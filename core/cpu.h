@@ -36,6 +36,10 @@ struct cpu_limits {
 /* Reads /proc and /sys below `root` ("" for the machine itself; tests give a directory). */
 MUST_CHECK int cpu_detect(const char *root, struct cpu_limits *limits_out);
 
+/* Is it written as `cores` may be, whatever CPUs there are? If not, it is not CPU_CORES_WANTED. */
+bool cpu_cores_valid(const char *cores);
+#define CPU_CORES_WANTED "auto, a number of shards, or a list of CPUs such as 0-3,8"
+
 struct cpu_plan {
     unsigned count;
     unsigned *cpus; /* One shard each, ascending. */

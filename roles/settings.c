@@ -1,4 +1,5 @@
 #include "roles/settings.h"
+#include "core/cpu.h"
 #include "core/io.h"
 #include "core/net_prefix.h"
 #include "net/link/link.h"
@@ -163,6 +164,42 @@ int settings_each_listener(const struct config *c,
         }
     }
     return rc;
+}
+
+/* The key of one before (key, index) that listens at `addr`, too; NULL: there is none. */
+static const char *listened_by(const struct config *c, size_t key, size_t index, const struct net_addr *addr)
+{
+    for (size_t k = 0; k <= key; k++) {
+        size_t count = k < key ? config_list_count(c, listen_keys[k]) : index;
+
+        for (size_t i = 0; i < count; i++) {
+            struct net_addr other;
+
+            if (net_addr_parse(slice_str(config_list_item(c, listen_keys[k], i)), &other) &&
+                other.port == addr->port && other.family == addr->family &&
+                memcmp(other.ip, addr->ip, sizeof other.ip) == 0)
+                return listen_keys[k];
+        }
+    }
+    return NULL;
+}
+
+/* The kernel would take an address twice, since every shard listens, and share out its clients at random. */
+static bool listeners_differ(const struct config *c, struct config_error *error)
+{
+    for (size_t k = 0; k < ARRAY_COUNT(listen_keys); k++) {
+        for (size_t i = 0; i < config_list_count(c, listen_keys[k]); i++) {
+            const char *text = config_list_item(c, listen_keys[k], i), *by;
+            struct net_addr addr;
+
+            if (!net_addr_parse(slice_str(text), &addr) || addr.port == 0)
+                continue;
+            by = listened_by(c, k, i, &addr);
+            if (by != NULL)
+                return config_wrong(c, listen_keys[k], error, "%.80s is an address of %s already", text, by);
+        }
+    }
+    return true;
 }
 
 static bool auth_check(const struct config *c, bool loopback, struct config_error *error)
@@ -334,8 +371,11 @@ bool settings_check(const struct config *c, struct config_error *error)
     uint64_t bytes;
 
     if (!role_check(c, error) || !listeners_check(c, &loopback, error) || !tls_check(c, error) ||
-        !auth_check(c, loopback, error) || !admin_check(c, error) || !links_check(c, error))
+        !auth_check(c, loopback, error) || !admin_check(c, error) || !links_check(c, error) ||
+        !listeners_differ(c, error))
         return false;
+    if (!cpu_cores_valid(config_string(c, "cores")))
+        return config_wrong(c, "cores", error, "is not " CPU_CORES_WANTED);
     if (config_string(c, "group") != NULL && config_string(c, "user") == NULL)
         return config_wrong(c, "group", error, "needs user, too");
     if (strcmp(config_string(c, "memory"), "auto") != 0 &&

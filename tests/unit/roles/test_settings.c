@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 
 static struct config *with(const char *yaml, struct config_error *e)
 {
@@ -67,6 +68,8 @@ static void test_good(void **state)
 {
     good(BASE "auth.passwd_file: /etc/trireme/users\n");
     good(BASE "auth.static_password: x\nlmtp.listen: '[::1]:24'\n");
+    good(BASE "auth.static_password: x\nlmtp.listen: ['[::1]:143', 127.0.0.2:143]\ncores: 0-3,8\n");
+    good(BASE "auth.static_password: x\nlmtp.listen: [127.0.0.1:0, 127.0.0.1:0]\ncores: 1000\n");
     good("role: [proxy, director, backend]\nimaps.listen: [\"*:993\"]\ntls: {cert: /c, key: /k}\nmemory: "
          "8GiB\n"
          "auth: {passwd_file: users}\ntls.sni: [{name: a, cert: /c, key: /k}]\nuser: mail\ngroup: mail\n"
@@ -75,6 +78,8 @@ static void test_good(void **state)
 
 static void test_bad(void **state)
 {
+    static const char *const cores[] = {"0", "1.5", "3-1", "0-99999", "many", "-1"};
+
     bad("imap.listen: 127.0.0.1:143\nauth.passwd_file: /u\n",
         "default: role: is not set: name one with --role");
     bad("role: all\nauth.passwd_file: /u\n",
@@ -96,6 +101,16 @@ static void test_bad(void **state)
     bad(BASE "auth.passwd_file: /u\ngroup: mail\n", "t.yml:4: group: needs user, too");
     bad(BASE "auth.passwd_file: /u\nmemory: lots\n",
         "t.yml:4: memory: is neither auto nor a size such as 8GiB");
+    for (size_t i = 0; i < ARRAY_COUNT(cores); i++) {
+        char yaml[256];
+
+        snprintf(yaml, sizeof yaml, BASE "auth.passwd_file: /u\ncores: %s\n", cores[i]);
+        bad(yaml, "t.yml:4: cores: is not auto, a number of shards, or a list of CPUs such as 0-3,8");
+    }
+    bad(BASE "auth.passwd_file: /u\nlmtp.listen: [127.0.0.1:24, '127.0.0.1:143']\n",
+        "t.yml:4: lmtp.listen: 127.0.0.1:143 is an address of imap.listen already");
+    bad(BASE "auth.passwd_file: /u\nadmin.listen: [127.0.0.1:80, '127.0.0.1:80']\n",
+        "t.yml:4: admin.listen: 127.0.0.1:80 is an address of admin.listen already");
     bad(BASE "auth.passwd_file: /u\ndata: mail\n", "t.yml:4: data: is not an absolute path");
     bad(BASE "auth.passwd_file: /u\nlmtp.from: 10.0.0.1/8\n",
         "t.yml:4: lmtp.from: '10.0.0.1/8' is not a network such as 10.0.0.0/8");
