@@ -190,6 +190,13 @@ const char *log_quote(struct slice s)
     return buffer;
 }
 
+const char *log_error(int rc)
+{
+    const char *text = strerrordesc_np(-rc);
+
+    return log_quote(text != NULL ? slice_str(text) : SLICE("unknown error"));
+}
+
 /* ---- One line ------------------------------------------------------------------------------------------ */
 
 struct line {

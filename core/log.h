@@ -21,6 +21,8 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
 /* Escapes control, quote and non-UTF-8 bytes, cuts at 256; rotates over a few static buffers a thread, so use
  * it in the arguments of one call. */
 const char *log_quote(struct slice s);
+/* What the error -errno means, as log_quote() writes it. */
+const char *log_error(int rc);
 
 /* Starts and ends the draining thread; before and after, lines are written at once. */
 int log_start(void);

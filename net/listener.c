@@ -26,8 +26,8 @@ static void accept_done(struct io_op *op)
     if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR) {
         a->idle = true;
         if (!timer_armed(&l->retry)) {
-            log_event(LOG_WARN, "accept failed", "error=%d retry_ms=%d hint=raise_LimitNOFILE", -op->res,
-                      RETRY_MS);
+            log_event(LOG_WARN, "accept failed", "error=%s retry_ms=%d hint=raise_LimitNOFILE",
+                      log_error(op->res), RETRY_MS);
             timer_set(&l->retry, RETRY_MS);
         }
         return;

@@ -129,7 +129,7 @@ int confinement_enter(struct confinement *c)
         log_event(LOG_WARN, "the server runs as root, without root's capabilities", "hint=set_user");
     rc = sandbox_enter(&c->profile, c->missing);
     if (rc < 0)
-        log_event(LOG_ERROR, "the sandbox cannot be entered", "error=%s hint=sandbox:_off", strerror(-rc));
+        log_event(LOG_ERROR, "the sandbox cannot be entered", "error=%s hint=sandbox:_off", log_error(rc));
     return rc;
 }
 

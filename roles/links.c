@@ -157,7 +157,7 @@ int links_listen(struct shard *s)
         listener->accepted = accepted;
         rc = listener_start(listener, &addr);
         if (rc < 0) {
-            log_event(LOG_ERROR, "cannot listen", "key=link.listen address=%s error=%s", text, strerror(-rc));
+            log_event(LOG_ERROR, "cannot listen", "key=link.listen address=%s error=%s", text, log_error(rc));
             return rc;
         }
         l->listener_count++;

@@ -68,7 +68,7 @@ static int store_start(struct shard *s, const uint8_t *cluster_key)
     int rc = store_open(&config, &store);
 
     if (rc < 0)
-        log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s", s->index, strerror(-rc));
+        log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s", s->index, log_error(rc));
     else
         s->slot[SLOT_OTHER] = (void *)(uintptr_t)&place_store;
     return rc;

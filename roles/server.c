@@ -160,7 +160,7 @@ static int server_wait(struct shard *s)
     int rc = upgrade_take(s, v->handover.predecessors[s->index]);
 
     if (rc < 0)
-        log_event(LOG_ERROR, "upgrade: no sessions have come", "shard=%u error=%s", s->index, strerror(-rc));
+        log_event(LOG_ERROR, "upgrade: no sessions have come", "shard=%u error=%s", s->index, log_error(rc));
     while (rc == 0 && !__atomic_load_n(&v->take, __ATOMIC_ACQUIRE))
         rc = fiber_sleep_ms(TAKE_POLL_MS);
     return rc;
@@ -234,7 +234,7 @@ static void server_ready(struct node *node, void *arg)
         return;
     }
     if (write(STDOUT_FILENO, text, sizeof text - 1) < 0)
-        log_event(LOG_WARN, "standard output cannot be written", "error=%s", strerror(errno));
+        log_event(LOG_WARN, "standard output cannot be written", "error=%s", log_error(-errno));
     handover_say(v->handover.control_fd, HANDOVER_READY);
 }
 

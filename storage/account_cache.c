@@ -391,7 +391,7 @@ static void snapshot_run(void *arg)
         turn_give(&a->private->turn);
     }
     if (rc < 0)
-        log_event(LOG_WARN, "store: snapshot was not written", "error=%d", -rc);
+        log_event(LOG_WARN, "store: snapshot was not written", "error=%s", log_error(rc));
     a->private->snapshotting = false;
     a->store->open_count--;
     if (a->store->open_count == 0)

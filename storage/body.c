@@ -436,7 +436,7 @@ static int reader_rot_of_object(struct body_reader *r, const char *what)
 
     r->store->shard->metrics->checksum_errors++;
     log_event(LOG_ERROR, "store: what is read is not what was written; restore it from a backup",
-              "file=%s size=%u what=%s", object_path(path, &r->object), r->location.size, what);
+              "file=%s size=%u what=\"%s\"", object_path(path, &r->object), r->location.size, what);
     return -EBADMSG;
 }
 

@@ -107,7 +107,7 @@ void store_report_rot(struct store *store, const struct record_location *at, con
 
     store->shard->metrics->checksum_errors++;
     log_event(LOG_ERROR, "store: what is read is not what was written; restore it from a backup",
-              "file=%s offset=%u size=%u what=%s", stream_segment_path(path, at->stream, at->segment),
+              "file=%s offset=%u size=%u what=\"%s\"", stream_segment_path(path, at->stream, at->segment),
               at->offset, at->size, what);
 }
 

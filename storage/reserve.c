@@ -13,6 +13,14 @@ static char *reserve_path(const struct store *store, char path[STREAM_PATH_MAX])
     return path;
 }
 
+static void report_full(struct store *store)
+{
+    if (!store->full)
+        log_event(LOG_ERROR, "store: disk is full, mail is refused; make space", "stream=%u wanted_mib=%llu",
+                  store->stream.number, (unsigned long long)(store->config.reserve_size >> 20));
+    store->full = true;
+}
+
 int reserve_find(struct store *store)
 {
     char path[STREAM_PATH_MAX];
@@ -48,10 +56,7 @@ int reserve_take(struct store *store)
         return rc;
     if (file_unlink(reserve_path(store, path)) < 0) /* Half of it may be there, and helps nobody. */
         log_event(LOG_WARN, "store: reserve was not removed", "path=%s", path);
-    if (!store->full)
-        log_event(LOG_ERROR, "store: disk is full, mail is refused; make space", "stream=%u",
-                  store->stream.number);
-    store->full = true;
+    report_full(store);
     return 0;
 }
 
@@ -59,10 +64,7 @@ bool reserve_release(struct store *store)
 {
     char path[STREAM_PATH_MAX];
 
-    if (!store->full)
-        log_event(LOG_ERROR, "store: disk is full, mail is refused; make space", "stream=%u",
-                  store->stream.number);
-    store->full = true;
+    report_full(store);
     if (!store->reserve_held || file_unlink(reserve_path(store, path)) < 0)
         return false;
     store->reserve_held = false;

@@ -207,8 +207,8 @@ static int key_load(struct store *store, bool is_new)
     if (rc == 0)
         memcpy(store->key, bytes, STORE_KEY_SIZE);
     else
-        log_event(LOG_ERROR, "store: the cluster key can't be read; restore `key` from a backup", "error=%d",
-                  -rc);
+        log_event(LOG_ERROR, "store: the cluster key can't be read; restore `key` from a backup", "error=%s",
+                  log_error(rc));
     bytes_wipe(bytes, sizeof bytes);
     if (rc == 0 && store->config.cluster_key != NULL &&
         memcmp(store->key, store->config.cluster_key, STORE_KEY_SIZE) != 0) {
@@ -254,7 +254,7 @@ static int directory_open(struct store *store)
 
     if (rc < 0) {
         log_event(LOG_ERROR, "store: the data directory can't be locked; is another process using it?",
-                  "error=%d", -rc);
+                  "error=%s", log_error(rc));
         return rc;
     }
     rc = format_check(&is_new);
@@ -435,7 +435,7 @@ int store_open(const struct store_config *config, struct store **store_out)
     config_set(store, config);
     rc = store_start(store);
     if (rc < 0) {
-        log_event(LOG_ERROR, "store: not opened", "shard=%u error=%d", store->shard->index, -rc);
+        log_event(LOG_ERROR, "store: not opened", "shard=%u error=%s", store->shard->index, log_error(rc));
         /* Other shards' messages may still come: the rest goes with the heap. */
         stream_close(&store->stream);
         segment_files_close(store);
@@ -469,8 +469,8 @@ static void checkpoint_run(void *arg)
     int rc = checkpoint_write(store);
 
     if (rc < 0)
-        log_event(LOG_WARN, "store: checkpoint was not written", "shard=%u error=%d", store->shard->index,
-                  -rc);
+        log_event(LOG_WARN, "store: checkpoint was not written", "shard=%u error=%s", store->shard->index,
+                  log_error(rc));
     store->checkpointing = false;
     fiber_queue_wake_all(&store->drained, 0);
 }

@@ -379,7 +379,8 @@ static void stream_witness(struct stream *st, bool flush)
     rc = flush ? file_write_flush(st->file, st->vector, b.vector_count, st->offset)
                : file_write(st->file, st->vector, b.vector_count, st->offset);
     if (rc < 0) /* Nothing depends on it: a batch will tell whether the disk works. */
-        log_event(LOG_WARN, "store: witness was not written", "stream=%u error=%d", st->number, -rc);
+        log_event(LOG_WARN, "store: witness was not written", "stream=%u error=%s", st->number,
+                  log_error(rc));
 }
 
 static void commit_finish(struct commit *c, int result)
@@ -417,7 +418,7 @@ static int stream_abandon(struct stream *st)
     }
     st->failed = true;
     log_event(LOG_ERROR, "store: disk failed, changes are refused until a restart",
-              "stream=%u segment=%u error=%d", st->number, st->segment, -rc);
+              "stream=%u segment=%u error=%s", st->number, st->segment, log_error(rc));
     return -EINPROGRESS;
 }
 
@@ -461,7 +462,8 @@ static int batch_flush(struct stream *st, struct batch *b)
     if (rc < 0) {
         metrics->commit_failures++;
         log_event(LOG_ERROR, "store: flush failed, segment abandoned",
-                  "stream=%u segment=%u offset=%u error=%d", st->number, st->segment, st->offset, -rc);
+                  "stream=%u segment=%u offset=%u error=%s", st->number, st->segment, st->offset,
+                  log_error(rc));
         return stream_abandon(st);
     }
     st->offset += b->size;

@@ -234,7 +234,7 @@ static int listen_tcp(struct admin *a, const char *text)
     if (l != NULL)
         rc = net_addr_parse(slice_str(text), &addr) ? listener_start(l, &addr) : -EINVAL;
     if (rc < 0) {
-        log_event(LOG_ERROR, "cannot listen", "key=admin.listen address=%s error=%s", text, strerror(-rc));
+        log_event(LOG_ERROR, "cannot listen", "key=admin.listen address=%s error=%s", text, log_error(rc));
         return rc;
     }
     a->listener_count++;
@@ -251,7 +251,7 @@ static int listen_unix(struct admin *a, const char *path)
 
     if (rc < 0) {
         log_event(LOG_ERROR, "cannot listen", "key=admin.socket path=%s error=%s", log_quote(slice_str(path)),
-                  strerror(-rc));
+                  log_error(rc));
         return rc;
     }
     l->flag = true;

@@ -52,8 +52,8 @@ static void delivery_answer(struct delivery *d, int rc)
             i++;
         reply.code = failures[i].code;
         reply.text = slice_str(failures[i].text);
-        log_event(LOG_WARN, "not delivered", "user=%s code=%u error=%d", log_quote(d->request.user),
-                  reply.code, -rc);
+        log_event(LOG_WARN, "not delivered", "user=%s code=%u error=%s", log_quote(d->request.user),
+                  reply.code, log_error(rc));
     }
     metric_elapsed(&shard_self()->metrics->backend_time[METRIC_COMMAND_DELIVER], d->began_ns, time_ns());
     if (d->stream != NULL)

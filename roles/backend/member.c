@@ -65,7 +65,7 @@ static int file_save(struct member *m)
     bytes_wipe(&kept, sizeof kept);
     if (rc < 0)
         log_event(LOG_ERROR, "cannot write what is known of the cluster", "file=%s error=%s", FILE_NAME,
-                  strerror(-rc));
+                  log_error(rc));
     return rc;
 }
 
@@ -98,7 +98,7 @@ static int file_load(struct member *m)
     } else {
         rc = rc < 0 ? rc : -EBADMSG;
         log_event(LOG_ERROR, "what is known of the cluster cannot be read; restore it from a backup",
-                  "file=%s error=%s", FILE_NAME, strerror(-rc));
+                  "file=%s error=%s", FILE_NAME, log_error(rc));
     }
     arena_wipe(&arena);
     arena_fini(&arena);

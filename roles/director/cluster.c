@@ -139,7 +139,7 @@ static int file_save(struct cluster *c)
     heap_free(c->shard->heap, bytes);
     if (rc < 0)
         log_event(LOG_ERROR, "cannot write the table of partitions", "file=%s error=%s", FILE_NAME,
-                  strerror(-rc));
+                  log_error(rc));
     return rc;
 }
 
@@ -181,7 +181,7 @@ static int file_load(struct cluster *c)
     } else if (rc < 0 || !file_parse(c, bytes)) {
         rc = rc < 0 ? rc : -EBADMSG;
         log_event(LOG_ERROR, "the table of partitions cannot be read; restore it from a backup",
-                  "file=%s error=%s", FILE_NAME, strerror(-rc));
+                  "file=%s error=%s", FILE_NAME, log_error(rc));
     }
     arena_wipe(&arena);
     arena_fini(&arena);
@@ -768,8 +768,8 @@ int cluster_start(struct shard *s)
     if (!backend_here) /* Otherwise the store takes it. */
         rc = dir_lock(".");
     if (rc < 0)
-        log_event(LOG_ERROR, "the data directory can't be locked; is another process using it?", "error=%d",
-                  -rc);
+        log_event(LOG_ERROR, "the data directory can't be locked; is another process using it?", "error=%s",
+                  log_error(rc));
     if (rc == 0)
         rc = file_load(c);
     if (rc == 0)

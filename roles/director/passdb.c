@@ -298,8 +298,7 @@ static void load(struct loader *l)
     l->read_once = true;
     if (l->rc < 0) {
         log_event(LOG_ERROR, "passwd-file cannot be read", "file=%s error=%s kept=%s",
-                  log_quote(slice_str(l->path)), log_quote(slice_str(strerrordesc_np(-l->rc))),
-                  l->current != NULL ? "yes" : "no");
+                  log_quote(slice_str(l->path)), log_error(l->rc), l->current != NULL ? "yes" : "no");
     } else {
         before = l->current;
         l->current = t;

@@ -407,7 +407,7 @@ static void on_ended(struct conn *c, int why)
     if (why == -EMSGSIZE)
         lmtp_bye(l, LMTP_REPLY_LINE_TOO_LONG);
     else
-        lmtp_close(l, why == 0 ? "client_closed" : strerror(-why));
+        lmtp_close(l, why == 0 ? "client_closed" : log_error(why));
 }
 
 static void on_closed(struct conn *c)

@@ -102,7 +102,7 @@ static int listen_one(struct proxy *p, const struct listen_kind *kind, const cha
     l->flag = kind->tls;
     rc = listener_start(l, &addr);
     if (rc < 0) {
-        log_event(LOG_ERROR, "cannot listen", "key=%s address=%s error=%s", kind->key, text, strerror(-rc));
+        log_event(LOG_ERROR, "cannot listen", "key=%s address=%s error=%s", kind->key, text, log_error(rc));
         return rc;
     }
     p->listener_count++;

@@ -446,7 +446,7 @@ static size_t on_proxy_header(struct session *s, struct slice in)
 static void on_ended(struct conn *c, int why)
 {
     struct session *s = CONTAINER_OF(c, struct session, conn);
-    const char *text = why == 0 ? "client_closed" : strerror(-why);
+    const char *text = why == 0 ? "client_closed" : log_error(why);
 
     if (s->state == SESSION_CLOSING)
         return;
@@ -454,9 +454,8 @@ static void on_ended(struct conn *c, int why)
         session_bye(s, "[TOOBIG] Command too large");
         return;
     }
-    if (why == -EPROTO && c->tls != NULL) {
-        text = tls_error(c->tls);
-    }
+    if (why == -EPROTO && c->tls != NULL)
+        text = log_quote(slice_str(tls_error(c->tls)));
     session_let_go(s);
     session_enter(s, SESSION_CLOSING);
     log_end(s, text);

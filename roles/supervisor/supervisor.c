@@ -172,7 +172,7 @@ static void give_files(struct supervisor *v)
     v->reloading = rc == 0;
     if (rc < 0)
         log_event(LOG_ERROR, "certificates and keys cannot be handed to the server", "error=%s",
-                  strerror(-rc));
+                  log_error(rc));
 }
 
 /* One after the other; whoever asks meanwhile is served by one more, which reads the files once more. */

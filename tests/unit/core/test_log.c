@@ -89,6 +89,15 @@ static void test_json(void **state)
                            "\"x \\\"y\\\" \\\\ \\u000d\\u000a\\\\xff\"}\n"));
 }
 
+static void test_error(void **state)
+{
+    assert_string_equal(log_error(-ENOSPC), "\"No space left on device\"");
+    assert_string_equal(log_error(-99999), "\"unknown error\"");
+    log_set_json(true);
+    log_event(LOG_WARN, "full", "error=%s size=%d", log_error(-ENOSPC), 1);
+    assert_non_null(strstr(take(), "\"error\":\"No space left on device\",\"size\":\"1\"}\n"));
+}
+
 static void quoted(struct slice s, const char *expected)
 {
     assert_string_equal(log_quote(s), expected);
@@ -224,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_text, redirect, restore),
         cmocka_unit_test_setup_teardown(test_json, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_error, redirect, restore),
         cmocka_unit_test_setup_teardown(test_quote, redirect, restore),
         cmocka_unit_test_setup_teardown(test_one_line, redirect, restore),
         cmocka_unit_test(test_level_words),
