@@ -61,6 +61,12 @@ static bool conn_reads(const struct conn *c)
     return !c->ended && !c->closing;
 }
 
+/* May the owner be given what has come? Also what came before the peer's end, until he is told of that. */
+static bool conn_gives(const struct conn *c)
+{
+    return !c->closing && (!c->ended || (c->ended_why == 0 && !c->ended_told));
+}
+
 /* ---- Input --------------------------------------------------------------------------------------------- */
 
 static void input_drop(struct conn *c)
@@ -100,7 +106,7 @@ static struct slice input_give(struct conn *c, struct slice in)
     size_t taken = c->ops->data(c, in);
 
     ASSERT(taken <= in.size);
-    if (!conn_reads(c))
+    if (!conn_gives(c))
         return slice_of(NULL, 0);
     in = slice_from(in, taken);
     if (conn_turns(c)) { /* Compression begins here. */
@@ -118,10 +124,10 @@ static void input_offer(struct conn *c)
     struct slice rest;
 
     c->offer = false;
-    if (c->paused || c->input_size == 0 || c->phase == PHASE_HELLO || !conn_reads(c))
+    if (c->paused || c->input_size == 0 || c->phase == PHASE_HELLO || !conn_gives(c))
         return;
     rest = input_give(c, slice_of(c->input, c->input_size));
-    if (rest.size == 0 || c->ended) {
+    if (rest.size == 0 || !conn_gives(c)) {
         bool offer = c->offer; /* Asked for by what has just run. */
 
         input_drop(c);
@@ -158,7 +164,7 @@ static void input_inflate(struct conn *c)
     struct slice plain = {0};
     int rc = 0;
 
-    for (size_t size = 0; size < INFLATE_TURN && !c->paused && conn_reads(c); size += plain.size) {
+    for (size_t size = 0; size < INFLATE_TURN && !c->paused && conn_gives(c); size += plain.size) {
         rc = inflater_next(c->inflater, &plain);
         if (rc < 0)
             conn_end(c, rc);
@@ -292,14 +298,17 @@ static void read_cancel(struct conn *c)
     io_cancel(&c->read_op);
 }
 
-/* A close whose last bytes do not leave at once reads on, into nothing: unread input would turn them into a reset. */
+/* A close whose last bytes do not leave at once reads on, into nothing: unread input would turn them into a reset. While paused one
+ * receive more is kept, so that a peer who goes meanwhile is noticed. */
 static bool read_wanted(const struct conn *c)
 {
     if (c->ended || c->phase == PHASE_TLS_WAIT || (c->hello && !c->closing))
         return false;
     if (!c->closing && c->inflating && inflater_pending(c->inflater) > 0)
         return false;
-    return c->closing ? c->close_reads && !c->broken && !output_drained(c) : !c->paused;
+    if (c->closing)
+        return c->close_reads && !c->broken && !output_drained(c);
+    return !c->paused || c->input_size == 0;
 }
 
 static void recv_begin(struct conn *c)
@@ -574,6 +583,8 @@ static void send_done(struct io_op *op)
         c->bytes_out += (uint32_t)op->res;
         shard_self()->metrics->bytes_out += (uint32_t)op->res;
     }
+    if (c->end_awaited && !c->closing)
+        timer_set(&c->timer, CONN_GONE_MS);
     conn_work(c);
 }
 
@@ -701,6 +712,10 @@ static void timer_fired(struct timer *t)
         timer_set(&c->timer, CONN_CLOSE_MS - CONN_CLOSE_AT_ONCE_MS);
     } else if (c->closing) {
         c->aborting = c->broken = true;
+    } else if (c->end_awaited) {
+        c->gone = output_drained(c);
+        if (!c->gone)
+            timer_set(&c->timer, CONN_GONE_MS);
     } else if (!c->quiet) {
         c->quiet = true;
         timer_set(&c->timer, CONN_QUIET_MS);
@@ -769,9 +784,26 @@ static void tell_sent(struct conn *c)
         c->ops->sent(c);
 }
 
+/* A peer who has closed his side while his request is worked on may wait for the answer still. Has he been told nothing of it for
+ * CONN_GONE_MS he is taken for gone: to one who is, the first bytes would have brought an error back. */
+static bool end_waits(const struct conn *c)
+{
+    return c->ended_why == 0 && !c->gone && (c->paused || c->offer);
+}
+
+static bool end_due(const struct conn *c)
+{
+    return c->ended && !c->ended_told && !c->closing && !end_waits(c);
+}
+
 static void tell_ended(struct conn *c)
 {
-    if (!c->ended || c->ended_told || c->closing)
+    if (c->ended && !c->ended_told && !c->closing && end_waits(c) && !c->end_awaited) {
+        c->end_awaited = true;
+        c->active = false; /* There is nothing to receive: what was written gives its memory back. */
+        timer_set(&c->timer, CONN_GONE_MS);
+    }
+    if (!end_due(c))
         return;
     c->ended_told = true;
     input_drop(c);
@@ -804,7 +836,7 @@ static void conn_work(struct conn *c)
     c->working = false;
     if (close_finished(c))
         close_finish(c);
-    else if (c->offer || (c->ended && !c->ended_told && !c->closing))
+    else if (c->offer || end_due(c))
         conn_post(c); /* A callback asked for more after its step was over. */
     else if (c->ops->rested != NULL && conn_at_rest(c))
         c->ops->rested(c);

@@ -28,6 +28,7 @@
 #define CONN_VECTOR_MAX       16
 #define CONN_BULK_SIZE        (128 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
 #define CONN_QUIET_MS         1500
+#define CONN_GONE_MS          10000
 #define CONN_CLOSE_AT_ONCE_MS 50    /* What the last bytes take that need no reading on. */
 #define CONN_CLOSE_MS         10000 /* For the last bytes of a conn_close(). */
 
@@ -70,6 +71,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool read_cancelled;    /* read_op was asked to end early. */
     bool paused, offer;     /* offer: what is kept is due to be offered. */
     bool ended, ended_told; /* No more input. */
+    bool end_awaited, gone; /* The peer has closed his side, and an answer is due; for too long. */
     bool broken;            /* No more output. */
     bool closing, aborting, shut;
     bool close_reads;  /* Its last bytes take their time: read on. */
@@ -111,8 +113,9 @@ size_t conn_queued(const struct conn *c);
 
 /* ---- Reading ------------------------------------------------------------------------------------------- */
 
-/* No data() until conn_resume(), which then offers what is kept even if nothing new comes. While paused the
- * peer is slowed down by his window; his going away is noticed when something is written. */
+/* No data() until conn_resume(), which then offers what is kept even if nothing new comes. While paused one receive more is kept, and
+ * the peer is slowed down by his window. So that he has gone is noticed, unless much more of him waits behind: a connection that was
+ * reset at once, one whose other end is closed when nothing has left for CONN_GONE_MS, since he may have closed his side alone. */
 void conn_pause(struct conn *c);
 void conn_resume(struct conn *c);
 static inline bool conn_paused(const struct conn *c)

@@ -499,6 +499,58 @@ static void test_pause(void **state)
     assert_null(session);
 }
 
+/* While his request is worked on. Reset: at once. His side alone closed: he has his answer, and what he sent before; one that comes
+ * neither whole nor in part for too long is not waited for. */
+static void test_pause_peer_goes(void **state)
+{
+    open_session();
+    send_text("pause\n");
+    hang_up();
+    door_advance(CONN_GONE_MS - 1000);
+    assert_int_equal(session->ended_count, 0);
+    conn_write(&session->conn, SLICE("some\n"));
+    door_settle(0);
+    door_advance(CONN_GONE_MS - 1000);
+    assert_int_equal(session->ended_count, 0);
+    conn_write(&session->conn, SLICE("more\n"));
+    conn_resume(&session->conn);
+    door_settle(0);
+    assert_null(session);
+    assert_int_equal(last.why, 0);
+    assert_string_equal(received(), "pause\nsome\nmore\n");
+
+    close(peer);
+    open_session();
+    send_text("pause\n");
+    hang_up();
+    door_advance(CONN_GONE_MS + 100);
+    assert_null(session);
+    assert_int_equal(last.why, 0);
+
+    close(peer);
+    open_session();
+    send_text("pause\npause\nx\n");
+    hang_up();
+    door_advance(3 * CONN_GONE_MS); /* What he has still to be answered stands before his end. */
+    assert_int_equal(session->ended_count, 0);
+    conn_resume(&session->conn);
+    door_settle(0);
+    assert_string_equal(received(), "pause\npause\n");
+    conn_resume(&session->conn);
+    door_settle(0);
+    assert_null(session);
+    assert_string_equal(received(), "x\n");
+
+    close(peer);
+    open_session();
+    send_text("pause\n");
+    close(peer); /* With something unread: a reset. */
+    peer = -1;
+    door_settle(0);
+    assert_null(session);
+    assert_int_equal(last.why, -ECONNRESET);
+}
+
 static void test_loans(void **state)
 {
     open_session();
@@ -1435,6 +1487,7 @@ int main(void)
         PLAIN(test_input_kept),
         PLAIN(test_input_limit),
         PLAIN(test_pause),
+        PLAIN(test_pause_peer_goes),
         PLAIN(test_loans),
         PLAIN(test_slow_reader),
         PLAIN(test_close_deadline),
