@@ -346,6 +346,15 @@ static bool without_server(const struct ctl *ctl, const struct command *command,
     return true;
 }
 
+/* It serves, though it may lack a director. */
+static bool successor_serves(const char *head)
+{
+    unsigned status = reply_status(head);
+
+    return status == 200 ||
+           (status == 503 && strstr(head, "starting") == NULL && strstr(head, "stopping") == NULL);
+}
+
 /* The old process has given everything away; whoever answers here next is the new one. */
 static int successor_wait(struct ctl *ctl)
 {
@@ -364,10 +373,10 @@ static int successor_wait(struct ctl *ctl)
         close(fd);
         if (size > 0) {
             head[size] = '\0';
-            if (reply_status(head) == 200 && strstr(head, "begun anew") != NULL)
+            if (successor_serves(head) && strstr(head, "begun anew") != NULL)
                 return broken("the new server has died before it served, and the sessions with it; the old "
                               "executable was started anew");
-            if (reply_status(head) == 200)
+            if (successor_serves(head))
                 return EX_OK;
         }
         (void)nanosleep(&pause, NULL);

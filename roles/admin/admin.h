@@ -95,5 +95,7 @@ admin_command_fn status_command, who_command, why_command, kick_command, cluster
 
 /* Do all shards serve, and is nobody stopping? Fiber; suspends. */
 bool admin_ready(struct admin *a);
+/* What one of them lacks to be of use, in words; NULL: nothing. Fiber; suspends. */
+const char *admin_lacks(struct admin *a);
 /* How many shards serve, if only to drain. Fiber; suspends. */
 unsigned admin_serving(struct admin *a);

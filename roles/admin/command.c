@@ -11,10 +11,25 @@
 #include <stdio.h>
 
 #define NOT_READY       "not serving: starting or stopping"
+#define START_WAIT_MS   5000
 #define DEAL_WAIT_MS    20000
 #define RELOAD_WAIT_MS  10000
 #define UPGRADE_WAIT_MS 200000 /* shutdown.grace, and what the supervisor allows. */
 #define POLL_MS         20
+
+/* A start that is under way is waited for, not too long: a recovery may take its time. */
+static bool ready_soon(struct admin *a)
+{
+    const struct node *node = a->shard->node;
+    bool ready = admin_ready(a);
+
+    for (unsigned ms = 0; !ready && ms < START_WAIT_MS; ms += POLL_MS) {
+        if (__atomic_load_n(&node->stopping, __ATOMIC_RELAXED) || a->leaving || fiber_sleep_ms(POLL_MS) < 0)
+            return false;
+        ready = admin_ready(a);
+    }
+    return ready;
+}
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
@@ -23,11 +38,14 @@ void status_command(struct admin *a, struct slice argument, struct reply *r)
     struct heap *heap = a->shard->heap;
     struct metrics *m = heap_alloc(heap, sizeof *m);
     const struct node *node = a->shard->node;
+    const char *lacks = admin_lacks(a);
 
     metrics_sum(node, m);
     reply_begin(r, '\n');
     reply_slice(r, "version", SLICE(TRIREME_VERSION));
-    reply_bool(r, "ready", admin_ready(a));
+    reply_bool(r, "ready", admin_ready(a) && lacks == NULL);
+    if (lacks != NULL)
+        reply_slice(r, "lacks", slice_str(lacks));
     reply_bool(r, "stopping", __atomic_load_n(&node->stopping, __ATOMIC_RELAXED));
     reply_u64(r, "uptime_s", (time_ms() - a->started_ms) / 1000);
     reply_u64(r, "shards", node->shard_count);
@@ -153,7 +171,7 @@ static void sessions_reply(struct admin *a, struct slice mask, bool kick, struct
 
 void who_command(struct admin *a, struct slice argument, struct reply *r)
 {
-    if (admin_ready(a))
+    if (ready_soon(a))
         sessions_reply(a, argument, false, r);
     else
         reply_error(r, 503, NOT_READY);
@@ -191,7 +209,7 @@ void kick_command(struct admin *a, struct slice argument, struct reply *r)
 {
     if (argument.size == 0) {
         reply_error(r, 400, "kick whom? USER, MASK or IP");
-    } else if (!admin_ready(a)) {
+    } else if (!ready_soon(a)) {
         reply_error(r, 503, NOT_READY);
     } else {
         log_event(LOG_INFO, "operator kicks", "mask=%s", log_quote(argument));
@@ -259,7 +277,7 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 400, "why whom? USER");
         return;
     }
-    if (!admin_ready(a)) {
+    if (!ready_soon(a)) {
         reply_error(r, 503, NOT_READY);
         return;
     }
@@ -342,7 +360,7 @@ void reload_command(struct admin *a, struct slice argument, struct reply *r)
 {
     uint32_t mine;
 
-    if (!admin_ready(a)) {
+    if (!ready_soon(a)) {
         reply_error(r, 503, NOT_READY);
         return;
     }
@@ -388,7 +406,7 @@ void upgrade_command(struct admin *a, struct slice argument, struct reply *r)
 {
     const struct node *node = a->shard->node;
 
-    if (!admin_ready(a)) {
+    if (!ready_soon(a)) {
         reply_error(r, 503, NOT_READY);
         return;
     }

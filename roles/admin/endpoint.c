@@ -2,6 +2,7 @@
 #include "core/shard_call.h"
 #include "roles/admin/admin.h"
 #include "roles/words/control.h"
+#include <stdio.h>
 
 static void ask_serves(void *arg)
 {
@@ -30,6 +31,21 @@ bool admin_ready(struct admin *a)
            !a->leaving;
 }
 
+static void ask_lacks(void *arg)
+{
+    *(const char **)arg = control_self() != NULL ? control_self()->lacks() : NULL;
+}
+
+const char *admin_lacks(struct admin *a)
+{
+    struct node *node = a->shard->node;
+    const char *lacks = NULL;
+
+    for (unsigned i = 0; lacks == NULL && i < node->shard_count; i++)
+        shard_call(node->shards[i], ask_lacks, &lacks);
+    return lacks;
+}
+
 static void metrics_get(struct admin *a, struct slice argument, struct reply *r)
 {
     r->type = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,14 +64,19 @@ static void health_get(struct admin *a, struct slice argument, struct reply *r)
 static void ready_get(struct admin *a, struct slice argument, struct reply *r)
 {
     bool ready = admin_ready(a);
+    const char *lacks = admin_lacks(a);
+    char text[64];
 
-    if (ready && a->anew)
-        writer_text(&r->writer, "ready, begun anew\n");
-    else if (ready)
-        writer_text(&r->writer, "ready\n");
-    else
+    if (!ready) {
         reply_error(r, 503,
                     __atomic_load_n(&a->shard->node->stopping, __ATOMIC_RELAXED) ? "stopping" : "starting");
+        return;
+    }
+    snprintf(text, sizeof text, "%s%s", lacks != NULL ? lacks : "ready", a->anew ? ", begun anew" : "");
+    if (lacks != NULL)
+        reply_error(r, 503, text);
+    else
+        writer_printf(&r->writer, "%s\n", text);
 }
 
 static const struct endpoint {

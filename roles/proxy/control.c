@@ -298,3 +298,10 @@ void proxy_control_revoked(struct control_revoked *r)
     if (!r->more)
         walk_end(p, w);
 }
+
+const char *proxy_control_lacks(void)
+{
+    const struct proxy *p = shard_self()->slot[SLOT_PROXY];
+
+    return p != NULL ? route_lacks(&p->route) : NULL;
+}

@@ -9,7 +9,8 @@
 #include "roles/words/place.h"
 #include <errno.h>
 
-#define RETRY_MS 200 /* Until the table is asked for again, plus a jitter of as much. */
+#define RETRY_MS 200  /* Until the table is asked for again, plus a jitter of as much. */
+#define AWAY_MS  5000 /* As LOGIN_WAIT_MS of authenticate.c. */
 
 /* ---- The table ----------------------------------------------------------------------------------------- */
 
@@ -150,11 +151,24 @@ static void on_retry(struct timer *t)
         table_later(d);
 }
 
+static bool director_up(const struct route *r)
+{
+    for (unsigned i = 0; i < r->director_count; i++) {
+        const struct link_target *t = &r->directors[i].target;
+
+        if (t->shard != NULL || link_peer_up(t->peer))
+            return true;
+    }
+    return false;
+}
+
 /* With the first questions that leave, so that the table is there before their answers. */
 static void on_changed(struct link_peer *p, bool up)
 {
     struct route_director *d = link_peer_owner(p);
 
+    if (!up && !director_up(d->route))
+        d->route->away_ms = time_ms();
     if (!up || d->table != NULL || d->route->stopping)
         return;
     timer_cancel(&d->retry);
@@ -251,6 +265,15 @@ struct link_target route_director(struct route *r, struct slice user)
     }
     target.route = route;
     return target;
+}
+
+const char *route_lacks(const struct route *r)
+{
+    bool up = r->alone || director_up(r);
+
+    if (!up && (r->table == NULL || time_ms() - r->away_ms >= AWAY_MS))
+        return "no director";
+    return r->alone || r->table != NULL ? NULL : "no partitions: cluster init is due";
 }
 
 struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk)

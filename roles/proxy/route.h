@@ -25,6 +25,7 @@ struct route {
     bool alone; /* All roles are here. */
     bool backend_here, stopping;
     unsigned director_count;
+    uint64_t away_ms; /* When the last director that was up went. */
     struct route_director directors[ROUTE_DIRECTORS_MAX];
     struct cluster_table *table;                /* NULL: none came so far. */
     struct link_peer *peers[CLUSTER_NODES_MAX]; /* By node of the table; NULL: this process. */
@@ -39,6 +40,10 @@ static inline bool route_known(struct link_target t)
 {
     return t.shard != NULL || t.peer != NULL;
 }
+
+/* Why nobody who comes now could log in, or mail be taken: words for the operator. NULL: nothing is in the way. A director may be away
+ * for as long as a login waits for it. */
+const char *route_lacks(const struct route *r);
 
 /* Who has this partition; nowhere, before the first table. `bulk`: much will move. */
 struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk);

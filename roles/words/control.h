@@ -92,6 +92,8 @@ struct control {
     bool (*revoke)(struct slice user);
     void (*revoked)(struct control_revoked *revoked);
     void (*account)(struct control_account *account); /* On the account's shard. */
+    /* Why what this shard does is of no use to those who come now, in words; NULL: it is. */
+    const char *(*lacks)(void);
 };
 
 /* NULL: this shard does not serve yet, or no more; see `serves`. */

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import asleep
 import cutter
@@ -61,6 +63,18 @@ class Node:
                               capture_output=True, text=True, timeout=30)
         assert done.returncode == status, (words, done)
         return json.loads(done.stdout) if status == 0 else done.stderr
+
+    def lacks(self, what):
+        """Does it say so, to whoever asks in whichever way?"""
+        status = self.ctl("status")
+        assert status.get("lacks") == what and status["ready"] is (what is None), (self.name, what, status)
+        if "admin.listen" in self.settings:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=10) as answer:
+                    got = answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                got = error.code, error.read().decode()
+            assert got == (200 if what is None else 503, (what or "ready") + "\n"), got
 
     def kill(self):
         peers.kill_in_turn(self)
@@ -154,11 +168,15 @@ class Cluster:
     def deal(self):
         """Nothing is anywhere before the operator's word, which is given once."""
         assert self.director.ctl("why", "u0").keys() == {"user", "disabled", "sessions"}
+        for node in [self.director] + self.proxies:
+            eventually(lambda: node.lacks("no partitions: cluster init is due"))
         dealt = self.director.ctl("cluster", "init")
         assert dealt == {"dealt": True, "backends": len(self.backends)}, dealt
         assert "already" in self.director.ctl("cluster", "init", status=76)
         eventually(lambda: self.backends[0].ctl("cluster", "init", status=76))  # It is no director.
         assert self.home("u0") in self.backends
+        for node in [self.director] + self.proxies:
+            eventually(lambda: node.lacks(None))
 
     def home(self, user):
         name = self.director.ctl("why", user)["node"]
