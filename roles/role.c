@@ -64,6 +64,24 @@ static const struct control control_all = {.serves = true, CONTROL_ALL};
 /* A backend beside a director may wait for partitions that the operator has still to deal. */
 static const struct control control_starting = {.serves = false, CONTROL_ALL};
 
+/* What the operator can do about a store that was not opened. */
+static const char *store_hint(int rc)
+{
+    switch (-rc) {
+    case EACCES:
+    case EPERM:
+        return "all_in_the_data_directory_must_belong_to_the_server's_user";
+    case EROFS:
+        return "the_data_directory_must_be_writable";
+    case ENOSPC:
+        return "make_space";
+    case ENOMEM:
+        return "give_it_more_memory";
+    default:
+        return "see_the_lines_before_this_one";
+    }
+}
+
 static int store_start(struct shard *s, const uint8_t *cluster_key)
 {
     const struct store_config config = {
@@ -75,7 +93,8 @@ static int store_start(struct shard *s, const uint8_t *cluster_key)
     int rc = store_open(&config, &store);
 
     if (rc < 0)
-        log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s", s->index, log_error(rc));
+        log_event(LOG_ERROR, "store: cannot open", "shard=%u error=%s hint=%s", s->index, log_error(rc),
+                  store_hint(rc));
     else
         s->slot[SLOT_OTHER] = (void *)(uintptr_t)&place_store;
     return rc;

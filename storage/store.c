@@ -435,7 +435,6 @@ int store_open(const struct store_config *config, struct store **store_out)
     config_set(store, config);
     rc = store_start(store);
     if (rc < 0) {
-        log_event(LOG_ERROR, "store: not opened", "shard=%u error=%s", store->shard->index, log_error(rc));
         /* Other shards' messages may still come: the rest goes with the heap. */
         stream_close(&store->stream);
         segment_files_close(store);

@@ -80,11 +80,17 @@ static int data_is_free(void *arg)
 
 static int data_make(const struct plan *p)
 {
-    if (mkdir(p->identity.data, 0700) < 0 && errno != EEXIST) {
-        fprintf(stderr, "trireme: data: %s: %s\n", p->identity.data, strerror(errno));
-        return EX_CONFIG;
-    }
-    return 0;
+    const char *path = p->identity.data;
+    struct config_error error;
+
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        (void)config_wrong(p->config, "data", &error, "%.200s cannot be made: %s", path, strerror(errno));
+    else if (access(path, R_OK | W_OK | X_OK) < 0)
+        (void)config_wrong(p->config, "data", &error, "user id %u cannot write to %.200s: %s",
+                           (unsigned)geteuid(), path, strerror(errno));
+    else
+        return 0;
+    return config_bad(error.text);
 }
 
 static int data_wait(const struct plan *p)
