@@ -45,6 +45,8 @@ static void conn_end(struct conn *c, int why)
 {
     if (why < 0 && why != -EPROTO && why != -EMSGSIZE)
         c->broken = true;
+    if (why != -EMSGSIZE)
+        c->linger = 0;
     if (c->ended)
         return;
     c->ended = true;
@@ -298,16 +300,22 @@ static void read_cancel(struct conn *c)
     io_cancel(&c->read_op);
 }
 
+/* Its last words were said, and the peer may not have read them. */
+static bool lingers(const struct conn *c)
+{
+    return c->closing && c->linger > 0 && !c->broken;
+}
+
 /* A close whose last bytes do not leave at once reads on, into nothing: unread input would turn them into a reset. While paused one
  * receive more is kept, so that a peer who goes meanwhile is noticed. */
 static bool read_wanted(const struct conn *c)
 {
-    if (c->ended || c->phase == PHASE_TLS_WAIT || (c->hello && !c->closing))
+    if ((c->ended && !lingers(c)) || c->phase == PHASE_TLS_WAIT || (c->hello && !c->closing))
         return false;
     if (!c->closing && c->inflating && inflater_pending(c->inflater) > 0)
         return false;
     if (c->closing)
-        return c->close_reads && !c->broken && !output_drained(c);
+        return lingers(c) || (c->close_reads && !c->broken && !output_drained(c));
     return !c->paused || c->input_size == 0;
 }
 
@@ -702,12 +710,22 @@ bool conn_start_deflate(struct conn *c)
 
 /* ---- Ending -------------------------------------------------------------------------------------------- */
 
+static void linger_on(struct conn *c)
+{
+    c->linger = c->quiet && output_drained(c) ? 0 : c->linger - 1;
+    c->quiet = true;
+    c->close_reads = true;
+    timer_set(&c->timer, c->linger > 0 ? CONN_LINGER_QUIET_MS : CONN_CLOSE_MS - CONN_LINGER_MS);
+}
+
 static void timer_fired(struct timer *t)
 {
     struct conn *c = CONTAINER_OF(t, struct conn, timer);
 
     c->working = true;
-    if (c->closing && !c->close_reads) {
+    if (lingers(c)) {
+        linger_on(c);
+    } else if (c->closing && !c->close_reads) {
         c->close_reads = true;
         timer_set(&c->timer, CONN_CLOSE_MS - CONN_CLOSE_AT_ONCE_MS);
     } else if (c->closing) {
@@ -731,8 +749,18 @@ void conn_close(struct conn *c)
         return;
     c->closing = true;
     c->close_reads = c->full; /* More may have come than was read. */
-    timer_set(&c->timer, c->close_reads ? CONN_CLOSE_MS : CONN_CLOSE_AT_ONCE_MS);
+    c->quiet = true;
+    if (lingers(c))
+        timer_set(&c->timer, CONN_LINGER_QUIET_MS);
+    else
+        timer_set(&c->timer, c->close_reads ? CONN_CLOSE_MS : CONN_CLOSE_AT_ONCE_MS);
     conn_post(c);
+}
+
+void conn_linger(struct conn *c)
+{
+    if (!c->ended || c->ended_why == -EMSGSIZE)
+        c->linger = CONN_LINGER_MS / CONN_LINGER_QUIET_MS;
 }
 
 void conn_abort(struct conn *c)
@@ -744,7 +772,7 @@ void conn_abort(struct conn *c)
 /* All that must leave has left, or cannot. Ends the operations in flight, then the record. */
 static bool close_finished(struct conn *c)
 {
-    if (!c->closing || (!c->broken && !output_drained(c)))
+    if (!c->closing || lingers(c) || (!c->broken && !output_drained(c)))
         return false;
     if (c->read_op.in_flight || c->send_op.in_flight) {
         if (c->send_op.in_flight && !c->shut)

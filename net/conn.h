@@ -31,6 +31,8 @@
 #define CONN_GONE_MS          10000
 #define CONN_CLOSE_AT_ONCE_MS 50    /* What the last bytes take that need no reading on. */
 #define CONN_CLOSE_MS         10000 /* For the last bytes of a conn_close(). */
+#define CONN_LINGER_QUIET_MS  200  /* conn_linger(): a peer who has sent nothing for so long has read them. */
+#define CONN_LINGER_MS        2000 /* The longest that anybody is waited for so. */
 
 struct conn;
 struct conn_output;
@@ -75,6 +77,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool broken;            /* No more output. */
     bool closing, aborting, shut;
     bool close_reads;  /* Its last bytes take their time: read on. */
+    uint8_t linger;    /* conn_linger(): so many times CONN_LINGER_QUIET_MS are left. */
     bool awaits_hello; /* conn_await_hello() */
     bool hello;        /* It is there, whole, and is what is kept. */
     bool hello_told;
@@ -188,5 +191,9 @@ void conn_start_tls_client(struct conn *c, struct tls_context *context, struct s
 
 /* No data() from here on. What is written leaves first, then close_notify, then the socket closes. */
 void conn_close(struct conn *c);
+/* Before it, for last words that the peer does not expect: he may be in the middle of sending, and input that nobody reads
+ * makes a close a reset, which takes the last words from him (RFC 9112, 9.6). What comes is then read and dropped until he
+ * closes or is quiet for CONN_LINGER_QUIET_MS, CONN_LINGER_MS at most. */
+void conn_linger(struct conn *c);
 /* At once: what is unsent is lost. */
 void conn_abort(struct conn *c);

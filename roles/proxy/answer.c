@@ -116,6 +116,7 @@ static void answer_end(struct session *s, struct link_frame *f)
     s->token = reply.token;
     s->proxy->shard->metrics->commands++;
     if ((reply.flags & IMAP_REPLY_BYE) != 0) {
+        conn_linger(&s->conn);
         session_close(s);
     } else if (s->state == SESSION_IDLE) {
         session_idle_synced(s);

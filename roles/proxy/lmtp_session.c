@@ -70,6 +70,7 @@ void lmtp_bye(struct lmtp_session *l, enum lmtp_reply_id id)
     if (l->state == LMTP_AT_CLOSING)
         return;
     reply(l, id);
+    conn_linger(&l->conn);
     lmtp_close(l, "ended_by_server");
 }
 
@@ -83,8 +84,10 @@ void lmtp_kick(struct lmtp_session *l)
     l->kicked = true;
     if (l->state == LMTP_AT_REPLIES)
         return;
-    if (!silent)
+    if (!silent) {
         reply(l, LMTP_REPLY_KICKED);
+        conn_linger(&l->conn);
+    }
     lmtp_close(l, "kicked");
 }
 

@@ -68,6 +68,7 @@ void session_bye(struct session *s, const char *text)
     session_write(s, "* BYE ");
     session_write(s, text);
     session_write(s, "\r\n");
+    conn_linger(&s->conn);
     session_close(s);
 }
 
@@ -419,8 +420,10 @@ void session_kick(struct session *s)
     if (s->state == SESSION_CLOSING)
         return;
     s->proxy->shard->metrics->kicked++;
-    if (!silent)
+    if (!silent) {
         session_write(s, "* BYE Disconnected by the operator\r\n");
+        conn_linger(&s->conn);
+    }
     session_close_for(s, "kicked");
     if (silent) /* The rest of an answer that will not be whole: it would wait for a reader. */
         conn_abort(&s->conn);

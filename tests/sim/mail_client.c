@@ -113,6 +113,8 @@ static int session(struct mail *mail, struct imap *c, unsigned client)
     if (rc != IMAP_OK)
         return rc;
     rc = create_all(c);
+    if (rc < 0)
+        return rc;
     for (unsigned k = 0; k < LEDGER_MAILBOXES; k++)
         if (!mail->ledger->mailboxes[c->account][k].created)
             return rc;

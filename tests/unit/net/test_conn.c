@@ -613,6 +613,65 @@ static void test_close_deadline(void **state)
     assert_int_equal(last.ended_count, 0);
 }
 
+static void say_bye(void)
+{
+    conn_write(&session->conn, SLICE("bye\n"));
+    conn_linger(&session->conn);
+    conn_close(&session->conn);
+    door_settle(0);
+}
+
+/* The last words reach one who is still sending: the close is no reset. */
+static void test_linger(void **state)
+{
+    char line[2 * INPUT_MAX] = {0};
+
+    open_session();
+    say_bye();
+    for (unsigned i = 0; i < 3; i++) {
+        send_text("not yet all\n");
+        door_advance(CONN_LINGER_QUIET_MS - 10);
+        assert_non_null(session);
+    }
+    door_advance(2 * CONN_LINGER_QUIET_MS);
+    assert_null(session);
+    assert_int_equal(last.data_count, 0);
+    assert_string_equal(received(), "bye\n");
+    assert_null(received());
+
+    close(peer);
+    open_session();
+    session->keep = true;
+    memset(line, 'x', sizeof line - 1);
+    send_text(line);
+    assert_int_equal(session->why, -EMSGSIZE);
+    say_bye();
+    send_text(line);
+    assert_string_equal(received(), "bye\n");
+    hang_up(); /* He has read it. */
+    assert_null(session);
+    assert_int_equal(last.ended_count, 1);
+}
+
+static void test_linger_ends(void **state)
+{
+    open_session();
+    say_bye();
+    for (unsigned i = 0; i < CONN_LINGER_MS / CONN_LINGER_QUIET_MS; i++) {
+        assert_non_null(session);
+        send_text("x");
+        door_advance(CONN_LINGER_QUIET_MS);
+    }
+    assert_null(session);
+
+    close(peer);
+    open_session();
+    session->keep = true;
+    hang_up();
+    say_bye(); /* He will send nothing. */
+    assert_null(session);
+}
+
 static void test_peer_gone(void **state)
 {
     open_session();
@@ -1491,6 +1550,8 @@ int main(void)
         PLAIN(test_loans),
         PLAIN(test_slow_reader),
         PLAIN(test_close_deadline),
+        PLAIN(test_linger),
+        PLAIN(test_linger_ends),
         PLAIN(test_peer_gone),
         PLAIN(test_no_buffers),
         PLAIN(test_early_close),
