@@ -166,9 +166,11 @@ MUST_CHECK int dir_make(const char *path, mode_t mode); /* 0 also when it is the
 MUST_CHECK int dir_flush(const char *path);
 /* Calls each(arg, name) for every name but "." and "..", sorted bytewise. */
 MUST_CHECK int dir_list(const char *path, void (*each)(void *arg, const char *name), void *arg);
-/* Takes the exclusive lock that says 'one process owns this directory', for the life of the process.
+/* Takes the exclusive lock that says 'one process owns this directory', for the life of the process, or until dir_unlock_all().
  * -EBUSY: another holds it. */
 MUST_CHECK int dir_lock(const char *path);
+/* Nothing below them is open here any more: another process may have them. */
+void dir_unlock_all(void);
 
 /* ---- Time and randomness ------------------------------------------------------------------------------- */
 

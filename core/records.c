@@ -18,7 +18,8 @@ struct record_chunk {
 };
 
 struct record_region {
-    char *data;
+    char *data;     /* NULL: given back; whoever needs a region next takes this one's place. */
+    uint32_t count; /* Records in it. */
     struct record_chunk chunks[REGION_CHUNKS];
 };
 
@@ -40,10 +41,19 @@ void records_init(struct records *r, struct heap *h)
         r->partial[i] = RECORD_NONE;
 }
 
+static void region_unmap(struct records *r, struct record_region *region)
+{
+    if (region->data == NULL)
+        return;
+    asan_unpoison(region->data, (size_t)REGION_CHUNKS * CHUNK_SIZE);
+    heap_unmap_secret(r->heap, region->data);
+    region->data = NULL;
+}
+
 void records_fini(struct records *r)
 {
     for (uint32_t i = 0; i < r->region_count; i++) {
-        heap_unmap_secret(r->heap, r->regions[i]->data);
+        region_unmap(r, r->regions[i]);
         heap_free(r->heap, r->regions[i]);
     }
     heap_free(r->heap, r->regions);
@@ -69,30 +79,85 @@ static bool regions_have_place(struct records *r)
     return true;
 }
 
+/* A place without memory, or -1. */
+static int64_t region_vacant(const struct records *r)
+{
+    for (uint32_t i = 0; i < r->region_count; i++) {
+        if (r->regions[i]->data == NULL)
+            return i;
+    }
+    return -1;
+}
+
+static bool region_map(struct records *r, uint32_t index)
+{
+    struct record_region *region = r->regions[index];
+    uint32_t first = index * REGION_CHUNKS;
+
+    region->data = heap_try_map_secret(r->heap, (size_t)REGION_CHUNKS * CHUNK_SIZE);
+    if (region->data == NULL)
+        return false;
+    asan_poison(region->data, (size_t)REGION_CHUNKS * CHUNK_SIZE);
+    region->count = 0;
+    memset(region->chunks, 0, sizeof region->chunks);
+    for (uint32_t i = 0; i < REGION_CHUNKS; i++)
+        region->chunks[i].next = i + 1 < REGION_CHUNKS ? first + i + 1 : r->free_first;
+    r->free_first = first;
+    return true;
+}
+
 bool records_reserve(struct records *r)
 {
     struct record_region *region;
+    int64_t vacant;
 
     if (r->free_first != RECORD_NONE)
         return true;
+    vacant = region_vacant(r);
+    if (vacant >= 0)
+        return region_map(r, (uint32_t)vacant);
     if (!regions_have_place(r))
         return false;
     region = heap_try_alloc(r->heap, sizeof *region);
     if (region == NULL)
         return false;
-    region->data = heap_try_map_secret(r->heap, (size_t)REGION_CHUNKS * CHUNK_SIZE);
-    if (region->data == NULL) {
-        heap_free(r->heap, region);
-        return false;
-    }
-    asan_poison(region->data, (size_t)REGION_CHUNKS * CHUNK_SIZE);
-    memset(region->chunks, 0, sizeof region->chunks);
-    for (unsigned i = 0; i < REGION_CHUNKS; i++)
-        region->chunks[i].next =
-            i + 1 < REGION_CHUNKS ? r->region_count * REGION_CHUNKS + i + 1 : RECORD_NONE;
-    r->free_first = r->region_count * REGION_CHUNKS;
     r->regions[r->region_count++] = region;
-    return true;
+    if (region_map(r, r->region_count - 1))
+        return true;
+    r->region_count--;
+    heap_free(r->heap, region);
+    return false;
+}
+
+/* Those of regions that were given back are no longer there to serve anybody. */
+static void free_chunks_sift(struct records *r)
+{
+    uint32_t *link = &r->free_first;
+
+    while (*link != RECORD_NONE) {
+        struct record_chunk *c = chunk_at(r, *link);
+
+        if (r->regions[*link / REGION_CHUNKS]->data == NULL)
+            *link = c->next;
+        else
+            link = &c->next;
+    }
+}
+
+void records_trim(struct records *r)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < r->region_count; i++) {
+        struct record_region *region = r->regions[i];
+
+        if (region->data == NULL || region->count > 0)
+            continue;
+        region_unmap(r, region);
+        any = true;
+    }
+    if (any)
+        free_chunks_sift(r);
 }
 
 /* ---- Chunks -------------------------------------------------------------------------------------------- */
@@ -173,6 +238,7 @@ uint32_t records_take(struct records *r, size_t size)
         return RECORD_NONE;
     c = chunk_at(r, chunk);
     r->count++;
+    r->regions[chunk / REGION_CHUNKS]->count++;
     r->bytes += class_size(class);
     if (++c->count == c->room)
         partial_remove(r, chunk);
@@ -201,6 +267,7 @@ void records_give(struct records *r, uint32_t id)
     asan_poison(slot_data(r, id), class_size(c->class));
     c->used[id % SLOTS_MAX / 64] &= ~(UINT64_C(1) << (id % 64));
     r->count--;
+    r->regions[chunk / REGION_CHUNKS]->count--;
     r->bytes -= class_size(c->class);
     if (c->count-- == c->room)
         partial_add(r, chunk);

@@ -3,7 +3,7 @@
  * and what is given back is wiped.
  *
  * Memory: regions of 1 MiB, cut into chunks of 16 KiB; a chunk holds records of one class, and serves another when
- *         it has none left. Regions go back with records_fini().
+ *         it has none left. Regions go back with records_fini(), empty ones with records_trim().
  * Owner:  one shard; embedded. Records do not move. */
 #pragma once
 #include "core/heap.h"
@@ -33,6 +33,8 @@ MUST_CHECK bool records_reserve(struct records *r);
 uint32_t records_take(struct records *r, size_t size);
 void *records_at(const struct records *r, uint32_t id);
 void records_give(struct records *r, uint32_t id);
+/* Gives memory back that holds no record: for those that will not be as many again soon. */
+void records_trim(struct records *r);
 /* A walk in order of place: the first record that is not before `from`; RECORD_NONE: there is none. Records may be
  * taken and given meanwhile; those that stay are met once. */
 uint32_t records_next(const struct records *r, uint32_t from);

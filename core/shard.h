@@ -23,7 +23,7 @@ enum shard_slot {           /* What roles, the store and TLS hang on a shard. */
                   SLOT_DEFLATE,
                   SLOT_STORE,
                   SLOT_PROXY,
-                  SLOT_ARRIVALS,
+                  SLOT_CHEST,
                   SLOT_DIRECTOR,
                   SLOT_PASSDB,
                   SLOT_BACKEND,

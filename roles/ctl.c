@@ -19,6 +19,7 @@
 
 #define TIMEOUT_S         30
 #define UPGRADE_TIMEOUT_S 240
+#define ANEW              "begun anew, " /* Of /readyz. */
 #define SUCCESSOR_MS      60000
 #define SUCCESSOR_STEP_MS 20
 #define ARGUMENT_MAX      1024
@@ -355,6 +356,17 @@ static bool successor_serves(const char *head)
            (status == 503 && strstr(head, "starting") == NULL && strstr(head, "stopping") == NULL);
 }
 
+/* `what` has become of the sessions: the end of the server's line. */
+static int broken_anew(char *what)
+{
+    char text[256];
+
+    what[strcspn(what, "\"\r\n")] = '\0';
+    snprintf(text, sizeof text,
+             "the new server has died before it served; the old executable was started anew: %s", what);
+    return broken(text);
+}
+
 /* The old process has given everything away; whoever answers here next is the new one. */
 static int successor_wait(struct ctl *ctl)
 {
@@ -362,7 +374,7 @@ static int successor_wait(struct ctl *ctl)
     const struct timespec pause = {.tv_nsec = SUCCESSOR_STEP_MS * 1000000};
 
     for (int ms = 0; ms < SUCCESSOR_MS; ms += SUCCESSOR_STEP_MS) {
-        char head[512];
+        char head[512], *anew;
         ssize_t size = -1;
         int fd, rc = server_connect(ctl, &fd);
 
@@ -373,9 +385,9 @@ static int successor_wait(struct ctl *ctl)
         close(fd);
         if (size > 0) {
             head[size] = '\0';
-            if (successor_serves(head) && strstr(head, "begun anew") != NULL)
-                return broken("the new server has died before it served, and the sessions with it; the old "
-                              "executable was started anew");
+            anew = strstr(head, ANEW);
+            if (successor_serves(head) && anew != NULL)
+                return broken_anew(anew + sizeof ANEW - 1);
             if (successor_serves(head))
                 return EX_OK;
         }

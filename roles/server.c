@@ -1,5 +1,6 @@
 #include "roles/server.h"
 #include "core/fiber.h"
+#include "core/io.h"
 #include "core/log.h"
 #include "core/node.h"
 #include "net/link/link.h"
@@ -38,11 +39,13 @@ struct server {
     /* Of an upgrade, the old process: */
     struct handover_fds ends;
     bool asked;         /* To give: shard 0 takes `ends`. */
-    bool giving, given; /* Shard 0's. */
+    bool giving, given; /* Shard 0's. given: roles have ended, and sessions wait for a successor. */
     bool lost;          /* There is no successor any more. */
     char lost_error[HANDOVER_ERROR_MAX];
     /* The new one: */
-    bool take; /* The old one has ended. */
+    bool take;                /* What the old one had open is free. */
+    atomic_uint taken;        /* Shards that have all that comes. */
+    atomic_ullong lost_count; /* Sessions that ended with another one before this one. */
 };
 
 enum reload_state { RELOAD_NONE, RELOAD_ARRIVED, RELOAD_RUNNING };
@@ -107,15 +110,70 @@ static void server_upgrade(struct shard *s)
     server_say(s, HANDOVER_UPGRADE_WANTED);
 }
 
+static void shard_stop(struct shard *s)
+{
+    role_ops.stop(s);
+    admin_drain(s);
+    role_admin.stop(s);
+}
+
+/* By shard 0's fiber, which has taken the order. The ends are its own from here on. */
+static bool ends_take(struct server *v, int fds[HANDOVER_FDS_MAX])
+{
+    if (!__atomic_load_n(&v->asked, __ATOMIC_ACQUIRE))
+        return false;
+    memcpy(fds, v->ends.at, sizeof v->ends.at);
+    __atomic_store_n(&v->asked, false, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* Nothing is served here any more, and nothing is open but the clients' sockets. They wait for a successor, and if that one dies,
+ * for the next; the supervisor says when one serves. */
+static void server_keep(struct shard *s, int fds[HANDOVER_FDS_MAX])
+{
+    struct server *v = server_of(s);
+
+    for (bool again = false;; again = true) {
+        int rc = upgrade_send(s, fds, again);
+        struct upgrade_left left = upgrade_left(s);
+
+        log_event(rc == 0 ? LOG_INFO : LOG_ERROR,
+                  rc == 0 ? "sessions are handed to the new server"
+                          : "upgrade: the new server has ended before it had all sessions",
+                  "sent=%llu lost=%llu kept=%llu", (unsigned long long)left.sent,
+                  (unsigned long long)left.lost, (unsigned long long)left.kept);
+        while (!ends_take(v, fds)) {
+            if (fiber_sleep_ms(TAKE_POLL_MS) < 0)
+                return;
+        }
+    }
+}
+
+static void server_leave(struct shard *s, const struct upgrade_result *result, int fds[HANDOVER_FDS_MAX])
+{
+    log_event(LOG_INFO, "sessions wait for the new server", "sessions=%llu dropped=%llu frozen_ms=%llu",
+              (unsigned long long)result->moved, (unsigned long long)result->dropped,
+              (unsigned long long)result->frozen_ms);
+    server_of(s)->given = true;
+    admin_upgrade_ended(s, result, "");
+    admin_answer_all(s);
+    __atomic_store_n(&s->node->stopping, true, __ATOMIC_RELAXED);
+    upgrade_on_all(s, shard_stop);
+    dir_unlock_all();
+    server_say(s, HANDOVER_GIVEN);
+    server_keep(s, fds);
+}
+
 static void server_give(struct shard *s)
 {
     struct server *v = server_of(s);
     struct upgrade_result result = {0};
-    int rc;
+    int fds[HANDOVER_FDS_MAX], rc;
 
+    if (!ends_take(v, fds))
+        return;
     v->giving = true;
-    rc = upgrade_give(s, v->ends.at, &v->lost, &result);
-    v->ends.count = 0;
+    rc = upgrade_pack(s, fds, &v->lost, &result);
     for (int ms = 0; rc < 0 && ms < LOST_WAIT_MS && !__atomic_load_n(&v->lost, __ATOMIC_ACQUIRE);
          ms += TAKE_POLL_MS)
         (void)fiber_sleep_ms(TAKE_POLL_MS); /* The supervisor may know why. */
@@ -129,14 +187,7 @@ static void server_give(struct shard *s)
         server_say(s, HANDOVER_KEPT);
         return;
     }
-    log_event(LOG_INFO, "sessions are handed to the new server", "moved=%llu dropped=%llu frozen_ms=%llu",
-              (unsigned long long)result.moved, (unsigned long long)result.dropped,
-              (unsigned long long)result.frozen_ms);
-    v->given = true;
-    admin_upgrade_ended(s, &result, "");
-    admin_answer_all(s);
-    server_say(s, HANDOVER_GIVEN);
-    node_stop(s->node);
+    server_leave(s, &result, fds);
 }
 
 /* What the supervisor says while nothing is given is for the operator who waits. */
@@ -145,25 +196,41 @@ static void server_hand_over(struct shard *s)
     static const struct upgrade_result none;
     struct server *v = server_of(s);
 
-    if (__atomic_exchange_n(&v->asked, false, __ATOMIC_ACQUIRE))
+    if (v->giving || v->given) /* Its fiber looks itself. */
+        return;
+    if (__atomic_load_n(&v->asked, __ATOMIC_ACQUIRE))
         server_give(s);
-    else if (!v->giving && !v->given && __atomic_load_n(&v->lost, __ATOMIC_ACQUIRE))
+    else if (__atomic_load_n(&v->lost, __ATOMIC_ACQUIRE))
         admin_upgrade_ended(s, &none, v->lost_error);
 }
 
 /* ---- Upgrade, the new one ------------------------------------------------------------------------------ */
 
-/* Until all that the other process had is here, and it has ended: what it has open, `data` above all, is free by then. */
+/* Until what the other process has open, `data` above all, is free. */
 static int server_wait(struct shard *s)
 {
     struct server *v = server_of(s);
-    int rc = upgrade_take(s, v->handover.predecessors[s->index]);
+    int rc = upgrade_greet(s, v->handover.predecessors[s->index]);
 
     if (rc < 0)
-        log_event(LOG_ERROR, "upgrade: no sessions have come", "shard=%u error=%s", s->index, log_error(rc));
+        log_event(LOG_ERROR, "upgrade: the old server is not understood", "shard=%u error=%s", s->index,
+                  log_error(rc));
     while (rc == 0 && !__atomic_load_n(&v->take, __ATOMIC_ACQUIRE))
         rc = fiber_sleep_ms(TAKE_POLL_MS);
     return rc;
+}
+
+/* The operator hears of it when all of them are here. */
+static void server_take(struct shard *s)
+{
+    struct server *v = server_of(s);
+
+    atomic_fetch_add(&v->lost_count, upgrade_take(s, v->handover.predecessors[s->index]));
+    atomic_fetch_add(&v->taken, 1);
+    while (s->index == 0 && atomic_load(&v->taken) < s->node->shard_count) {
+        if (fiber_sleep_ms(TAKE_POLL_MS) < 0)
+            break;
+    }
 }
 
 /* ---- On the shards, start and stop --------------------------------------------------------------------- */
@@ -178,23 +245,27 @@ static int server_start(struct shard *s)
     if (rc < 0)
         return rc;
     heard = role_admin.start(s);
-    if (v->handover.anew)
-        admin_begins_anew(s);
+    admin_takes_over(s, v->handover.predecessor_count > 0 || v->handover.anew);
     rc = role_ops.start(s);
     if (rc < 0 && heard == 0)
         role_admin.stop(s);
-    if (rc == 0)
-        upgrade_taken(s);
-    return rc;
+    if (rc < 0)
+        return rc;
+    if (v->handover.predecessor_count > 0)
+        server_take(s);
+    if (v->handover.anew)
+        admin_begins_anew(s, v->handover.predecessor_count == 0 ? ADMIN_LOST_ALL : v->lost_count);
+    admin_takes_over(s, false);
+    return 0;
 }
 
 static void server_stop(struct shard *s)
 {
-    if (s->index == 0 && !server_of(s)->given)
+    if (server_of(s)->given) /* Nothing is left here, or nobody takes it. */
+        return;
+    if (s->index == 0)
         server_say(s, HANDOVER_STOPPING);
-    role_ops.stop(s);
-    admin_drain(s);
-    role_admin.stop(s);
+    shard_stop(s);
 }
 
 /* ---- On the first thread ------------------------------------------------------------------------------- */
@@ -253,7 +324,7 @@ static void reload_ordered(struct server *v, struct node *node, const struct han
 
 static void give_ordered(struct server *v, struct node *node, struct handover_fds *fds)
 {
-    if (fds->count != node->shard_count || v->ends.count > 0) {
+    if (fds->count != node->shard_count || __atomic_load_n(&v->asked, __ATOMIC_ACQUIRE)) {
         handover_say(v->handover.control_fd, HANDOVER_KEPT);
         return;
     }

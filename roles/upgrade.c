@@ -4,21 +4,28 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/shard_call.h"
+#include "roles/proxy/chest.h"
 #include "roles/proxy/moving.h"
 #include <errno.h>
+#include <string.h>
 
-#define FREEZE_MS 5000
-#define POLL_MS   5
-#define LONG_MS   50 /* Between looks at those who take long. */
+#define FREEZE_EASY_MS 1000
+#define FREEZE_MS      5000
+#define POLL_MS        2
+#define LONG_MS        50 /* Between looks at those who take long. */
 
 /* Of one shard, on shard 0's heap. Its fibers are its own shard's; shard 0 looks by shard_call(). */
 struct giving {
     struct shard *shard;
     const bool *lost;
+    void (*step)(struct giving *g); /* What its fiber does. */
+    void (*run)(struct shard *s);
+    bool again; /* Another successor was here before this one. */
     int fd, rc;
     bool done;
-    uint64_t until_ms, moved, dropped;
-    unsigned long_runners;
+    uint64_t until_ms;
+    unsigned count; /* Of whom was asked for. */
+    struct chest_count chest;
 };
 
 static struct proxy *proxy_here(void)
@@ -28,7 +35,7 @@ static struct proxy *proxy_here(void)
 
 static bool is_lost(const struct giving *g)
 {
-    return __atomic_load_n(g->lost, __ATOMIC_RELAXED);
+    return __atomic_load_n(g->lost, __ATOMIC_ACQUIRE);
 }
 
 /* ---- On each shard ------------------------------------------------------------------------------------- */
@@ -37,7 +44,23 @@ static void count_long_runners(void *arg)
 {
     struct giving *g = arg;
 
-    g->long_runners = proxy_here() != NULL ? proxy_long_runners(proxy_here()) : 0;
+    g->count = proxy_here() != NULL ? proxy_long_runners(proxy_here()) : 0;
+}
+
+static void open_chest(void *arg)
+{
+    chest_open(shard_self(), proxy_here());
+}
+
+static void unpack(void *arg)
+{
+    if (proxy_here() != NULL)
+        chest_unpack(proxy_here());
+}
+
+static void drop_chest(void *arg)
+{
+    chest_drop(shard_self());
 }
 
 static void freeze(void *arg)
@@ -52,37 +75,72 @@ static void thaw(void *arg)
         proxy_thaw(proxy_here());
 }
 
-static void move_run(void *arg)
+static void cut(void *arg)
 {
     struct giving *g = arg;
+
+    g->count = proxy_here() != NULL ? proxy_cut(proxy_here()) : 0;
+}
+
+static void look(void *arg)
+{
+    struct giving *g = arg;
+
+    g->chest = chest_count(shard_self());
+}
+
+static void count_lost(void *arg)
+{
+    chest_sent_are_lost(shard_self());
+}
+
+static void hello_run(struct giving *g)
+{
+    g->rc = chest_hello(g->shard, g->fd);
+}
+
+static void rest_run(struct giving *g)
+{
     struct proxy *p = proxy_here();
-    unsigned restless = 1;
 
-    while (p != NULL && g->rc == 0 && restless > 0 && time_ms() < g->until_ms) {
-        restless = proxy_restless(p);
-        g->rc = proxy_move(p, g->fd);
-        if (g->rc == 0 && restless > 0)
-            g->rc = fiber_sleep_ms(POLL_MS);
-        if (g->rc == 0 && is_lost(g))
-            g->rc = -EPIPE;
+    g->rc = 0;
+    g->count = 0;
+    while (g->rc == 0 && p != NULL) {
+        g->count = proxy_restless(p);
+        if (g->count == 0 || time_ms() >= g->until_ms)
+            break;
+        g->rc = is_lost(g) ? -EPIPE : fiber_sleep_ms(POLL_MS);
     }
-    if (g->rc == 0 && p != NULL)
-        g->rc = proxy_move(p, g->fd); /* Who has come to rest since. */
-    if (g->rc == 0)
-        g->rc = proxy_move_ready(g->fd);
-    __atomic_store_n(&g->done, true, __ATOMIC_RELEASE);
 }
 
-static void commit_run(void *arg)
+static void pack_run(struct giving *g)
+{
+    g->rc = proxy_here() != NULL ? chest_pack(proxy_here()) : 0;
+}
+
+static void send_run(struct giving *g)
+{
+    g->rc = g->again ? chest_hello(g->shard, g->fd) : 0;
+    if (g->rc == 0)
+        g->rc = chest_send(g->shard, g->fd);
+}
+
+static void plain_run(struct giving *g)
+{
+    g->run(g->shard);
+}
+
+static void fiber_run(void *arg)
 {
     struct giving *g = arg;
 
-    proxy_move_commit(proxy_here(), g->fd, &g->moved, &g->dropped);
+    g->step(g);
     __atomic_store_n(&g->done, true, __ATOMIC_RELEASE);
 }
+
+/* ---- On shard 0 ---------------------------------------------------------------------------------------- */
 
 struct start {
-    void (*run)(void *arg);
     struct giving *giving;
     bool started;
 };
@@ -91,17 +149,18 @@ static void start_there(void *arg)
 {
     struct start *start = arg;
 
-    start->started = fiber_start("upgrade", RUN_INTERACTIVE, start->run, start->giving) != NULL;
+    start->started = fiber_start("upgrade", RUN_INTERACTIVE, fiber_run, start->giving) != NULL;
 }
 
-/* ---- On shard 0 ---------------------------------------------------------------------------------------- */
-
-/* Runs on a fiber of every shard; all have ended when it returns. */
-static void run_all(struct node *node, struct giving *all, void (*run)(void *arg))
+/* Runs on a fiber of every shard; all have ended when it returns. The first error of any. */
+static int run_all(struct node *node, struct giving *all, void (*step)(struct giving *g))
 {
-    for (unsigned i = 0; i < node->shard_count; i++) {
-        struct start start = {.run = run, .giving = &all[i]};
+    int rc = 0;
 
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        struct start start = {.giving = &all[i]};
+
+        all[i].step = step;
         all[i].done = false;
         while (!start.started) {
             shard_call(node->shards[i], start_there, &start);
@@ -112,91 +171,180 @@ static void run_all(struct node *node, struct giving *all, void (*run)(void *arg
     for (unsigned i = 0; i < node->shard_count; i++) {
         while (!__atomic_load_n(&all[i].done, __ATOMIC_ACQUIRE))
             (void)fiber_sleep_ms(POLL_MS);
+        rc = rc < 0 ? rc : all[i].rc;
     }
+    return rc;
 }
 
-static void call_all(struct node *node, struct giving *all, void (*run)(void *arg))
+/* The sum of what was counted. */
+static uint64_t call_all(struct node *node, struct giving *all, void (*run)(void *arg))
 {
-    for (unsigned i = 0; i < node->shard_count; i++)
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < node->shard_count; i++) {
+        all[i].count = 0;
         shard_call(node->shards[i], run, &all[i]);
+        sum += all[i].count;
+    }
+    return sum;
 }
 
-static int wait_long_runners(struct node *node, struct giving *all)
+static struct giving *givings(struct shard *s, const int *fds, const bool *lost)
+{
+    struct node *node = s->node;
+    struct giving *all = heap_zalloc(s->heap, node->shard_count * sizeof *all);
+
+    for (unsigned i = 0; i < node->shard_count; i++)
+        all[i] = (struct giving){.shard = node->shards[i], .fd = fds != NULL ? fds[i] : -1, .lost = lost};
+    return all;
+}
+
+static int wait_long_runners(struct node *node, struct giving *all, uint64_t until_ms)
+{
+    int rc = 0;
+
+    while (rc == 0 && call_all(node, all, count_long_runners) > 0 && time_ms() < until_ms)
+        rc = is_lost(all) ? -EPIPE : fiber_sleep_ms(LONG_MS);
+    return rc;
+}
+
+/* Frozen, everybody has come to rest; or not, and time is over: 0. -errno: thawed. */
+static int come_to_rest(struct node *node, struct giving *all, uint64_t *frozen_ms_out)
 {
     uint64_t until_ms = time_ms() + config_duration_ms(node->config, "shutdown.grace");
 
     for (;;) {
-        unsigned count = 0;
-        int rc;
+        uint64_t restless = 0;
+        bool late;
+        int rc = wait_long_runners(node, all, until_ms);
 
-        call_all(node, all, count_long_runners);
+        if (rc < 0)
+            return rc;
+        *frozen_ms_out = time_ms();
+        late = *frozen_ms_out >= until_ms;
         for (unsigned i = 0; i < node->shard_count; i++)
-            count += all[i].long_runners;
-        if (is_lost(all))
-            return -EPIPE;
-        if (count == 0 || time_ms() >= until_ms)
+            all[i].until_ms = *frozen_ms_out + (late ? FREEZE_MS : FREEZE_EASY_MS);
+        (void)call_all(node, all, freeze);
+        rc = run_all(node, all, rest_run);
+        for (unsigned i = 0; i < node->shard_count; i++)
+            restless += all[i].count;
+        if (rc == 0 && (restless == 0 || late))
             return 0;
-        rc = fiber_sleep_ms(LONG_MS);
+        (void)call_all(node, all, thaw);
         if (rc < 0)
             return rc;
     }
 }
 
-static int move_all(struct node *node, struct giving *all)
+static int pack_all(struct node *node, struct giving *all, struct upgrade_result *result)
 {
-    int rc = 0;
+    uint64_t frozen_ms;
+    int rc = come_to_rest(node, all, &frozen_ms);
 
-    for (unsigned i = 0; i < node->shard_count; i++)
-        all[i].until_ms = time_ms() + FREEZE_MS;
-    call_all(node, all, freeze);
-    run_all(node, all, move_run);
-    for (unsigned i = 0; i < node->shard_count; i++)
-        rc = all[i].rc < 0 ? all[i].rc : rc;
+    if (rc < 0)
+        return rc;
+    rc = run_all(node, all, pack_run);
     if (rc == 0 && is_lost(all))
         rc = -EPIPE;
-    if (rc < 0)
-        call_all(node, all, thaw);
-    return rc;
+    result->frozen_ms = time_ms() - frozen_ms;
+    if (rc < 0) {
+        (void)call_all(node, all, unpack);
+        (void)call_all(node, all, thaw);
+        return rc;
+    }
+    result->dropped = call_all(node, all, cut); /* From here on there is no way back. */
+    (void)run_all(node, all, pack_run);         /* Who has come to rest in the last moment. */
+    (void)call_all(node, all, look);
+    for (unsigned i = 0; i < node->shard_count; i++)
+        result->moved += all[i].chest.here;
+    return 0;
 }
 
-int upgrade_give(struct shard *s, const int *fds, const bool *lost, struct upgrade_result *result_out)
+static void close_all(struct node *node, const int *fds)
+{
+    for (unsigned i = 0; i < node->shard_count; i++)
+        pass_close(fds[i]);
+}
+
+int upgrade_pack(struct shard *s, const int *fds, const bool *lost, struct upgrade_result *result_out)
 {
     struct node *node = s->node;
-    struct giving *all = heap_zalloc(s->heap, node->shard_count * sizeof *all);
-    uint64_t frozen_ms = 0;
+    struct giving *all = givings(s, fds, lost);
     int rc;
 
-    for (unsigned i = 0; i < node->shard_count; i++)
-        all[i] = (struct giving){.shard = node->shards[i], .fd = fds[i], .lost = lost};
-    rc = wait_long_runners(node, all);
-    frozen_ms = time_ms();
+    *result_out = (struct upgrade_result){0};
+    (void)call_all(node, all, open_chest);
+    rc = run_all(node, all, hello_run);
     if (rc == 0)
-        rc = move_all(node, all);
-    if (rc == 0)
-        run_all(node, all, commit_run);
-    *result_out = (struct upgrade_result){.frozen_ms = time_ms() - frozen_ms};
-    for (unsigned i = 0; i < node->shard_count; i++) {
-        result_out->moved += all[i].moved;
-        result_out->dropped += all[i].dropped;
-        pass_close(fds[i]);
+        rc = pack_all(node, all, result_out);
+    if (rc < 0) {
+        (void)call_all(node, all, drop_chest);
+        close_all(node, fds);
     }
     heap_free(s->heap, all);
     return rc;
 }
 
-/* ---- The successor ------------------------------------------------------------------------------------- */
-
-int upgrade_take(struct shard *s, int fd)
+void upgrade_on_all(struct shard *s, void (*run)(struct shard *s))
 {
-    int rc = arrivals_receive(s, fd);
+    struct giving *all = givings(s, NULL, NULL);
 
-    pass_close(fd);
+    for (unsigned i = 0; i < s->node->shard_count; i++)
+        all[i].run = run;
+    (void)run_all(s->node, all, plain_run);
+    heap_free(s->heap, all);
+}
+
+int upgrade_send(struct shard *s, const int *fds, bool again)
+{
+    struct giving *all = givings(s, fds, NULL);
+    int rc;
+
+    if (again)
+        (void)call_all(s->node, all, count_lost);
+    for (unsigned i = 0; i < s->node->shard_count; i++)
+        all[i].again = again;
+    rc = run_all(s->node, all, send_run);
+    close_all(s->node, fds);
+    heap_free(s->heap, all);
     return rc;
 }
 
-void upgrade_taken(struct shard *s)
+struct upgrade_left upgrade_left(struct shard *s)
 {
-    if (s->slot[SLOT_PROXY] != NULL)
-        (void)arrivals_settle(s->slot[SLOT_PROXY]);
-    arrivals_drop(s);
+    struct giving *all = givings(s, NULL, NULL);
+    struct upgrade_left left = {0};
+
+    (void)call_all(s->node, all, look);
+    for (unsigned i = 0; i < s->node->shard_count; i++) {
+        left.kept += all[i].chest.here;
+        left.sent += all[i].chest.sent;
+        left.lost += all[i].chest.lost;
+    }
+    heap_free(s->heap, all);
+    return left;
+}
+
+/* ---- The successor ------------------------------------------------------------------------------------- */
+
+int upgrade_greet(struct shard *s, int fd)
+{
+    int rc = arrivals_hello(s, fd);
+
+    if (rc < 0)
+        pass_close(fd);
+    return rc;
+}
+
+uint64_t upgrade_take(struct shard *s, int fd)
+{
+    struct arrivals arrivals;
+    int rc = arrivals_receive(s, s->slot[SLOT_PROXY], fd, &arrivals);
+
+    pass_close(fd);
+    chest_drop(s);
+    log_event(rc < 0 || arrivals.dropped > 0 ? LOG_ERROR : LOG_INFO, "sessions have come",
+              "shard=%u sessions=%llu dropped=%llu error=%s", s->index, (unsigned long long)arrivals.count,
+              (unsigned long long)arrivals.dropped, rc < 0 ? log_error(rc) : "none");
+    return arrivals.lost;
 }

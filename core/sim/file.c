@@ -475,6 +475,14 @@ int dir_lock(const char *path)
     return 0;
 }
 
+void dir_unlock_all(void)
+{
+    struct sim_node *n = sim_private()->node;
+
+    list_each_safe(l, &n->locks) free(CONTAINER_OF(l, struct lock, link));
+    list_init(&n->locks);
+}
+
 /* ---- Lives --------------------------------------------------------------------------------------------- */
 
 void sim_file_shard_init(struct shard_private *p)

@@ -394,6 +394,15 @@ int dir_lock(const char *path)
     return 0;
 }
 
+void dir_unlock_all(void)
+{
+    struct process *process = door_self()->process;
+    unsigned count = atomic_exchange(&process->lock_count, 0);
+
+    for (unsigned i = 0; i < count; i++)
+        close(process->lock_fds[i]);
+}
+
 /* ---- Directories: no operation of the ring reads them, so a helper thread does
  * ------------------------------ */
 

@@ -145,7 +145,7 @@ struct process {
     struct node_listener *listeners;
     unsigned listener_count;
     struct helper_pool *helpers;
-    int lock_fds[LOCK_COUNT_MAX]; /* dir_lock(): held until the node ends. */
+    int lock_fds[LOCK_COUNT_MAX]; /* dir_lock(): held until the node ends, or dir_unlock_all(). */
     atomic_uint lock_count;
 };
 

@@ -43,8 +43,10 @@ struct admin {
     uint32_t reloads_begun, reloads_ended; /* Counts. */
     char reload_error[ADMIN_ERROR_MAX];    /* Of the last that has ended; "": it went well. */
     bool upgrading, upgraded;              /* Somebody waits for it; it is over. */
-    bool anew;    /* It failed at its end, and this process has no sessions of before. */
-    bool leaving; /* It went well: this process serves nobody any more. */
+    bool taking;         /* This process takes over from another one, and has not all that comes. */
+    bool anew;           /* An upgrade failed at its end: this is the old executable again. */
+    uint64_t lost_count; /* Sessions that ended with it. */
+    bool leaving;        /* It went well: this process serves nobody any more. */
     uint64_t upgrade_moved, upgrade_dropped, upgrade_frozen_ms;
     char upgrade_error[ADMIN_ERROR_MAX]; /* "": this process ends, its successor serves. */
     bool stopping;
@@ -76,8 +78,11 @@ void admin_reload_ended(struct shard *s, const char *error);
 /* An upgrade is over; error "": it went well, and this process ends. */
 struct upgrade_result;
 void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, const char *error);
-/* An upgrade has failed when there was no way back: /readyz says so to `ctl upgrade`. */
-void admin_begins_anew(struct shard *s);
+/* Between the two nobody is told that this process is ready. */
+void admin_takes_over(struct shard *s, bool begins);
+/* An upgrade has failed when there was no way back: /readyz says so to `ctl upgrade`, and how many sessions ended with it. */
+#define ADMIN_LOST_ALL UINT64_MAX
+void admin_begins_anew(struct shard *s, uint64_t lost_count);
 /* Fiber; suspends, not for long. Whoever has asked has his answer, if he reads it. */
 void admin_answer_all(struct shard *s);
 

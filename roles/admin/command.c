@@ -450,10 +450,20 @@ void admin_upgrade_ended(struct shard *s, const struct upgrade_result *result, c
     snprintf(a->upgrade_error, sizeof a->upgrade_error, "%s", error);
 }
 
-void admin_begins_anew(struct shard *s)
+void admin_takes_over(struct shard *s, bool begins)
 {
     struct admin *a = s->slot[SLOT_ADMIN];
 
     if (a != NULL)
-        a->anew = true;
+        a->taking = begins;
+}
+
+void admin_begins_anew(struct shard *s, uint64_t lost_count)
+{
+    struct admin *a = s->slot[SLOT_ADMIN];
+
+    if (a == NULL)
+        return;
+    a->anew = true;
+    a->lost_count = lost_count;
 }

@@ -28,7 +28,7 @@ bool admin_ready(struct admin *a)
     const struct node *node = a->shard->node;
 
     return admin_serving(a) == node->shard_count && !__atomic_load_n(&node->stopping, __ATOMIC_RELAXED) &&
-           !a->leaving;
+           !a->leaving && !a->taking;
 }
 
 static void ask_lacks(void *arg)
@@ -61,18 +61,29 @@ static void health_get(struct admin *a, struct slice argument, struct reply *r)
     writer_text(&r->writer, "ok\n");
 }
 
+/* What `ctl upgrade` tells of an upgrade that has failed. */
+static const char *anew_text(const struct admin *a, char text[64])
+{
+    text[0] = '\0';
+    if (a->anew && a->lost_count == ADMIN_LOST_ALL)
+        snprintf(text, 64, ", begun anew, all sessions have ended");
+    else if (a->anew)
+        snprintf(text, 64, ", begun anew, sessions lost: %llu", (unsigned long long)a->lost_count);
+    return text;
+}
+
 static void ready_get(struct admin *a, struct slice argument, struct reply *r)
 {
     bool ready = admin_ready(a);
     const char *lacks = admin_lacks(a);
-    char text[64];
+    char text[128], anew[64];
 
     if (!ready) {
         reply_error(r, 503,
                     __atomic_load_n(&a->shard->node->stopping, __ATOMIC_RELAXED) ? "stopping" : "starting");
         return;
     }
-    snprintf(text, sizeof text, "%s%s", lacks != NULL ? lacks : "ready", a->anew ? ", begun anew" : "");
+    snprintf(text, sizeof text, "%s%s", lacks != NULL ? lacks : "ready", anew_text(a, anew));
     if (lacks != NULL)
         reply_error(r, 503, text);
     else

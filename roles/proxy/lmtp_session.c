@@ -132,6 +132,8 @@ static void on_mail(struct lmtp_session *l, const struct lmtp_command *c)
         reply_error(l, LMTP_REPLY_NEEDS_LHLO);
     } else if (l->in_mail) {
         reply_error(l, LMTP_REPLY_BAD_SEQUENCE);
+    } else if (l->proxy->sleepers.frozen) { /* An upgrade waits for those that have begun. */
+        lmtp_bye(l, LMTP_REPLY_SHUTTING_DOWN);
     } else if (c->size > l->proxy->limits.message_size) {
         reply(l, LMTP_REPLY_TOO_LARGE);
     } else if (!heap_admits(l->proxy->heap)) {

@@ -68,6 +68,7 @@ struct lmtp_session {
     struct lmtp_recipient *recipients; /* limits.recipients of them, allocated at the first RCPT. */
     uint32_t recipient_count, pending;
     uint64_t received; /* Bytes of the message. */
+    uint64_t mail_ns;  /* When the transaction began. */
     uint64_t began_ns; /* REPLIES: when the message was complete. */
     struct link_stream *lookup;
     char *client_sid; /* What a server in front calls this session. NULL: nothing. */

@@ -34,6 +34,7 @@ static char *arena_text(struct arena *a, struct slice s)
 void transaction_begin(struct lmtp_session *l, const struct lmtp_command *mail)
 {
     l->in_mail = true;
+    l->mail_ns = time_ns();
     l->smtputf8 = mail->smtputf8;
     l->return_path = arena_text(&l->arena, mail->path.text);
     l->received = 0;

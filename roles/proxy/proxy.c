@@ -6,6 +6,7 @@
 #include "core/metrics.h"
 #include "core/net_prefix.h"
 #include "net/deflate.h"
+#include "roles/proxy/chest.h"
 #include "roles/proxy/lmtp_session.h"
 #include "roles/proxy/session.h"
 #include "roles/proxy/ticket_keys.h"
@@ -245,8 +246,10 @@ static int proxy_start(struct shard *s)
     p->heap = s->heap;
     p->node_name = config_string(s->node->config, "node");
     p->plaintext_always = strcmp(config_string(s->node->config, "auth.plaintext"), "always") == 0;
-    p->next_id = random_u64() & UINT64_C(0xffffffff000000);
-    p->process = (struct packed_process){.id_base = p->next_id, .secret = random_u64()};
+    if (!arrivals_process(s, &p->process, &p->next_id)) {
+        p->next_id = random_u64() & UINT64_C(0xffffffff000000);
+        p->process = (struct packed_process){.id_base = p->next_id, .secret = random_u64() | 1};
+    }
     p->sleep_after = sleep_after_read(s->node->config);
     limits_read(&p->limits, s->node);
     /* One more than is admitted: the one that is told so. */

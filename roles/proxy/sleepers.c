@@ -4,9 +4,10 @@
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/session.h"
 
-#define DUE_UNIT_MS         128  /* 2^30 of them: four years. */
-#define SWEEP_SHARE         8    /* Of the shortest deadline: the period. */
-#define SWEEP_TICK_MS_MAX   1000 /* Few sleepers: as seldom as possible. */
+#define DUE_UNIT_MS         128         /* 2^31 of them: eight years. */
+#define NOBODY              RECORD_NONE /* The cookie of a socket whose owner has left for another process. */
+#define SWEEP_SHARE         8           /* Of the shortest deadline: the period. */
+#define SWEEP_TICK_MS_MAX   1000        /* Few sleepers: as seldom as possible. */
 #define SWEEP_TICK_MS_MIN   10
 #define SWEEP_VISITS        4096 /* Of one tick, about. */
 #define SWEEP_WAKES         512  /* Of one tick, at most, and one more for each SWEEP_PER_WAKE sleepers: */
@@ -19,9 +20,8 @@
 struct sleeper {
     uint32_t prev, next; /* Of the same user. */
     uint32_t user;       /* RECORD_NONE: not logged in. */
-    uint32_t due : 30;   /* DUE_UNIT_MS, rounded up. */
+    uint32_t due : 31;   /* DUE_UNIT_MS, rounded up. */
     uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
-    uint32_t sent : 1;   /* Frozen: copied to another process. */
     uint16_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
     char packed[];
 };
@@ -268,9 +268,9 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
     id = records_take(&t->records, HEAD_SIZE + size);
     s = sleeper_at(t, id);
     s->prev = s->next = s->user = RECORD_NONE;
-    s->fired = s->sent = 0;
+    s->fired = 0;
     s->spared = 0;
-    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 2);
+    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 1);
     memcpy(s->packed, bytes, size);
     bytes_wipe(bytes, size);
     if (u != NULL)
@@ -333,7 +333,8 @@ static void on_fired(uint32_t cookie, int32_t res)
 {
     struct proxy *p = shard_self()->slot[SLOT_PROXY];
 
-    (void)sleepers_wake(&p->sleepers, cookie, METRIC_WAKE_BYTES, true);
+    if (cookie != NOBODY)
+        (void)sleepers_wake(&p->sleepers, cookie, METRIC_WAKE_BYTES, true);
 }
 
 /* ---- Changes of accounts ------------------------------------------------------------------------------- */
@@ -532,9 +533,6 @@ void sleepers_freeze(struct sleepers *t)
 void sleepers_thaw(struct sleepers *t)
 {
     t->frozen = false;
-    for (uint32_t id = records_next(&t->records, 0); id != RECORD_NONE;
-         id = records_next(&t->records, id + 1))
-        sleeper_at(t, id)->sent = false;
     t->cursor = 0;
     if (t->records.count > 0)
         timer_set(&t->sweep, SWEEP_TICK_MS_MIN);
@@ -547,31 +545,36 @@ void sleepers_thaw(struct sleepers *t)
     }
 }
 
-bool sleepers_was_sent(const struct sleepers *t, uint32_t id)
-{
-    return sleeper_at(t, id)->sent;
-}
-
-void sleepers_set_sent(struct sleepers *t, uint32_t id)
-{
-    sleeper_at(t, id)->sent = true;
-}
-
 uint64_t sleepers_deadline_ms(const struct sleepers *t, uint32_t id)
 {
     return (uint64_t)sleeper_at(t, id)->due * DUE_UNIT_MS;
 }
 
-void sleepers_forget(struct sleepers *t, uint32_t id)
+static void forget(struct sleepers *t, uint32_t id, bool close)
 {
     struct packed packed;
 
     sleepers_look(t, id, &packed);
-    io_close(packed.conn.sock);
+    if (close)
+        io_close(packed.conn.sock);
+    else
+        io_watch(packed.conn.sock, NOBODY);
     if (packed.conn.history != NULL)
         deflate_history_free(t->proxy->heap, packed.conn.history);
     bytes_wipe(&packed, sizeof packed);
     sleeper_remove(t, id);
+}
+
+void sleepers_part(struct sleepers *t, uint32_t id)
+{
+    ASSERT(t->frozen);
+    forget(t, id, false);
+}
+
+void sleepers_trim(struct sleepers *t)
+{
+    records_trim(&t->records);
+    records_trim(&t->users);
 }
 
 void sleepers_init(struct sleepers *t, struct proxy *p)
@@ -603,7 +606,7 @@ void sleepers_fini(struct sleepers *t)
         user_release(u);
     }
     while ((id = sleepers_next(t, 0)) != RECORD_NONE)
-        sleepers_forget(t, id);
+        forget(t, id, true);
     timer_cancel(&t->sweep);
     timer_cancel(&t->stir);
     map_fini(&t->by_user);

@@ -45,12 +45,11 @@ struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake 
 /* Nobody wakes from here on, until it is thawed: then those wake who would have. */
 void sleepers_freeze(struct sleepers *t);
 void sleepers_thaw(struct sleepers *t);
-/* Of frozen ones: has he been copied to another process? Says so. */
-bool sleepers_was_sent(const struct sleepers *t, uint32_t id);
-void sleepers_set_sent(struct sleepers *t, uint32_t id);
 uint64_t sleepers_deadline_ms(const struct sleepers *t, uint32_t id);
-/* He is somebody else's now: closes his socket here, wipes and forgets him. */
-void sleepers_forget(struct sleepers *t, uint32_t id);
+/* Of frozen ones: he is kept elsewhere from now on. Wipes and forgets him; his socket stays open, and nothing tells of it. */
+void sleepers_part(struct sleepers *t, uint32_t id);
+/* Memory of those who have left goes back. */
+void sleepers_trim(struct sleepers *t);
 
 /* A walk: the first sleeper that is not before `from`; RECORD_NONE: there is none. */
 uint32_t sleepers_next(const struct sleepers *t, uint32_t from);

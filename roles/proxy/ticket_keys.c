@@ -2,6 +2,7 @@
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/shard_call.h"
+#include "roles/proxy/chest.h"
 #include "roles/settings.h"
 #include <errno.h>
 
@@ -64,12 +65,14 @@ static void keys_give(void *arg) /* On shard 0. */
 int ticket_keys_start(struct proxy *p)
 {
     struct node *node = p->shard->node;
+    uint32_t rotate_ms = KEY_MS;
 
     timer_init(&p->ticket_timer, rotate_due);
     if (p->shard->index == 0) {
-        keys_make(&p->ticket_keys);
+        if (!arrivals_ticket_keys(p->shard, &p->ticket_keys, &rotate_ms))
+            keys_make(&p->ticket_keys);
         if (settings_roles(node->config) == LINK_ROLE_ALL)
-            timer_set(&p->ticket_timer, KEY_MS);
+            timer_set(&p->ticket_timer, MAX(rotate_ms, 1u));
         return 0;
     }
     for (;;) {

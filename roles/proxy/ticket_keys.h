@@ -1,5 +1,6 @@
-/* roles/proxy/ticket_keys.h -- the keys of TLS tickets on one shard. A process begins with a key of its own; directors send
- * those of all proxies, and new ones as they change. With all roles in one process its first shard changes them. */
+/* roles/proxy/ticket_keys.h -- the keys of TLS tickets on one shard. A process begins with a key of its own, or with those of the
+ * process whose sessions it takes over; directors send those of all proxies, and new ones as they change. With all roles in one process
+ * its first shard changes them. */
 #pragma once
 #include "roles/proxy/proxy.h"
 

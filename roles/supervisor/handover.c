@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define MAGIC   "TRHANDOV"
-#define VERSION 2
+#define VERSION 3
 
 struct head {
     char magic[8];

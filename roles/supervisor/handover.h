@@ -24,15 +24,17 @@ enum handover_word {
     /* An upgrade (supervisor.h): */
     HANDOVER_UPGRADE_WANTED = 'u', /* By the operator, as above. */
     HANDOVER_STANDBY = 'y',        /* The successor: all is there but what the other one still has. */
-    HANDOVER_GIVEN = 'g',          /* The predecessor: nothing is mine any more, and I end. */
-    HANDOVER_KEPT = 'k',           /* The predecessor: it has failed, and I serve on. */
+    HANDOVER_GIVEN =
+        'g', /* The predecessor: I serve nobody any more, `data` is free; sessions are to be had. */
+    HANDOVER_KEPT = 'k', /* The predecessor: it has failed, and I serve on. */
 };
 
 enum handover_order_kind {
     HANDOVER_RELOAD = 1, /* Comes with files; or with an error, and then without. */
-    HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards. */
+    HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards. Once
+                    * more behind HANDOVER_GIVEN, if that successor has died and this is another. */
     HANDOVER_NOT_GIVEN, /* To the predecessor: there is no successor, or none any more; the error says why. */
-    HANDOVER_TAKE,      /* To the successor: the other one has ended. */
+    HANDOVER_TAKE,      /* To the successor: the other one has closed all that is to be opened. */
     HANDOVER_STOP,      /* Gracefully; a second one: at once. */
 };
 
@@ -60,7 +62,7 @@ struct handover {
     struct node_listener *listeners;
     unsigned predecessor_count; /* 0: there is none. */
     int *predecessors;
-    bool anew; /* A successor has died with the sessions: this one begins with none. */
+    bool anew; /* A successor has died before it served: this is the old executable again. */
     struct given given;
     /* The reader's: */
     char *map;

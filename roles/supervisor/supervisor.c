@@ -2,6 +2,7 @@
 #include "core/log.h"
 #include "core/notify.h"
 #include "roles/process.h"
+#include "roles/supervisor/child.h"
 #include "roles/supervisor/plan.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -22,14 +23,9 @@
 #define STANDBY_MS 60000 /* For a successor to get ready, */
 #define MOVE_MS    60000 /* for sessions to go over when grace has passed, and for it to serve then. */
 
-struct child {
-    pid_t pid; /* 0: none. */
-    int control_fd;
-};
-
-/*   NONE --wanted--> STARTING --standby--> GIVING --given--> GIVEN --the old one has ended--> TAKING --ready--> NONE
- *     ^------------------+-------------------+ the new one has ended, or sessions were kept                          */
-enum upgrade { UPGRADE_NONE, UPGRADE_STARTING, UPGRADE_GIVING, UPGRADE_GIVEN, UPGRADE_TAKING };
+/*   NONE --wanted--> STARTING --standby--> GIVING --given--> TAKING --ready--> NONE
+ *     ^------------------+-------------------+ the new one has ended, or sessions were kept */
+enum upgrade { UPGRADE_NONE, UPGRADE_STARTING, UPGRADE_GIVING, UPGRADE_TAKING };
 
 struct supervisor {
     struct plan plan;
@@ -37,12 +33,13 @@ struct supervisor {
     char executable[PATH_MAX]; /* Where this one came from: whatever is there at an upgrade is the next. */
     int signal_fd;
     struct child server, next;
+    struct child keeper; /* From GIVEN on: it was the server, and has the sessions that have not gone over. */
     enum upgrade upgrade;
     uint64_t upgrade_until_ms;
     struct handover_fds ends; /* Of the pairs to the successor, the server's. */
     bool serving;             /* The server has said that it is ready. */
     bool stopping;
-    bool anew;         /* The server is the old executable, started once more. */
+    bool anew;         /* TAKING: the server is the old executable, started once more. */
     bool reloading;    /* It has an order, and has not said how it went. */
     bool reload_again; /* Wanted meanwhile. */
     bool ended;
@@ -74,70 +71,6 @@ static int signals_block(struct supervisor *v)
     signal(SIGPIPE, SIG_IGN);
     v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return v->signal_fd < 0 ? -errno : 0;
-}
-
-static void inherit(int fd)
-{
-    (void)fcntl(fd, F_SETFD, 0);
-}
-
-/* In the new process: becomes the server, or ends. */
-NORETURN static void server_exec(const struct supervisor *v, const char *path, int handover_fd)
-{
-    const struct handover *h = &v->plan.handover;
-    const struct options *o = v->options;
-    char option[32], **argv = calloc((size_t)o->argc + 2, sizeof *argv);
-
-    process_die_with(h->supervisor);
-    inherit(handover_fd);
-    inherit(h->control_fd);
-    for (unsigned i = 0; i < h->listener_count; i++)
-        inherit(h->listeners[i].fd);
-    for (unsigned i = 0; i < h->predecessor_count; i++)
-        inherit(h->predecessors[i]);
-    if (argv != NULL) {
-        snprintf(option, sizeof option, PROCESS_HANDOVER_OPTION "%d", handover_fd);
-        argv[0] = o->argv[0];
-        argv[1] = option;
-        memcpy(argv + 2, o->argv + 1, (size_t)(o->argc - 1) * sizeof *argv);
-        execv(path, argv);
-    }
-    fprintf(stderr, "trireme: cannot execute the server: %s: %s\n", path, strerror(errno));
-    _exit(EX_OSERR);
-}
-
-/* With what plan_give_files() has read. */
-static int child_start(struct supervisor *v, const char *path, struct child *child_out)
-{
-    struct handover *h = &v->plan.handover;
-    int pair[2], handover_fd;
-    pid_t pid;
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-        return -errno;
-    h->control_fd = pair[1];
-    h->supervisor = getpid();
-    handover_fd = handover_write(h);
-    handover_files_wipe(&h->given);
-    pid = handover_fd < 0 ? -1 : fork();
-    if (pid == 0)
-        server_exec(v, path, handover_fd);
-    close(pair[1]);
-    if (handover_fd >= 0)
-        close(handover_fd);
-    if (pid < 0) {
-        close(pair[0]);
-        return handover_fd < 0 ? handover_fd : -errno;
-    }
-    *child_out = (struct child){pid, pair[0]};
-    return 0;
-}
-
-static void child_forget(struct child *c)
-{
-    if (c->control_fd >= 0)
-        close(c->control_fd);
-    *c = (struct child){0, -1};
 }
 
 /* ---- What the server says ------------------------------------------------------------------------------ */
@@ -268,7 +201,7 @@ static void upgrade(struct supervisor *v)
     }
     rc = pairs_make(v);
     if (rc == 0)
-        rc = child_start(v, v->executable, &v->next);
+        rc = child_start(&v->plan.handover, v->options, v->executable, NULL, &v->next);
     pairs_close(v);
     if (rc < 0) {
         handover_files_wipe(&v->plan.handover.given);
@@ -279,17 +212,45 @@ static void upgrade(struct supervisor *v)
     v->upgrade_until_ms = now_ms() + STANDBY_MS;
 }
 
-static void on_standby(struct supervisor *v)
+/* Its end of a pair a shard goes to whoever has the sessions. False: it does not take orders. */
+static bool give(struct supervisor *v, const struct child *from)
 {
     const struct handover_order order = {.kind = HANDOVER_GIVE};
+    bool given = handover_order(from->control_fd, &order, &v->ends) == 0;
 
+    handover_close(&v->ends);
+    return given;
+}
+
+static void take(struct supervisor *v)
+{
+    const struct handover_order order = {.kind = HANDOVER_TAKE};
+
+    v->upgrade = UPGRADE_TAKING;
+    v->upgrade_until_ms = now_ms() + MOVE_MS;
+    if (handover_order(v->server.control_fd, &order, NULL) < 0)
+        (void)kill(v->server.pid, SIGKILL); /* Its end says the rest. */
+}
+
+static void on_standby(struct supervisor *v)
+{
     if (v->upgrade != UPGRADE_STARTING)
         return;
     v->upgrade = UPGRADE_GIVING;
     v->upgrade_until_ms = now_ms() + config_duration_ms(v->plan.config, "shutdown.grace") + MOVE_MS;
-    if (handover_order(v->server.control_fd, &order, &v->ends) < 0)
-        (void)kill(v->next.pid, SIGKILL); /* Its end says the rest. */
-    handover_close(&v->ends);
+    if (!give(v, &v->server))
+        (void)kill(v->next.pid, SIGKILL);
+}
+
+/* The same of one that was started in the place of one that has died. */
+static void on_standby_anew(struct supervisor *v)
+{
+    if (v->upgrade != UPGRADE_TAKING || !v->anew)
+        return;
+    if (give(v, &v->keeper))
+        take(v);
+    else
+        (void)kill(v->server.pid, SIGKILL);
 }
 
 static void on_kept(struct supervisor *v)
@@ -301,38 +262,47 @@ static void on_kept(struct supervisor *v)
     upgrade_over(v);
 }
 
-/* Of the executable that this supervisor is: it is known to work. Sessions have ended. */
+/* Of the executable that has served: it is known to work. It has the sessions that the keeper still has; without a keeper, none. */
+static int server_anew(struct supervisor *v)
+{
+    struct handover *h = &v->plan.handover;
+    struct config_error error;
+    int rc = plan_give_files(&v->plan, &error) == 0 ? 0 : -EIO;
+
+    if (rc == 0 && v->keeper.pid != 0)
+        rc = pairs_make(v);
+    h->anew = true;
+    if (rc == 0)
+        rc = v->keeper.executable_fd >= 0 ? child_start(h, v->options, NULL, &v->keeper, &v->server)
+                                          : child_start(h, v->options, "/proc/self/exe", NULL, &v->server);
+    h->anew = false;
+    pairs_close(v);
+    return rc;
+}
+
 static void start_anew(struct supervisor *v)
 {
-    struct config_error error;
-
     log_event(LOG_ERROR, "upgrade: the new server has ended before it served; the old one starts anew",
-              "sessions=ended");
+              "sessions=%s", v->keeper.pid != 0 ? "kept" : "ended");
     v->anew = true;
     v->upgrade = UPGRADE_TAKING;
     v->upgrade_until_ms = now_ms() + MOVE_MS;
-    v->plan.handover.anew = true;
-    if (plan_give_files(&v->plan, &error) != 0 || child_start(v, "/proc/self/exe", &v->server) < 0)
+    handover_close(&v->ends);
+    if (server_anew(v) < 0)
         v->ended = true;
-    v->plan.handover.anew = false;
 }
 
-/* The old server has ended, as it said. */
-static void promote(struct supervisor *v)
+/* The old server serves no more, and keeps what the new one has not got. */
+static void on_given(struct supervisor *v)
 {
-    const struct handover_order order = {.kind = HANDOVER_TAKE};
-
-    child_forget(&v->server);
-    if (v->next.pid == 0) {
-        start_anew(v);
-        return;
-    }
+    v->serving = false;
+    v->keeper = v->server;
     v->server = v->next;
-    v->next = (struct child){0, -1};
-    v->upgrade = UPGRADE_TAKING;
-    v->upgrade_until_ms = now_ms() + MOVE_MS;
-    if (handover_order(v->server.control_fd, &order, NULL) < 0)
-        (void)kill(v->server.pid, SIGKILL);
+    v->next = CHILD_NONE;
+    if (v->server.pid == 0)
+        start_anew(v);
+    else
+        take(v);
 }
 
 static void upgrade_late(struct supervisor *v)
@@ -350,9 +320,14 @@ static void upgrade_late(struct supervisor *v)
 
 static void on_ready(struct supervisor *v)
 {
+    const struct handover_order stop = {.kind = HANDOVER_STOP};
+
     v->serving = true;
     if (v->upgrade == UPGRADE_TAKING) {
         v->anew = false;
+        /* Nobody needs it any more. */
+        if (v->keeper.pid != 0 && handover_order(v->keeper.control_fd, &stop, NULL) < 0)
+            (void)kill(v->keeper.pid, SIGKILL);
         log_event(LOG_INFO, "upgraded", "pid=%d", (int)v->server.pid);
         upgrade_over(v);
     } else {
@@ -381,14 +356,14 @@ static void on_word(struct supervisor *v, char word)
         upgrade(v);
         return;
     case HANDOVER_GIVEN:
-        v->serving = false;
-        v->upgrade = UPGRADE_GIVEN;
-        v->upgrade_until_ms = now_ms() + MOVE_MS;
-        break;
+        if (v->upgrade == UPGRADE_GIVING)
+            on_given(v);
+        return;
     case HANDOVER_KEPT:
         on_kept(v);
         break;
-    case HANDOVER_STANDBY: /* Not this one's to say. */
+    case HANDOVER_STANDBY:
+        on_standby_anew(v);
         break;
     }
     if (v->reload_again)
@@ -431,11 +406,21 @@ static void next_ended(struct supervisor *v, int status)
         upgrade_failed(v, why);
 }
 
+static void keeper_ended(struct supervisor *v, int status)
+{
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        log_event(LOG_ERROR, "upgrade: the old server has ended before all sessions had gone over",
+                  "status=%d", status);
+    child_forget(&v->keeper);
+}
+
 static void server_ended(struct supervisor *v, int status)
 {
+    pid_t pid = v->server.pid;
+
     control_read(v, &v->server); /* Its last words. */
-    if (v->upgrade == UPGRADE_GIVEN && !v->stopping) {
-        promote(v);
+    if (pid == v->keeper.pid) {  /* It has given all away with them. */
+        keeper_ended(v, status);
     } else if (v->upgrade == UPGRADE_TAKING && !v->stopping && !v->anew) {
         child_forget(&v->server);
         start_anew(v);
@@ -455,6 +440,8 @@ static void children_ended(struct supervisor *v)
             next_ended(v, status);
         else if (pid == v->server.pid)
             server_ended(v, status);
+        else if (pid == v->keeper.pid)
+            keeper_ended(v, status);
     }
 }
 
@@ -467,6 +454,8 @@ static void stop(struct supervisor *v)
     plan_close_listeners(&v->plan);
     if (v->next.pid != 0)
         (void)kill(v->next.pid, SIGKILL);
+    if (v->keeper.pid != 0)
+        (void)kill(v->keeper.pid, SIGKILL);
     if (handover_order(v->server.control_fd, &order, NULL) < 0)
         (void)kill(v->server.pid, SIGTERM); /* It does not read its orders. */
 }
@@ -574,7 +563,7 @@ static int run(struct supervisor *v)
               v->plan.cpus.count, (unsigned long long)(v->plan.handover.memory >> 20));
     rc = signals_block(v);
     if (rc == 0)
-        rc = child_start(v, "/proc/self/exe", &v->server);
+        rc = child_start(&v->plan.handover, v->options, "/proc/self/exe", NULL, &v->server);
     if (rc < 0) {
         fprintf(stderr, "trireme: cannot start the server: %s\n", strerror(-rc));
         return EX_OSERR;
@@ -585,7 +574,8 @@ static int run(struct supervisor *v)
 
 int supervisor_main(const struct options *o)
 {
-    struct supervisor v = {.options = o, .signal_fd = -1, .server = {0, -1}, .next = {0, -1}};
+    struct supervisor v = {
+        .options = o, .signal_fd = -1, .server = CHILD_NONE, .next = CHILD_NONE, .keeper = CHILD_NONE};
     struct slice *bytes = NULL;
     struct config *c;
     struct identity id;

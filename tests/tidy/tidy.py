@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "roles/server.c": ({"file", "output"}, "the first thread, which is no shard"),
     "roles/supervisor/handover.c": ({"file", "socket", "memory"}, "the first thread of supervisor or server, which is no shard"),
     "roles/supervisor/plan.c": ({"clock", "file", "memory", "output"}, "the supervisor has no shard"),
+    "roles/supervisor/child.c": ({"file", "memory", "output", "process", "socket"}, "the supervisor has no shard"),
     "roles/supervisor/supervisor.c": ({"clock", "file", "memory", "output", "process", "socket"},
                                       "the supervisor has no shard"),
     "roles/ctl.c": ({"clock", "file", "output", "socket"}, "a short process without a shard that asks the server"),

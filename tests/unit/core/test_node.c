@@ -696,6 +696,9 @@ static void files_body(struct shard *s)
     CHECK(file_unlink("d/two") == -ENOENT);
     CHECK(dir_lock("d") == 0);
     CHECK(dir_lock("d") == -EBUSY);
+    dir_unlock_all();
+    CHECK(dir_lock("d") == 0);
+    CHECK(dir_lock("d") == -EBUSY);
     CHECK(dir_lock("nowhere") == -ENOENT);
 }
 

@@ -48,6 +48,8 @@ static void test_random(void **state)
             count--;
         }
         assert_int_equal(r.count, count);
+        if (round % 5000 == 0)
+            records_trim(&r);
     }
     for (uint32_t id = records_next(&r, 0); id != RECORD_NONE; id = records_next(&r, id + 1))
         met++;
@@ -114,12 +116,62 @@ static void test_budget(void **state)
     heap_destroy(h);
 }
 
+/* As records go, so does memory; who is left stays where he is, and the places are used again. */
+static void test_trim(void **state)
+{
+    static uint32_t ids[40000];
+    struct heap *h = heap_create("test", 0);
+    struct records r;
+    uint64_t most;
+
+    (void)state;
+    records_init(&r, h);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < ARRAY_COUNT(ids); i++) {
+            assert_true(records_reserve(&r));
+            ids[i] = records_take(&r, 200 + i % 3 * 16);
+            memcpy(records_at(&r, ids[i]), &i, sizeof i);
+        }
+        most = heap_used(h);
+        for (uint32_t id = records_next(&r, 0), left = ARRAY_COUNT(ids); id != RECORD_NONE;
+             id = records_next(&r, id + 1)) {
+            unsigned i;
+
+            memcpy(&i, records_at(&r, id), sizeof i);
+            assert_int_equal(ids[i], id);
+            if (i % 10000 == 7)
+                continue;
+            records_give(&r, id);
+            if (--left % 4000 == 0) {
+                records_trim(&r);
+                assert_true(heap_used(h) < most * left / ARRAY_COUNT(ids) + (8 << 20) * (uint64_t)5 / 4);
+            }
+        }
+        records_trim(&r);
+        assert_int_equal(r.count, 4);
+        assert_true(heap_used(h) < (6 << 20)); /* Those four have a region each, at most. */
+        for (unsigned i = 7; i < ARRAY_COUNT(ids); i += 10000) {
+            unsigned there;
+
+            memcpy(&there, records_at(&r, ids[i]), sizeof there);
+            assert_int_equal(there, i);
+            records_give(&r, ids[i]);
+        }
+    }
+    records_trim(&r);
+    assert_true(heap_used(h) < (1 << 20));
+    records_fini(&r);
+    assert_int_equal(heap_used(h), 0);
+    heap_destroy(h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_reuse),
         cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_trim),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
