@@ -343,8 +343,12 @@ static void futex_call(int op, uint32_t value, const struct timespec *timeout)
 static void write_now(const char *data, size_t size)
 {
     while (size > 0) {
-        ssize_t n = write(STDERR_FILENO, data, size);
+        struct pollfd fd = {STDERR_FILENO, POLLOUT, 0};
+        ssize_t n;
 
+        if (poll(&fd, 1, STOP_TIMEOUT_MS) == 0)
+            return; /* A reader that is stuck: a supervisor must go on. */
+        n = write(STDERR_FILENO, data, MIN(size, WRITE_SIZE_MAX));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

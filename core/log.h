@@ -24,6 +24,7 @@ const char *log_quote(struct slice s);
 /* What the error -errno means, as log_quote() writes it. */
 const char *log_error(int rc);
 
-/* Starts and ends the draining thread; before and after, lines are written at once. */
+/* Starts and ends the draining thread; before and after, lines are written at once: a reader that is stuck costs a
+ * second a line, and does not get it. */
 int log_start(void);
 void log_stop(void);

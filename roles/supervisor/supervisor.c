@@ -68,7 +68,6 @@ static int signals_block(struct supervisor *v)
     sigaddset(&set, SIGCHLD);
     /* The server inherits it: what comes before it listens to signals is kept for it. */
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
     v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return v->signal_fd < 0 ? -errno : 0;
 }
@@ -544,6 +543,20 @@ static void executable_find(struct supervisor *v)
         v->executable[size] = '\0';
 }
 
+/* What is opened next must not become standard error: the log would be written into it. And a log that nobody reads ends
+ * nothing. */
+static void standard_files(void)
+{
+    int fd;
+
+    signal(SIGPIPE, SIG_IGN);
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 static int run(struct supervisor *v)
 {
     char error[NODE_ERROR_MAX];
@@ -582,6 +595,7 @@ int supervisor_main(const struct options *o)
     struct config_error error;
     int status;
 
+    standard_files();
     if (o->config_file != NULL && handover_file_read(o->config_file, &v.plan.config_file) == 0)
         bytes = &v.plan.config_file.bytes; /* Else reading it once more says what is wrong. */
     c = options_config(o, bytes, &status);

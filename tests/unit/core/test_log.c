@@ -228,6 +228,25 @@ static void test_reader_is_stuck(void **state)
     assert_true(got_size >= 4096 && got_size < (1 << 20));
 }
 
+/* Without the draining thread, as a supervisor. */
+static void test_nobody_reads(void **state)
+{
+    char page[4096] = {0};
+    struct timespec from, to;
+
+    fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK);
+    while (write(STDERR_FILENO, page, sizeof page) > 0)
+        ;
+    fcntl(STDERR_FILENO, F_SETFL, 0);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    log_event(LOG_INFO, "line", "n=%d", 1);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    assert_true(to.tv_sec - from.tv_sec < 8);
+    assert_null(strstr(take(), "line"));
+    log_event(LOG_INFO, "line", "n=%d", 2);
+    assert_string_equal(take_line(), "info line n=2\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_level_words),
         cmocka_unit_test_setup_teardown(test_threads, redirect, restore),
         cmocka_unit_test_setup_teardown(test_reader_is_stuck, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_nobody_reads, redirect, restore),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
