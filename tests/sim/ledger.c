@@ -304,7 +304,17 @@ void ledger_check(struct ledger_mailbox *m, const uint32_t *uids, size_t count, 
 
 struct whereabouts {
     unsigned instances, gone, expunges;
+    bool deleted; /* One of them may have been \Deleted. */
+    bool
+        unseen; /* It may have come to a mailbox, and gone with all that was \Deleted there, before anybody saw it. */
 };
+
+static bool may_be_unseen(const struct ledger_mailbox *m, uint32_t id)
+{
+    const struct placing *p = &m->placings[id];
+
+    return p->copied && p->allowed > p->known && m->expunge_all_ns >= p->begun_ns;
+}
 
 void ledger_check_account(struct ledger *l, unsigned account)
 {
@@ -320,10 +330,14 @@ void ledger_check_account(struct ledger *l, unsigned account)
             w->instances++;
             w->gone += m->instances[n].gone;
             w->expunges += m->instances[n].expunges;
+            w->deleted |= (m->instances[n].may[FLAG_DELETED] & MAY_BE_SET) != 0;
         }
+        for (uint32_t id = 1; id < l->next_id; id++)
+            all[id].unseen |= may_be_unseen(m, id);
     }
     for (uint32_t id = 1; id < l->next_id; id++)
-        if (all[id].instances > 0 && all[id].gone == all[id].instances && all[id].expunges == 0)
+        if (all[id].instances > 0 && all[id].gone == all[id].instances && all[id].expunges == 0 &&
+            !(all[id].unseen && all[id].deleted))
             sim_violation(l->world, "u%u: message %u was moved, and is nowhere", account, id);
     free(all);
 }
