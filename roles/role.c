@@ -77,6 +77,9 @@ static const char *store_hint(int rc)
         return "make_space";
     case ENOMEM:
         return "give_it_more_memory";
+    case EMFILE:
+    case ENFILE:
+        return "raise_LimitNOFILE";
     default:
         return "see_the_lines_before_this_one";
     }

@@ -253,7 +253,9 @@ static int directory_open(struct store *store)
     int rc = dir_lock(".");
 
     if (rc < 0) {
-        log_event(LOG_ERROR, "store: the data directory can't be locked; is another process using it?",
+        log_event(LOG_ERROR,
+                  rc == -EBUSY ? "store: the data directory is used by another process"
+                               : "store: the data directory can't be locked",
                   "error=%s", log_error(rc));
         return rc;
     }

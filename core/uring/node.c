@@ -381,6 +381,9 @@ static int make_rings(struct running_node *run)
     if (rc == 0 && sockets < options->sockets_max)
         log_event(LOG_WARN, "fewer connections than limits.connections have room", "a_core=%llu hint=%s",
                   (unsigned long long)sockets, "raise_LimitNOFILE_and_LimitMEMLOCK");
+    if (rc < 0)
+        log_event(LOG_ERROR, "rings cannot be made", "error=%s hint=raise_LimitNOFILE_and_LimitMEMLOCK",
+                  log_error(rc));
     return rc;
 }
 
@@ -535,7 +538,8 @@ int node_check_kernel(char error_out[NODE_ERROR_MAX])
         return -ENOSYS;
     }
     if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE) {
-        snprintf(error_out, NODE_ERROR_MAX, "cannot make an io_uring: %s", strerror(-rc));
+        snprintf(error_out, NODE_ERROR_MAX, "cannot make an io_uring: %s; raise %s", strerror(-rc),
+                 rc == -ENOMEM ? "LimitMEMLOCK (ulimit -l)" : "LimitNOFILE (ulimit -n)");
         return rc;
     }
     snprintf(
