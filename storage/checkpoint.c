@@ -1,13 +1,13 @@
 /* storage/checkpoint.c -- the account table and the partitions' epochs, written down so that a start reads
  * only the streams' ends. Losing one costs time, nothing else. */
 #include "core/log.h"
+#include "core/xxh.h"
 #include "storage/store_state.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <xxhash.h>
 
 #define CHUNK_HEADER_SIZE 16
 #define CHUNK_CONTENT_MAX (64 * 1024)

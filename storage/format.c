@@ -1,9 +1,8 @@
 /* storage/format.c -- bytes of the commit streams; see docs/storage-format.md. */
 #include "storage/format.h"
 
+#include "core/xxh.h"
 #include <errno.h>
-#define XXH_STATIC_LINKING_ONLY /* The state on the stack. */
-#include <xxhash.h>
 
 #define BATCH_MAGIC  0x54414254u /* TBAT */
 #define FOOTER_MAGIC 0x444e4554u /* TEND */

@@ -3,13 +3,12 @@
 #include "storage/stream.h"
 
 #include "core/log.h"
+#include "core/xxh.h"
 #include "storage/store_state.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#define XXH_STATIC_LINKING_ONLY /* The state on the stack. */
-#include <xxhash.h>
 
 #define VECTOR_MAX 1000 /* Below IOV_MAX. */
 #define BATCH_SIZE_SOFT                                                                                      \

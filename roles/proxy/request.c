@@ -13,10 +13,29 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "core/xxh.h"
 #include "roles/proxy/session.h"
 
 #define UNSENT_MS 4500
 #define AGAIN_MS  100 /* Before the next try, plus a jitter of as much. */
+
+struct shown { /* Of what the client has, and of as much as has come again. */
+    XXH3_state_t shown, repeated;
+};
+
+/* The heap does not align as those want it. */
+static struct shown *hashes_of(const struct request *r)
+{
+    uintptr_t align = _Alignof(struct shown);
+
+    return (void *)(((uintptr_t)r->hashes + align - 1) / align * align);
+}
+
+static void hashes_new(struct request *r)
+{
+    r->hashes = heap_alloc(r->session->proxy->heap, sizeof(struct shown) + _Alignof(struct shown));
+    XXH3_64bits_reset(&hashes_of(r)->shown);
+}
 
 static void on_again(struct timer *t)
 {
@@ -63,7 +82,6 @@ void session_request_keep(struct session *s, enum link_kind kind, struct slice t
     }
     if (text.size > 0)
         memcpy(r->text, text.data, text.size);
-    XXH64_reset(&r->shown_hash, 0);
     timer_init(&r->again, on_again);
     timer_init(&r->deadline, on_deadline);
     ASSERT(s->request == NULL);
@@ -83,6 +101,7 @@ void session_request_drop(struct session *s)
     s->request = NULL;
     timer_cancel(&r->again);
     timer_cancel(&r->deadline);
+    heap_free(s->proxy->heap, r->hashes);
     heap_free(s->proxy->heap, r);
 }
 
@@ -94,6 +113,14 @@ void session_request_answered(struct session *s)
     timer_cancel(&s->request->deadline);
 }
 
+/* What is shown last cannot come again: most answers are one frame, and need no hash. */
+static void shown_add(struct request *r, struct slice data)
+{
+    if (r->hashes == NULL)
+        hashes_new(r);
+    XXH3_64bits_update(&hashes_of(r)->shown, data.data, data.size);
+}
+
 bool session_request_show(struct session *s, struct slice *data, bool last)
 {
     struct request *r = s->request;
@@ -103,14 +130,16 @@ bool session_request_show(struct session *s, struct slice *data, bool last)
         return true;
     size = MIN(data->size, r->shown - r->repeated);
     if (size > 0) {
-        XXH64_update(&r->repeated_hash, data->data, size);
+        XXH3_64bits_update(&hashes_of(r)->repeated, data->data, size);
         *data = slice_from(*data, size);
         r->repeated += size;
-        if (r->repeated == r->shown && XXH64_digest(&r->repeated_hash) != XXH64_digest(&r->shown_hash))
+        if (r->repeated == r->shown &&
+            XXH3_64bits_digest(&hashes_of(r)->repeated) != XXH3_64bits_digest(&hashes_of(r)->shown))
             return false;
     }
     if (data->size > 0) {
-        XXH64_update(&r->shown_hash, data->data, data->size);
+        if (!last)
+            shown_add(r, *data);
         r->repeated = r->shown += data->size;
     }
     return !last || r->repeated == r->shown;
@@ -123,7 +152,8 @@ bool session_request_lost(struct session *s, enum link_lost why)
     if (r == NULL || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
         return false;
     r->repeated = 0;
-    XXH64_reset(&r->repeated_hash, 0);
+    if (r->hashes != NULL)
+        XXH3_64bits_reset(&hashes_of(r)->repeated);
     if (why == LINK_LOST_UNKNOWN && r->changes && s->state != SESSION_ASK)
         r->unknown = true; /* Of what still waits for its literal nothing was done. */
     if (why == LINK_LOST_UNKNOWN && r->kind != LINK_SYNC && !r->lost) {

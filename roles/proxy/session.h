@@ -25,8 +25,6 @@
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/subscription.h"
 #include "roles/words/request.h"
-#define XXH_STATIC_LINKING_ONLY /* For the size of its state. */
-#include <xxhash.h>
 
 enum session_state {
     SESSION_PROXY_HEADER,
@@ -214,7 +212,7 @@ struct request {
     bool lost;     /* A link with it on it was; `deadline` runs since. */
     /* The answer may come again, from its beginning: what the client has of it, and how much of that has come by now. */
     uint64_t shown, repeated;
-    XXH64_state_t shown_hash, repeated_hash;
+    void *hashes; /* Of both; NULL: nothing was shown yet that could come again. */
     uint32_t size;
     char text[];
 };
