@@ -140,7 +140,7 @@ static inline bool file_valid(struct file f)
 
 /* flags and mode as open(2). The path is absolute, or relative to the node's `data` directory. */
 MUST_CHECK int file_open(const char *path, int flags, mode_t mode, struct file *file_out);
-void file_close(struct file f);
+void file_close(struct file f); /* Does not suspend. */
 /* Bytes read (short only at the end of the file), or -errno. */
 MUST_CHECK ssize_t file_read(struct file f, void *data, size_t size, uint64_t offset);
 /* Writes all of it, or fails: then nothing is known about that range. */

@@ -55,4 +55,4 @@ MUST_CHECK int body_open_head(struct store *store, const struct body_location *l
 MUST_CHECK ssize_t body_read(struct body_reader *r, void *data, size_t size, uint64_t offset);
 struct slice body_reader_structure(const struct body_reader *r); /* On loan until body_close(). */
 uint32_t body_reader_size(const struct body_reader *r);
-void body_close(struct body_reader *r); /* NULL is fine. May suspend. */
+void body_close(struct body_reader *r); /* NULL is fine. Does not suspend: also for who is on no fiber. */

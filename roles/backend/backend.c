@@ -90,6 +90,7 @@ static int backend_start(struct shard *s)
     slab_init(&b->deliveries, s->heap, sizeof(struct delivery), BACKEND_DELIVERIES_MAX);
     list_init(&b->command_list);
     list_init(&b->delivery_list);
+    list_init(&b->sources);
     fiber_queue_init(&b->stopped);
     subscribe_start(b);
     s->slot[SLOT_BACKEND] = b;

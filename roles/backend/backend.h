@@ -19,12 +19,16 @@
 #define BACKEND_COMMANDS_MAX      16384 /* A shard; over it a stream is refused: the client hears UNAVAILABLE. */
 #define BACKEND_DELIVERIES_MAX    4096    /* A shard. */
 #define BACKEND_SUBSCRIPTIONS_MAX 8000000 /* A shard: accounts times proxy cores. */
+#define BACKEND_SOURCES_KEPT                                                                                 \
+    32 /* Messages that parked commands keep open, a shard: some 64 KiB each, and a file. */
 
 struct backend {
     struct heap *heap;
     struct store *store;
     struct slab commands, deliveries;
     struct list command_list, delivery_list;
+    struct list sources; /* Of parked commands (fetch.h), the last to park in front. */
+    unsigned source_count;
     struct subscriptions *subscriptions; /* subscribe.c */
     struct fiber_queue stopped;          /* Whoever waits until nothing is in flight. */
     uint64_t message_size_max;

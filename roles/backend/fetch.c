@@ -13,6 +13,8 @@ static void fetch_fini(struct command *c)
 {
     struct fetch_work *w = c->work;
 
+    fetch_source_unkeep(c->backend, w);
+    fetch_source_close(&w->source);
     uid_set_fini(&w->uids);
     uid_set_fini(&w->seen);
 }
@@ -201,23 +203,26 @@ static int message_unreadable(struct command *c, struct fetch_work *w, int rc)
  * literal. */
 static int fetch_message(struct command *c, struct fetch_work *w)
 {
-    struct fetch_source source = {0};
+    struct fetch_source *source = &w->source;
     enum section_result result;
     int rc = 0;
 
-    if (fetch_needs_source(&c->parsed.fetch))
-        rc = fetch_source_open(c, &w->message, c->parsed.fetch.section_count > 0, &source);
+    fetch_source_unkeep(c->backend, w);
+    if (fetch_needs_source(&c->parsed.fetch) && source->reader == NULL)
+        rc = fetch_source_open(c, &w->message, c->parsed.fetch.section_count > 0, source);
     if (rc < 0)
         return message_unreadable(c, w, rc);
     if (!c->half) {
         c->half = true;
         w->section_index = 0;
-        message_begin(c, w, &source);
+        message_begin(c, w, source);
     }
-    result = message_sections(c, w, &source);
-    fetch_source_close(&source);
-    if (result == SECTION_PARK)
+    result = message_sections(c, w, source);
+    if (result == SECTION_PARK) {
+        fetch_source_keep(c->backend, w);
         return -EAGAIN;
+    }
+    fetch_source_close(source);
     if (result == SECTION_BROKEN)
         return -EPIPE;
     c->half = false;
@@ -271,6 +276,7 @@ static int fetch_begin(struct command *c)
     c->work = w;
     c->work_fini = fetch_fini;
     uid_set_init(&w->seen, c->backend->heap, 0);
+    list_init(&w->kept);
     message_walk_init(&w->walk, &w->uids);
     if ((fetch->items & IMAP_FETCH_MODSEQ) != 0 || fetch->changed_since)
         command_condstore_enable(c);

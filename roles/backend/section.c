@@ -26,6 +26,29 @@ void fetch_source_close(struct fetch_source *s)
     s->reader = NULL;
 }
 
+void fetch_source_keep(struct backend *b, struct fetch_work *w)
+{
+    if (!heap_admits(b->heap)) {
+        fetch_source_close(&w->source);
+        return;
+    }
+    list_push_front(&b->sources, &w->kept);
+    if (++b->source_count > BACKEND_SOURCES_KEPT) {
+        struct fetch_work *oldest = CONTAINER_OF(b->sources.prev, struct fetch_work, kept);
+
+        fetch_source_unkeep(b, oldest);
+        fetch_source_close(&oldest->source);
+    }
+}
+
+void fetch_source_unkeep(struct backend *b, struct fetch_work *w)
+{
+    if (!list_linked(&w->kept))
+        return;
+    list_remove(&w->kept);
+    b->source_count--;
+}
+
 /* An IMAP literal holds no NUL (RFC 3501 9): 0x80 stands for it, as in other servers. */
 static void hide_nul(char *data, size_t size)
 {
