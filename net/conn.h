@@ -23,10 +23,10 @@
 #include "net/tls.h"
 
 #define CONN_QUEUED_MAX       (512 * 1024) /* An owner that writes on beyond it has no back-pressure: -ENOBUFS. */
-#define CONN_SEND_MAX         (128 * 1024) /* Of one send. */
+#define CONN_SEND_MAX         (256 * 1024) /* Of one send. */
 #define CONN_SEAL_WINDOW      (64 * 1024)  /* Plaintext sealed for one send. */
 #define CONN_VECTOR_MAX       16
-#define CONN_BULK_SIZE        (128 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
+#define CONN_BULK_SIZE        (256 * 1024) /* Of one receive after conn_receive_bulk(), while much comes. */
 #define CONN_QUIET_MS         1500
 #define CONN_GONE_MS          10000
 #define CONN_CLOSE_AT_ONCE_MS 50    /* What the last bytes take that need no reading on. */

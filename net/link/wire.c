@@ -7,12 +7,12 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define WIRE_QUEUED_MAX (128 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
-#define WIRE_TURN_BULK  (64 * 1024)  /* Of one stream before the next one's turn; elsewhere a frame. */
+#define WIRE_QUEUED_MAX (256 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
+#define WIRE_TURN_BULK  (128 * 1024)  /* Of one stream before the next one's turn; elsewhere a frame. */
 #define WIRE_COPY_MAX   1024         /* Frames up to this size are copied, so that they leave in one piece. */
 #define WIRE_INPUT_MAX  65536        /* Of the connection; never reached, since all input is taken at once. */
 #define WIRE_WAITING    (4 * 1024 * 1024) /* The budget of what waits to leave by one connection. */
-#define CREDIT_PART     4                 /* Of a window: released, it is worth a CREDIT. */
+#define CREDIT_PART     2                 /* Of a window: released, it is worth a CREDIT. */
 #define STOP_POLL_MS    5
 #define STOP_FLUSH_MS   1000
 #define ALPN            "trireme-link"
