@@ -1,4 +1,4 @@
-/* net/link/link_state.h -- what link.c and wire.c share. Private to net/link/. */
+/* net/link/link_state.h -- what link.c, credit.c and the files of a wire share. Private to net/link/. */
 #pragma once
 #include "net/link/link.h"
 #include "net/link/wire.h"
@@ -79,7 +79,7 @@ void credit_wake(struct link_stream *s);
 void credit_promise(struct link_stream *s, bool ended);
 bool credit_regrant(struct link_stream *s);
 
-/* ---- wire.c ---------------------------------------------------------------------------------------------- */
+/* ---- wire*.c -------------------------------------------------------------------------------------------- */
 
 /* The lane of a peer: the link on which a stream to this target is opened. */
 struct link *wire_link(struct link_target to);
