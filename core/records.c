@@ -252,6 +252,11 @@ static bool slot_used(const struct record_chunk *c, uint32_t id)
     return (c->used[id % SLOTS_MAX / 64] >> (id % 64) & 1) != 0;
 }
 
+bool records_has(const struct records *r, uint32_t id)
+{
+    return id / SLOTS_MAX / REGION_CHUNKS < r->region_count && slot_used(chunk_at(r, id / SLOTS_MAX), id);
+}
+
 void *records_at(const struct records *r, uint32_t id)
 {
     ASSERT(slot_used(chunk_at(r, id / SLOTS_MAX), id));

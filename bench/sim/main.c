@@ -116,15 +116,14 @@ static double print_user(const struct sessions *b, const struct memory *m, const
 /* Whatever the number of sessions: what each of them has of the tables. */
 static double print_parts(const struct sessions *b, const struct memory *m, const struct memory *before)
 {
-    uint64_t known = m->records + m->users + m->user_table + m->subscriptions;
+    uint64_t known = m->records + m->users + m->user_table;
     double parts = each(b, known, 0) + each(b, m->account_table, before->account_table);
 
-    printf(
-        "\"parts_bytes_per_session\": %.1f, \"record\": %.1f, \"tls\": %.1f, \"record_slack\": %.1f, "
-        "\"user\": %.1f, \"user_table\": %.1f, \"subscription\": %.1f, \"timers\": 0, \"proxy_rest\": %.1f, ",
-        parts, each(b, m->record_used, 0), each(b, m->record_tls, 0),
-        each(b, m->records, m->record_used + m->record_tls), each(b, m->users, 0), each(b, m->user_table, 0),
-        each(b, m->subscriptions, 0), each(b, total(m, PROXY) - known, total(before, PROXY)));
+    printf("\"parts_bytes_per_session\": %.1f, \"record\": %.1f, \"tls\": %.1f, \"record_slack\": %.1f, "
+           "\"user\": %.1f, \"user_table\": %.1f, \"timers\": 0, \"proxy_rest\": %.1f, ",
+           parts, each(b, m->record_used, 0), each(b, m->record_tls, 0),
+           each(b, m->records, m->record_used + m->record_tls), each(b, m->users, 0),
+           each(b, m->user_table, 0), each(b, total(m, PROXY) - known, total(before, PROXY)));
     printf("\"backend_account_table\": %.1f, \"backend_rest\": %.1f, \"accounts\": %llu, ",
            each(b, m->account_table, before->account_table),
            each(b, total(m, BACKEND) - m->account_table - m->account_cache,

@@ -219,16 +219,13 @@ static bool batch_make(struct sessions *b, unsigned first)
 static bool settled(struct sessions *b)
 {
     const struct proxy *p = b->shards[PROXY]->slot[SLOT_PROXY];
-    const struct subscriptions *t = &p->subscriptions;
+    const struct records *users = &p->users.records;
 
     if (!list_empty(&p->session_list))
         return false;
-    for (uint32_t i = 0; i < t->end; i++) {
-        const struct subscription *s = &t->chunks[i / SUBSCRIPTION_CHUNK][i % SUBSCRIPTION_CHUNK];
-
-        if (s->user_size > 0 && s->modseq == 0)
+    for (uint32_t id = records_next(users, 0); id != RECORD_NONE; id = records_next(users, id + 1))
+        if (user_at(&p->users, id)->modseq == 0)
             return false;
-    }
     return true;
 }
 

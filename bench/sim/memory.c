@@ -110,16 +110,14 @@ static void records_sample(const struct sleepers *t, struct memory *m)
 static void proxy_measure(const struct proxy *p, struct memory *m)
 {
     const struct sleepers *t = &p->sleepers;
-    const struct subscriptions *s = &p->subscriptions;
+    const struct records *users = &p->users.records;
 
     m->records = t->records.bytes;
     m->record_slack = (uint64_t)t->records.region_count * RECORDS_REGION_SIZE - t->records.bytes;
-    m->users = t->users.bytes;
-    m->user_slack = (uint64_t)t->users.region_count * RECORDS_REGION_SIZE - t->users.bytes;
-    m->user_table = t->by_user.bucket_count * sizeof *t->by_user.buckets;
+    m->users = users->bytes;
+    m->user_slack = (uint64_t)users->region_count * RECORDS_REGION_SIZE - users->bytes;
+    m->user_table = users_table_size(&p->users);
     records_sample(t, m);
-    m->subscriptions = (uint64_t)s->chunk_count * SUBSCRIPTION_CHUNK * SUBSCRIPTION_SIZE +
-                       s->bucket_count * sizeof *s->buckets;
 }
 
 void memory_measure(struct sessions *b, struct memory *out)

@@ -151,7 +151,7 @@ struct memory { /* Bytes. */
     uint64_t network, disks, other, other_slack, program;
     uint64_t sum;
     /* Of the proxy's heap: */
-    uint64_t record_used, record_tls, records, record_slack, users, user_slack, user_table, subscriptions;
+    uint64_t record_used, record_tls, records, record_slack, users, user_slack, user_table;
     /* Of the backend's: */
     uint64_t account_table, account_count, account_cache;
 };

@@ -58,15 +58,15 @@ static void on_expired(struct subscriber *subscriber)
     session_renew(CONTAINER_OF(subscriber, struct session, subscriber));
 }
 
-void session_watch(struct session *s)
+bool session_watch(struct session *s)
 {
     if (s->subscriber.subscribed)
-        return;
+        return true;
     s->subscriber.at = on_at;
     s->subscriber.expired = on_expired;
     s->subscriber.partition = s->partition;
     s->subscriber.ticket = &s->ticket;
-    subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
+    return subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
 }
 
 /* ---- NOOP, CHECK --------------------------------------------------------------------------------------- */
@@ -80,8 +80,8 @@ static bool unchanged(const struct session *s)
 
 bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool more_follows)
 {
-    if (s->token.mailbox_id != 0)
-        session_watch(s);
+    if (s->token.mailbox_id != 0 && !session_watch(s))
+        return false;
     if (!unchanged(s))
         return false;
     session_time(s, imap_command_metric(frame->command));
@@ -140,12 +140,16 @@ static uint64_t keep_alive_ms(const struct session *s)
 
 void session_idle_begin(struct session *s)
 {
+    if (!session_watch(s)) {
+        session_reply(s, "NO", "[UNAVAILABLE] Out of memory, try again later");
+        session_ready(s);
+        return;
+    }
     session_enter(s, SESSION_IDLE);
     s->idle_done = false;
     s->known = 0;
     session_write(s, "+ idling\r\n");
     session_deadline(s, keep_alive_ms(s));
-    session_watch(s);
     conn_rest(&s->conn);
     if (!unchanged(s))
         session_sync(s);

@@ -212,6 +212,7 @@ static void proxy_stop(struct shard *s)
     s->slot[SLOT_PROXY] = NULL;
     sleepers_fini(&p->sleepers);
     subscriptions_fini(&p->subscriptions);
+    users_fini(&p->users);
     differences_fini(&p->differences);
     route_stop(&p->route);
     handshakes_fini(&p->handshakes);
@@ -259,7 +260,8 @@ static int proxy_start(struct shard *s)
     list_init(&p->session_list);
     handshakes_init(&p->handshakes, p->limits.handshakes);
     list_init(&p->lmtp_list);
-    subscriptions_init(&p->subscriptions, p->heap, &p->route);
+    users_init(&p->users, p->heap);
+    subscriptions_init(&p->subscriptions, p);
     differences_init(&p->differences, p->heap);
     arena_init(&p->arena, p->heap);
     sleepers_init(&p->sleepers, p);

@@ -54,6 +54,7 @@ struct proxy {
     struct route route;
     struct proxy_walk walks[PROXY_WALKS];
     struct revocations *revoked; /* Whose sessions have ended, in a process with all roles. NULL: nobody's. */
+    struct users users;
     struct sleepers sleepers;
     uint8_t sleep_after; /* enum sleep_after */
     struct subscriptions subscriptions;

@@ -249,6 +249,6 @@ void session_idle_keep_alive(struct session *s);
 /* NOOP or CHECK: false, the backend is to be asked. */
 bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool more_follows);
 void session_noop(struct session *s); /* A turn later. */
-/* Subscribes to the account, until the session ends. */
-void session_watch(struct session *s);
+/* Subscribes to the account, until the session ends. False: over the memory budget. */
+MUST_CHECK bool session_watch(struct session *s);
 void session_idle_rest(struct session *s); /* What kept it from sleep is over; nothing if it does not idle. */

@@ -138,7 +138,7 @@ struct session *session_wake(struct proxy *p, const struct packed *packed, struc
     session_deadline(s, deadline_ms > now_ms ? deadline_ms - now_ms : 0);
     session_enter(s, states[packed->state]);
     if (packed->watches)
-        session_watch(s);
+        ASSERT(session_watch(s)); /* As long as he sleeps his user has a record. */
     conn_wake(&s->conn, &packed->conn, fired, SESSION_INPUT_MAX, &session_conn_ops);
     return s;
 }

@@ -30,36 +30,18 @@ struct sleeper {
 _Static_assert(HEAD_SIZE == SLEEPER_HEAD_SIZE, "there are millions of them");
 _Static_assert(HEAD_SIZE + PACKED_SIZE_MAX <= RECORD_SIZE_MAX, "a sleeper is a record");
 
-struct sleeping_user {
-    struct map_node node;
-    struct sleepers *table;
-    struct subscriber subscriber; /* For all who watch. */
-    struct ticket ticket;   /* Of the first who went to sleep; others who have the same do not keep it. */
-    struct ticket *renewed; /* Another, that the subscription goes on with. NULL: there is none. */
-    uint32_t id, first, count, watch_count;
-    uint32_t stirred_next;
-    bool stirred, expired;
-    bool pinned; /* Somebody walks over his sleepers. */
-    bool history_known;
-    uint8_t history[16];
-    uint16_t partition;
-    uint8_t user_size;
-    char user[];
-};
-
-_Static_assert(sizeof(struct sleeping_user) + USER_SIZE_MAX <= RECORD_SIZE_MAX, "so is a user");
-
 static struct sleeper *sleeper_at(const struct sleepers *t, uint32_t id)
 {
     return records_at(&t->records, id);
 }
 
-static struct sleeping_user *user_at(const struct sleepers *t, uint32_t id)
+/* NULL: of nobody who has logged in. */
+static struct user *user_of(const struct sleepers *t, uint32_t id)
 {
-    return id == RECORD_NONE ? NULL : records_at(&t->users, id);
+    return id == RECORD_NONE ? NULL : user_at(&t->proxy->users, id);
 }
 
-static struct packed_shared user_shares(const struct sleepers *t, const struct sleeping_user *u)
+static struct packed_shared user_shares(const struct sleepers *t, const struct user *u)
 {
     struct packed_shared shared = {.process = &t->proxy->process};
 
@@ -73,24 +55,24 @@ static struct packed_shared user_shares(const struct sleepers *t, const struct s
 
 static void count_bytes(struct sleepers *t)
 {
-    t->proxy->shard->metrics->sleeping_bytes = t->records.bytes + t->users.bytes;
+    t->proxy->shard->metrics->sleeping_bytes = t->records.bytes + t->proxy->users.records.bytes;
 }
 
 /* ---- Users --------------------------------------------------------------------------------------------- */
 
-static void stir(struct sleeping_user *u)
+static void stir(struct sleepers *t, uint32_t user)
 {
-    struct sleepers *t = u->table;
+    struct user *u = user_of(t, user);
 
     if (u->stirred)
         return;
     u->stirred = true;
     u->stirred_next = RECORD_NONE;
     if (t->stirred_first == RECORD_NONE)
-        t->stirred_first = u->id;
+        t->stirred_first = user;
     else
-        user_at(t, t->stirred_last)->stirred_next = u->id;
-    t->stirred_last = u->id;
+        user_of(t, t->stirred_last)->stirred_next = user;
+    t->stirred_last = user;
     if (!timer_armed(&t->stir))
         timer_set(&t->stir, 0);
 }
@@ -113,78 +95,40 @@ static bool sleeper_spare(struct sleepers *t, uint32_t id, const struct subscrip
     return spared;
 }
 
-static void on_at(struct subscriber *subscriber, const struct subscription_news *news)
+void sleepers_tell(struct sleepers *t, uint32_t user, const struct subscription_news *news)
 {
-    struct sleeping_user *u = CONTAINER_OF(subscriber, struct sleeping_user, subscriber);
-    bool all = true;
+    struct user *u = user_of(t, user);
+    uint32_t id = u->first;
+    bool all = news != NULL && news->mailbox_id != 0;
 
-    if (news->mailbox_id == 0 || u->count > SPARED_MAX) {
-        stir(u);
-        return;
+    u->expired = u->expired || news == NULL;
+    for (unsigned i = all ? SPARED_MAX : 0; i > 0 && id != RECORD_NONE; i--) {
+        all = sleeper_spare(t, id, news) && all;
+        id = sleeper_at(t, id)->next;
     }
-    for (uint32_t id = u->first; id != RECORD_NONE; id = sleeper_at(u->table, id)->next)
-        all = sleeper_spare(u->table, id, news) && all;
-    if (!all)
-        stir(u);
+    if (!all || id != RECORD_NONE)
+        stir(t, user);
 }
 
-static void on_expired(struct subscriber *subscriber)
+/* Nobody keeps less than is his own while others sleep who do without it. */
+static void user_learn(struct user *u, const struct packed *p)
 {
-    struct sleeping_user *u = CONTAINER_OF(subscriber, struct sleeping_user, subscriber);
+    static const uint8_t none[sizeof u->history];
 
-    u->expired = true;
-    stir(u);
-}
-
-static struct sleeping_user *user_find(struct sleepers *t, struct slice user, uint64_t hash)
-{
-    for (struct map_node *n = map_first(&t->by_user, hash); n != NULL; n = map_next(n)) {
-        struct sleeping_user *u = CONTAINER_OF(n, struct sleeping_user, node);
-
-        if (slice_eq(slice_of(u->user, u->user_size), user))
-            return u;
+    if (u->first == RECORD_NONE) {
+        u->ticket = p->ticket;
+        u->history_known = false;
     }
-    return NULL;
-}
-
-static struct sleeping_user *user_new(struct sleepers *t, struct slice user, uint64_t hash,
-                                      const struct packed *p)
-{
-    uint32_t id = records_take(&t->users, sizeof(struct sleeping_user) + user.size);
-    struct sleeping_user *u = user_at(t, id);
-
-    ASSERT(user.size <= USER_SIZE_MAX);
-    *u = (struct sleeping_user){.table = t,
-                                .id = id,
-                                .ticket = p->ticket,
-                                .first = RECORD_NONE,
-                                .partition = p->partition,
-                                .user_size = (uint8_t)user.size};
-    memcpy(u->user, user.data, user.size);
-    u->subscriber.at = on_at;
-    u->subscriber.expired = on_expired;
-    u->subscriber.ticket = &u->ticket;
-    map_insert(&t->by_user, &u->node, hash);
-    return u;
-}
-
-static void user_release(struct sleeping_user *u)
-{
-    struct sleepers *t = u->table;
-
-    if (u->count > 0 || u->stirred || u->pinned)
+    if (u->history_known || memcmp(p->token.history, none, sizeof none) == 0)
         return;
-    map_remove(&t->by_user, &u->node);
-    heap_free(t->proxy->heap, u->renewed);
-    records_give(&t->users, u->id);
+    memcpy(u->history, p->token.history, sizeof u->history);
+    u->history_known = true;
 }
 
-static struct sleeping_user *user_of(struct sleepers *t, struct slice user, const struct packed *p)
+static void user_watches_less(struct sleepers *t, uint32_t user)
 {
-    uint64_t hash = map_hash(user, t->secret);
-    struct sleeping_user *u = user_find(t, user, hash);
-
-    return u != NULL ? u : user_new(t, user, hash, p);
+    if (--user_of(t, user)->watch_count == 0)
+        subscription_leave(&t->proxy->subscriptions, user);
 }
 
 static bool ticket_is(const struct ticket *a, const struct ticket *b)
@@ -192,41 +136,18 @@ static bool ticket_is(const struct ticket *a, const struct ticket *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
-/* What the subscription shows the backend from now on. */
-static void user_ticket(struct sleeping_user *u, const struct ticket *ticket)
+struct ticket sleepers_ticket(const struct sleepers *t, uint32_t user)
 {
-    if (ticket_is(u->subscriber.ticket, ticket))
-        return;
-    if (u->renewed == NULL)
-        u->renewed = heap_alloc(u->table->proxy->heap, sizeof *u->renewed);
-    *u->renewed = *ticket;
-    u->subscriber.ticket = u->renewed;
-    subscriber_renewed(&u->table->proxy->subscriptions, &u->subscriber);
-}
+    uint32_t id = user_of(t, user)->first;
+    struct ticket ticket;
+    struct packed packed;
 
-static void user_learn(struct sleeping_user *u, const struct packed *p)
-{
-    static const uint8_t none[sizeof u->history];
-
-    if (!u->expired && p->watches)
-        user_ticket(u, &p->ticket);
-    if (u->history_known || memcmp(p->token.history, none, sizeof none) == 0)
-        return;
-    memcpy(u->history, p->token.history, sizeof u->history);
-    u->history_known = true;
-}
-
-static void user_watches(struct sleeping_user *u, const struct packed *p)
-{
-    u->subscriber.partition = p->partition;
-    if (u->watch_count++ == 0)
-        subscriber_add(&u->table->proxy->subscriptions, &u->subscriber, slice_of(u->user, u->user_size));
-}
-
-static void user_watches_less(struct sleeping_user *u)
-{
-    if (--u->watch_count == 0)
-        subscriber_remove(&u->table->proxy->subscriptions, &u->subscriber);
+    while (!packed_watches(sleeper_at(t, id)->packed))
+        id = sleeper_at(t, id)->next;
+    sleepers_look(t, id, &packed);
+    ticket = packed.ticket;
+    bytes_wipe(&packed, sizeof packed);
+    return ticket;
 }
 
 /* ---- Going to sleep ------------------------------------------------------------------------------------ */
@@ -241,26 +162,31 @@ static uint32_t sweep_tick_ms(const struct sleepers *t)
 
 bool sleepers_reserve(struct sleepers *t)
 {
-    return records_reserve(&t->records) && records_reserve(&t->users);
+    return records_reserve(&t->records) && records_reserve(&t->proxy->users.records);
 }
 
-static void user_enter(struct sleepers *t, struct sleeping_user *u, struct sleeper *s, uint32_t id)
+static void user_enter(struct sleepers *t, uint32_t user, struct sleeper *s, uint32_t id)
 {
-    s->user = u->id;
+    struct user *u = user_of(t, user);
+
+    s->user = user;
     s->next = u->first;
     if (s->next != RECORD_NONE)
         sleeper_at(t, s->next)->prev = id;
     u->first = id;
-    u->count++;
+    if (!packed_watches(s->packed))
+        return;
+    u->watch_count++;
+    subscription_watch(&t->proxy->subscriptions, user);
 }
 
-void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms)
+void sleepers_add(struct sleepers *t, const struct packed *p, struct slice name, uint64_t deadline_ms)
 {
-    struct sleeping_user *u = user.size > 0 ? user_of(t, user, p) : NULL;
+    uint32_t id, user = name.size > 0 ? users_get(&t->proxy->users, name, p->partition) : RECORD_NONE;
+    struct user *u = user_of(t, user);
     char bytes[PACKED_SIZE_MAX];
     struct sleeper *s;
     size_t size;
-    uint32_t id;
 
     if (u != NULL)
         user_learn(u, p);
@@ -274,9 +200,7 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
     memcpy(s->packed, bytes, size);
     bytes_wipe(bytes, size);
     if (u != NULL)
-        user_enter(t, u, s, id);
-    if (p->watches)
-        user_watches(u, p);
+        user_enter(t, user, s, id);
     io_watch(p->conn.sock, id);
     if (!timer_armed(&t->sweep))
         timer_set(&t->sweep, sweep_tick_ms(t));
@@ -288,21 +212,21 @@ void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user,
 static void sleeper_remove(struct sleepers *t, uint32_t id)
 {
     struct sleeper *s = sleeper_at(t, id);
-    struct sleeping_user *u = user_at(t, s->user);
+    uint32_t user = s->user;
 
-    if (u != NULL) {
+    if (user != RECORD_NONE) {
         if (s->prev != RECORD_NONE)
             sleeper_at(t, s->prev)->next = s->next;
         else
-            u->first = s->next;
+            user_of(t, user)->first = s->next;
         if (s->next != RECORD_NONE)
             sleeper_at(t, s->next)->prev = s->prev;
-        u->count--;
         if (packed_watches(s->packed))
-            user_watches_less(u);
-        user_release(u);
+            user_watches_less(t, user);
     }
     records_give(&t->records, id);
+    if (user != RECORD_NONE)
+        users_release(&t->proxy->users, user);
     count_bytes(t);
 }
 
@@ -339,18 +263,18 @@ static void on_fired(uint32_t cookie, int32_t res)
 
 /* ---- Changes of accounts ------------------------------------------------------------------------------- */
 
-/* Has he not been shown all; or is it his ticket that the subscription was refused with? */
-static bool sleeper_is_stirred(const struct sleepers *t, uint32_t id, const struct sleeping_user *u)
+/* Has he not been shown all? Or: `refused`, a ticket, is it his? */
+static bool sleeper_is_stirred(const struct sleepers *t, uint32_t id, const struct ticket *refused)
 {
-    uint64_t at = subscriber_at(&t->proxy->subscriptions, &u->subscriber);
+    uint64_t at = subscription_at(&t->proxy->subscriptions, sleeper_at(t, id)->user);
     struct packed packed;
     bool stirred;
 
     if (!packed_watches(sleeper_at(t, id)->packed))
         return false;
     sleepers_look(t, id, &packed);
-    if (u->expired)
-        stirred = ticket_is(&packed.ticket, u->subscriber.ticket);
+    if (refused != NULL)
+        stirred = ticket_is(&packed.ticket, refused);
     else
         stirred = packed.state == PACKED_IDLE && session_is_behind(&packed.token, packed.known, at);
     bytes_wipe(&packed, sizeof packed);
@@ -358,23 +282,23 @@ static bool sleeper_is_stirred(const struct sleepers *t, uint32_t id, const stru
 }
 
 /* Number of sessions woken; more than `max`: there are more. */
-static unsigned user_wake(struct sleepers *t, const struct sleeping_user *u, unsigned max)
+static unsigned user_wake(struct sleepers *t, uint32_t user, const struct ticket *refused, unsigned max)
 {
     unsigned count = 0;
     uint32_t next;
 
-    for (uint32_t id = u->first; id != RECORD_NONE; id = next) {
+    for (uint32_t id = user_of(t, user)->first; id != RECORD_NONE; id = next) {
         struct session *session;
 
         next = sleeper_at(t, id)->next;
-        if (!sleeper_is_stirred(t, id, u))
+        if (!sleeper_is_stirred(t, id, refused))
             continue;
         if (++count > max)
             break;
-        session = sleepers_wake(t, id, u->expired ? METRIC_WAKE_TICKET : METRIC_WAKE_MAIL, false);
+        session = sleepers_wake(t, id, refused != NULL ? METRIC_WAKE_TICKET : METRIC_WAKE_MAIL, false);
         if (session == NULL)
             return max + 1;
-        if (u->expired)
+        if (refused != NULL)
             session_renew(session);
         else
             (void)session_idle_look(session);
@@ -382,20 +306,23 @@ static unsigned user_wake(struct sleepers *t, const struct sleeping_user *u, uns
     return count;
 }
 
-/* All who had that ticket get a new one. The subscription goes on with the ticket of another, if there is one. */
-static void user_renewed(struct sleepers *t, struct sleeping_user *u)
+/* Behind a refusal: all who have that ticket get a new one, and the subscription goes on with the ticket of another, if there
+ * is one. Then once more for the account. */
+static unsigned user_refused(struct sleepers *t, uint32_t user, unsigned max)
 {
-    uint32_t id = u->first;
-    struct packed packed;
+    struct user *u = user_of(t, user);
+    struct ticket refused;
+    unsigned woken = 0;
 
-    u->expired = false;
-    while (id != RECORD_NONE && !packed_watches(sleeper_at(t, id)->packed))
-        id = sleeper_at(t, id)->next;
-    if (id == RECORD_NONE)
-        return;
-    sleepers_look(t, id, &packed);
-    user_ticket(u, &packed.ticket);
-    bytes_wipe(&packed, sizeof packed);
+    if (u->watch_count > 0) {
+        refused = sleepers_ticket(t, user);
+        woken = user_wake(t, user, &refused, max);
+        bytes_wipe(&refused, sizeof refused);
+    }
+    u->expired = woken > max;
+    if (woken <= max && u->watch_count > 0)
+        subscription_watch(&t->proxy->subscriptions, user);
+    return woken;
 }
 
 static void on_stir(struct timer *timer)
@@ -406,21 +333,21 @@ static void on_stir(struct timer *timer)
     if (t->frozen)
         return;
     while (t->stirred_first != RECORD_NONE) {
-        struct sleeping_user *u = user_at(t, t->stirred_first);
-        unsigned woken = user_wake(t, u, left);
+        uint32_t user = t->stirred_first;
+        struct user *u = user_of(t, user);
+        bool refused = u->expired;
+        unsigned woken = refused ? user_refused(t, user, left) : user_wake(t, user, NULL, left);
 
         if (woken > left) {
             timer_set(&t->stir, left == STIR_WAKES ? STARVED_MS : 0);
             return;
         }
         left -= woken;
-        if (u->expired) { /* Once more for the account. */
-            user_renewed(t, u);
+        if (refused)
             continue;
-        }
         t->stirred_first = u->stirred_next;
         u->stirred = false;
-        user_release(u);
+        users_release(&t->proxy->users, user);
     }
 }
 
@@ -429,7 +356,7 @@ static void on_stir(struct timer *timer)
 /* The user's others who idle behind the same address, and whose keep-alives are due soon. Number of sessions woken. */
 static unsigned wake_together(struct sleepers *t, uint32_t user, const struct net_addr *peer, uint32_t until)
 {
-    struct sleeping_user *u = user_at(t, user);
+    struct user *u = user_of(t, user);
     struct packed packed;
     unsigned count = 0;
     uint32_t next;
@@ -455,7 +382,7 @@ static unsigned wake_together(struct sleepers *t, uint32_t user, const struct ne
         count++;
     }
     u->pinned = false;
-    user_release(u);
+    users_release(&t->proxy->users, user);
     return count;
 }
 
@@ -510,16 +437,16 @@ uint32_t sleepers_next(const struct sleepers *t, uint32_t from)
 
 struct slice sleepers_user(const struct sleepers *t, uint32_t id)
 {
-    const struct sleeping_user *u = user_at(t, sleeper_at(t, id)->user);
+    const struct user *u = user_of(t, sleeper_at(t, id)->user);
 
-    return u != NULL ? slice_of(u->user, u->user_size) : slice_of(NULL, 0);
+    return u != NULL ? user_name_of(u) : slice_of(NULL, 0);
 }
 
 void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
 {
     const struct sleeper *s = sleeper_at(t, id);
 
-    packed_decode(s->packed, user_shares(t, user_at(t, s->user)), out);
+    packed_decode(s->packed, user_shares(t, user_of(t, s->user)), out);
     out->known += s->spared;
 }
 
@@ -574,7 +501,7 @@ void sleepers_part(struct sleepers *t, uint32_t id)
 void sleepers_trim(struct sleepers *t)
 {
     records_trim(&t->records);
-    records_trim(&t->users);
+    records_trim(&t->proxy->users.records);
 }
 
 void sleepers_init(struct sleepers *t, struct proxy *p)
@@ -583,12 +510,9 @@ void sleepers_init(struct sleepers *t, struct proxy *p)
 
     shortest_ms = MIN(shortest_ms, p->limits.idle_keep_alive_ms);
     *t = (struct sleepers){.proxy = p,
-                           .secret = random_u64(),
                            .period_ms = (uint32_t)MAX(shortest_ms / SWEEP_SHARE, SWEEP_TICK_MS_MIN),
                            .stirred_first = RECORD_NONE};
     records_init(&t->records, p->heap);
-    records_init(&t->users, p->heap);
-    map_init(&t->by_user, p->heap);
     timer_init(&t->sweep, on_sweep);
     timer_init(&t->stir, on_stir);
     io_watch_with(on_fired);
@@ -599,17 +523,15 @@ void sleepers_fini(struct sleepers *t)
     uint32_t id;
 
     while (t->stirred_first != RECORD_NONE) {
-        struct sleeping_user *u = user_at(t, t->stirred_first);
+        uint32_t user = t->stirred_first;
 
-        t->stirred_first = u->stirred_next;
-        u->stirred = false;
-        user_release(u);
+        t->stirred_first = user_of(t, user)->stirred_next;
+        user_of(t, user)->stirred = false;
+        users_release(&t->proxy->users, user);
     }
     while ((id = sleepers_next(t, 0)) != RECORD_NONE)
         forget(t, id, true);
     timer_cancel(&t->sweep);
     timer_cancel(&t->stir);
-    map_fini(&t->by_user);
     records_fini(&t->records);
-    records_fini(&t->users);
 }

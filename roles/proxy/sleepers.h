@@ -1,4 +1,4 @@
-/* roles/proxy/sleepers.h -- sessions that sleep: a packed record each (packed.h), a record for each of their users, and
+/* roles/proxy/sleepers.h -- sessions that sleep: a packed record each (packed.h), on the record of their user (users.h), and
  * what wakes them: bytes (io_watch()), a change of the user's account, a deadline, an operator, the end.
  *
  * No timers of their own: a sweep visits every record once in `period_ms`, an eighth of the shortest deadline there
@@ -7,7 +7,6 @@
  *
  * Owner:  one shard's proxy; embedded in it. */
 #pragma once
-#include "core/map.h"
 #include "core/metrics.h"
 #include "core/records.h"
 #include "core/shard.h"
@@ -20,9 +19,7 @@ struct session;
 
 struct sleepers {
     struct proxy *proxy;
-    struct records records, users;
-    struct map by_user;
-    uint64_t secret;
+    struct records records;
     struct timer sweep, stir;
     uint32_t period_ms;
     bool frozen;                          /* Nobody wakes. */
@@ -36,11 +33,17 @@ void sleepers_fini(struct sleepers *t);
 
 /* Makes sure that there is room for one more. False: no memory; he stays awake. */
 MUST_CHECK bool sleepers_reserve(struct sleepers *t);
-/* Right behind it. `user` empty: nobody has logged in. Watches the socket, and the account if he idles. */
-void sleepers_add(struct sleepers *t, const struct packed *p, struct slice user, uint64_t deadline_ms);
+/* Right behind it. `name` of the user; empty: nobody has logged in. Watches the socket, and the account if he idles. */
+void sleepers_add(struct sleepers *t, const struct packed *p, struct slice name, uint64_t deadline_ms);
 /* He is a session again. `fired`: his socket's watch has told. NULL: no memory; he sleeps on, and is tried again by
  * the sweep if he was `fired`. */
 struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired);
+
+/* Of a user who has some that watch: a change of his account, or (NULL) that the ticket was refused which sleepers_ticket() had
+ * said. */
+struct subscription_news;
+void sleepers_tell(struct sleepers *t, uint32_t user, const struct subscription_news *news);
+struct ticket sleepers_ticket(const struct sleepers *t, uint32_t user);
 
 /* Nobody wakes from here on, until it is thawed: then those wake who would have. */
 void sleepers_freeze(struct sleepers *t);

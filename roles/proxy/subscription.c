@@ -1,21 +1,26 @@
 #include "roles/proxy/subscription.h"
 #include "core/io.h"
-#include "core/map.h"
 #include "net/link/link.h"
+#include "roles/proxy/proxy.h"
 #include "roles/words/feed.h"
 
-#define RETRY_MIN_MS  200 /* Between a lost stream and the next try, plus a jitter of as much. */
-#define BUCKETS_FIRST 64
-#define NONE          UINT32_MAX
+#define RETRY_MIN_MS  200  /* Between a lost stream and the next try, plus a jitter of as much. */
 #define WALK_STEPS    4096 /* Of one turn. */
 #define WALK_PAUSE_MS 1
 
-/* WAITING -> ASKED -> AT -> LEAVING -> free. When its feed has been lost since (another age), all are WAITING. */
+/* NONE -> WAITING -> ASKED -> AT -> LEAVING -> NONE. When its feed has been lost since (another age), all are WAITING. */
 enum subscription_state {
+    NONE,    /* Nobody subscribes. */
     WAITING, /* The backend does not know of it. */
     ASKED,   /* It was told, and has not answered. */
     AT,      /* It says where the account stands. */
     LEAVING, /* It was told to forget; what it has said before may still be on its way. */
+};
+
+/* Those who are awake. */
+struct audience {
+    struct map_node node; /* By the user's number. */
+    struct subscriber *first;
 };
 
 /* The stream for a partition. */
@@ -31,124 +36,29 @@ struct feed {
     uint32_t frame_size;
 };
 
-/* ---- Records by index and by name ---------------------------------------------------------------------- */
-
-static struct subscription *at_index(const struct subscriptions *t, uint32_t index)
+static struct user *user_of(const struct subscriptions *t, uint32_t id)
 {
-    return &t->chunks[index / SUBSCRIPTION_CHUNK][index % SUBSCRIPTION_CHUNK];
+    return user_at(&t->proxy->users, id);
 }
 
-static struct slice user_of(const struct subscription *sub)
+/* NULL: nobody is awake. */
+static struct audience *audience_of(const struct subscriptions *t, uint32_t user)
 {
-    const char *name = sub->user;
+    struct map_node *node = map_first(&t->audiences, user);
 
-    if (sub->user_size > sizeof sub->user)
-        memcpy(&name, sub->user, sizeof name);
-    return slice_of(name, sub->user_size);
+    return node != NULL ? CONTAINER_OF(node, struct audience, node) : NULL;
 }
 
-static void user_set(struct subscriptions *t, struct subscription *sub, struct slice user)
+static bool wanted(const struct subscriptions *t, uint32_t user)
 {
-    char *name = sub->user;
-
-    ASSERT(user.size > 0 && user.size <= USER_SIZE_MAX);
-    if (user.size > sizeof sub->user) {
-        name = heap_alloc(t->heap, user.size);
-        memcpy(sub->user, &name, sizeof name);
-    }
-    memcpy(name, user.data, user.size);
-    sub->user_size = (uint8_t)user.size;
-}
-
-static void chunk_add(struct subscriptions *t)
-{
-    struct subscription **chunks = heap_alloc(t->heap, (t->chunk_count + 1) * sizeof *chunks);
-    struct subscription *chunk = heap_zalloc(t->heap, SUBSCRIPTION_CHUNK * sizeof *chunk);
-    uint32_t first = t->chunk_count * SUBSCRIPTION_CHUNK;
-
-    for (uint32_t i = 0; i < t->chunk_count; i++)
-        chunks[i] = t->chunks[i];
-    chunks[t->chunk_count++] = chunk;
-    heap_free(t->heap, t->chunks);
-    t->chunks = chunks;
-    for (uint32_t i = SUBSCRIPTION_CHUNK; i-- > 0;) {
-        chunk[i].next = t->free;
-        t->free = first + i;
-    }
-}
-
-static void buckets_grow(struct subscriptions *t)
-{
-    uint32_t count = t->bucket_count * 2;
-    uint32_t *bigger = heap_try_alloc(t->heap, count * sizeof *bigger);
-
-    if (bigger == NULL)
-        return; /* Longer chains, no error. */
-    memset(bigger, 0xff, count * sizeof *bigger);
-    for (uint32_t b = 0; b < t->bucket_count; b++) {
-        for (uint32_t i = t->buckets[b], next; i != NONE; i = next) {
-            struct subscription *sub = at_index(t, i);
-
-            next = sub->next;
-            sub->next = bigger[sub->hash & (count - 1)];
-            bigger[sub->hash & (count - 1)] = i;
-        }
-    }
-    heap_free(t->heap, t->buckets);
-    t->buckets = bigger;
-    t->bucket_count = count;
-}
-
-static uint32_t index_find(const struct subscriptions *t, struct slice user, uint32_t hash)
-{
-    uint32_t i = t->buckets[hash & (t->bucket_count - 1)];
-
-    while (i != NONE && (at_index(t, i)->hash != hash || !slice_eq(user_of(at_index(t, i)), user)))
-        i = at_index(t, i)->next;
-    return i;
-}
-
-static uint32_t index_new(struct subscriptions *t, struct slice user, uint32_t hash)
-{
-    struct subscription *sub;
-    uint32_t i, *bucket;
-
-    if (t->free == NONE)
-        chunk_add(t);
-    if (t->count >= t->bucket_count)
-        buckets_grow(t);
-    i = t->free;
-    sub = at_index(t, i);
-    t->free = sub->next;
-    t->end = MAX(t->end, i + 1);
-    t->count++;
-    bucket = &t->buckets[hash & (t->bucket_count - 1)];
-    *sub = (struct subscription){.hash = hash, .next = *bucket};
-    user_set(t, sub, user);
-    *bucket = i;
-    return i;
-}
-
-static void index_free(struct subscriptions *t, uint32_t index)
-{
-    struct subscription *sub = at_index(t, index);
-    uint32_t *at = &t->buckets[sub->hash & (t->bucket_count - 1)];
-
-    while (*at != index)
-        at = &at_index(t, *at)->next;
-    *at = sub->next;
-    if (sub->user_size > sizeof sub->user)
-        heap_free(t->heap, (void *)(uintptr_t)user_of(sub).data);
-    *sub = (struct subscription){.next = t->free};
-    t->free = index;
-    t->count--;
+    return user_of(t, user)->watch_count > 0 || audience_of(t, user) != NULL;
 }
 
 /* ---- Feeds --------------------------------------------------------------------------------------------- */
 
 static void walk_in(struct subscriptions *t, uint32_t ms)
 {
-    t->walk_left = t->end;
+    t->walk_left = records_end(&t->proxy->users.records);
     if (!timer_armed(&t->walk))
         timer_set(&t->walk, ms);
 }
@@ -170,9 +80,9 @@ static void feed_lost(struct feed *f)
     timer_set(&f->retry, retry_ms());
 }
 
-static enum subscription_state state_of(const struct feed *f, const struct subscription *sub)
+static enum subscription_state state_of(const struct feed *f, const struct user *u)
 {
-    return sub->age == f->age ? (enum subscription_state)sub->state : WAITING;
+    return u->age == f->age ? (enum subscription_state)u->state : WAITING;
 }
 
 static void feed_flush(struct feed *f)
@@ -211,40 +121,50 @@ static void feed_drop(struct feed *f)
     heap_free(t->heap, f);
 }
 
-/* Brings the backend's view of it one step nearer to what its subscribers want. The record may be gone afterwards. */
-static void step(struct subscriptions *t, uint32_t index)
+/* What the backend is asked by: that of a living session. Somebody wants it. */
+static struct ticket ticket_of(const struct subscriptions *t, uint32_t user)
 {
-    struct subscription *sub = at_index(t, index);
-    struct feed *f = t->feeds[sub->partition];
-    struct feed_item item = {.cookie = index, .user = user_of(sub)};
-    enum subscription_state state = state_of(f, sub);
+    const struct audience *a = audience_of(t, user);
 
-    if (sub == t->telling)
+    return a != NULL ? *a->first->ticket : sleepers_ticket(&t->proxy->sleepers, user);
+}
+
+/* Brings the backend's view of it one step nearer to what its subscribers want. The record may be gone afterwards. */
+static void step(struct subscriptions *t, uint32_t user)
+{
+    struct user *u = user_of(t, user);
+    struct feed *f = t->feeds[u->partition];
+    struct feed_item item = {.cookie = user, .user = user_name_of(u)};
+    enum subscription_state state;
+
+    if (user == t->telling || u->state == NONE)
         return;
-    if (state == WAITING && sub->first == NULL) {
-        index_free(t, index);
+    state = state_of(f, u);
+    if (state == WAITING && !wanted(t, user)) {
+        u->state = NONE;
+        users_release(&t->proxy->users, user);
         if (--f->count == 0)
             feed_drop(f);
     } else if (state == WAITING) {
         item.kind = FEED_WATCH;
-        item.ticket = *sub->first->ticket;
+        item.ticket = ticket_of(t, user);
         if (!feed_say(f, &item))
             return;
-        sub->state = ASKED;
-        sub->age = f->age;
-    } else if (state != LEAVING && sub->first == NULL) {
+        u->state = ASKED;
+        u->age = f->age;
+    } else if (state != LEAVING && !wanted(t, user)) {
         item.kind = FEED_LEAVE;
         if (feed_say(f, &item))
-            sub->state = LEAVING;
+            u->state = LEAVING;
     }
 }
 
 /* The same, and it leaves at once. */
-static void step_now(struct subscriptions *t, uint32_t index)
+static void step_now(struct subscriptions *t, uint32_t user)
 {
-    uint16_t partition = at_index(t, index)->partition;
+    uint16_t partition = user_of(t, user)->partition;
 
-    step(t, index);
+    step(t, user);
     if (t->feeds[partition] != NULL)
         feed_flush(t->feeds[partition]);
 }
@@ -252,50 +172,52 @@ static void step_now(struct subscriptions *t, uint32_t index)
 /* ---- What a backend says ------------------------------------------------------------------------------- */
 
 /* `news` NULL: the ticket has expired. */
-static void tell(struct subscriptions *t, uint32_t index, const struct subscription_news *news)
+static void tell(struct subscriptions *t, uint32_t user, const struct subscription_news *news)
 {
-    struct subscription *sub = at_index(t, index);
+    const struct audience *a = audience_of(t, user);
 
-    t->telling = sub;
-    for (struct subscriber *s = sub->first, *next; s != NULL; s = next) {
+    t->telling = user;
+    for (struct subscriber *s = a != NULL ? a->first : NULL, *next; s != NULL; s = next) {
         next = s->next;
         if (news == NULL)
             s->expired(s);
         else
             s->at(s, news);
     }
-    t->telling = NULL;
-    if (sub->first == NULL)
-        step_now(t, index);
+    if (user_of(t, user)->watch_count > 0)
+        sleepers_tell(&t->proxy->sleepers, user, news);
+    t->telling = RECORD_NONE;
+    if (!wanted(t, user))
+        step_now(t, user);
 }
 
 static void on_item(struct feed *f, const struct feed_item *item)
 {
     struct subscriptions *t = f->table;
-    struct subscription *sub;
+    struct user *u;
 
     if (item->kind == FEED_READY) {
         f->ready = true;
         walk_in(t, 0);
         return;
     }
-    if (item->cookie / SUBSCRIPTION_CHUNK >= t->chunk_count)
+    if (!records_has(&t->proxy->users.records, item->cookie))
         return;
-    sub = at_index(t, item->cookie);
-    if (sub->user_size == 0 || sub->partition != f->partition || sub->age != f->age || sub->state == WAITING)
+    u = user_of(t, item->cookie);
+    if (u->partition != f->partition || u->age != f->age || u->state == NONE || u->state == WAITING)
         return;
     if (item->kind == FEED_GONE) {
-        sub->state = WAITING;
+        u->state = WAITING;
         step_now(t, item->cookie);
-    } else if (item->kind == FEED_EXPIRED && sub->state != LEAVING) {
-        sub->state = WAITING; /* Until it was renewed; if that fails, again. */
+    } else if (item->kind == FEED_EXPIRED && u->state != LEAVING) {
+        u->state = WAITING; /* Until it was renewed; if that fails, again. */
         walk_in(t, retry_ms());
         tell(t, item->cookie, NULL);
-    } else if (item->kind == FEED_AT && sub->state != LEAVING) {
-        struct subscription_news news = {sub->state == AT ? sub->modseq : 0, item->modseq, item->mailbox_id};
+    } else if (item->kind == FEED_AT && u->state != LEAVING) {
+        struct subscription_news news = {u->state == AT ? u->modseq : 0, item->modseq, item->mailbox_id};
 
-        sub->state = AT;
-        sub->modseq = item->modseq;
+        u->state = AT;
+        u->modseq = item->modseq;
         tell(t, item->cookie, &news);
     }
 }
@@ -338,7 +260,7 @@ static void on_retry(struct timer *timer)
     char head[FEED_HEAD_SIZE];
 
     feed_head_encode(f->partition, head);
-    f->stream = link_open(route_backend(f->table->route, f->partition, false), LINK_SUBSCRIBE,
+    f->stream = link_open(route_backend(&f->table->proxy->route, f->partition, false), LINK_SUBSCRIBE,
                           slice_of(head, sizeof head), slice_of(NULL, 0), false, &feed_ops, f);
     if (f->stream == NULL)
         timer_set(&f->retry, retry_ms());
@@ -366,11 +288,16 @@ static struct feed *feed_get(struct subscriptions *t, uint16_t partition)
 static void on_walk(struct timer *timer)
 {
     struct subscriptions *t = CONTAINER_OF(timer, struct subscriptions, walk);
+    const struct records *users = &t->proxy->users.records;
 
-    for (uint32_t i = 0; i < WALK_STEPS && t->walk_left > 0; i++, t->walk_left--) {
-        t->walk_at = t->walk_at + 1 < t->end ? t->walk_at + 1 : 0;
-        if (at_index(t, t->walk_at)->user_size > 0)
-            step(t, t->walk_at);
+    for (uint32_t i = 0; i < WALK_STEPS && t->walk_left > 0; i++) {
+        uint32_t id = records_next(users, t->walk_at);
+        uint32_t end = id != RECORD_NONE ? id + 1 : records_end(users);
+
+        t->walk_left -= MIN(end - t->walk_at, t->walk_left);
+        t->walk_at = id != RECORD_NONE ? end : 0;
+        if (id != RECORD_NONE)
+            step(t, id);
     }
     for (uint32_t i = 0; i < PARTITION_COUNT; i++) {
         if (t->feeds[i] != NULL && t->feeds[i]->stream != NULL)
@@ -382,66 +309,89 @@ static void on_walk(struct timer *timer)
 
 /* ---- Subscribers --------------------------------------------------------------------------------------- */
 
-void subscriptions_init(struct subscriptions *t, struct heap *h, const struct route *route)
+void subscriptions_init(struct subscriptions *t, struct proxy *p)
 {
-    *t = (struct subscriptions){
-        .heap = h, .secret = random_u64(), .route = route, .free = NONE, .bucket_count = BUCKETS_FIRST};
-    t->buckets = heap_alloc(h, BUCKETS_FIRST * sizeof *t->buckets);
-    memset(t->buckets, 0xff, BUCKETS_FIRST * sizeof *t->buckets);
+    *t = (struct subscriptions){.heap = p->heap, .proxy = p, .telling = RECORD_NONE};
+    map_init(&t->audiences, p->heap);
     timer_init(&t->walk, on_walk);
 }
 
 void subscriptions_fini(struct subscriptions *t)
 {
-    for (uint32_t i = 0; i < t->end; i++) {
-        ASSERT(at_index(t, i)->first == NULL);
-        if (at_index(t, i)->user_size > 0)
-            index_free(t, i);
-    }
+    ASSERT(t->audiences.count == 0);
     for (uint32_t i = 0; i < PARTITION_COUNT; i++) {
         if (t->feeds[i] != NULL)
             feed_drop(t->feeds[i]);
     }
     timer_cancel(&t->walk);
-    for (uint32_t i = 0; i < t->chunk_count; i++)
-        heap_free(t->heap, t->chunks[i]);
-    heap_free(t->heap, t->chunks);
-    heap_free(t->heap, t->buckets);
+    map_fini(&t->audiences);
 }
 
-static void attach(struct subscription *sub, struct subscriber *s)
+static void attach(struct subscriptions *t, struct subscriber *s)
 {
-    s->next = sub->first;
-    s->at_place = &sub->first;
+    struct audience *a = audience_of(t, s->user);
+
+    if (a == NULL) {
+        a = heap_zalloc(t->heap, sizeof *a);
+        map_insert(&t->audiences, &a->node, s->user);
+    }
+    s->next = a->first;
+    s->at_place = &a->first;
     if (s->next != NULL)
         s->next->at_place = &s->next;
-    sub->first = s;
+    a->first = s;
 }
 
-static void detach(struct subscriber *s)
+static void detach(struct subscriptions *t, struct subscriber *s)
 {
+    struct audience *a = audience_of(t, s->user);
+
     *s->at_place = s->next;
     if (s->next != NULL)
         s->next->at_place = s->at_place;
+    if (a->first != NULL)
+        return;
+    map_remove(&t->audiences, &a->node);
+    heap_free(t->heap, a);
 }
 
-void subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user)
+void subscription_watch(struct subscriptions *t, uint32_t user)
 {
-    uint32_t hash = (uint32_t)map_hash(user, t->secret), index = index_find(t, user, hash);
+    struct user *u = user_of(t, user);
 
-    ASSERT(!s->subscribed);
-    if (index == NONE) {
-        struct feed *f = feed_get(t, s->partition % PARTITION_COUNT);
+    if (u->state == NONE) {
+        struct feed *f = feed_get(t, u->partition);
 
-        index = index_new(t, user, hash);
-        at_index(t, index)->partition = f->partition;
-        at_index(t, index)->age = f->age;
+        u->state = WAITING;
+        u->age = f->age;
         f->count++;
     }
-    s->index = index;
+    step_now(t, user);
+}
+
+void subscription_leave(struct subscriptions *t, uint32_t user)
+{
+    if (!wanted(t, user))
+        step_now(t, user);
+}
+
+uint64_t subscription_at(const struct subscriptions *t, uint32_t user)
+{
+    const struct user *u = user_of(t, user);
+
+    return u->state == AT && state_of(t->feeds[u->partition], u) == AT ? u->modseq : 0;
+}
+
+bool subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user)
+{
+    ASSERT(!s->subscribed);
+    s->user = users_get(&t->proxy->users, user, s->partition % PARTITION_COUNT);
+    if (s->user == RECORD_NONE)
+        return false;
     s->subscribed = true;
-    attach(at_index(t, index), s);
-    step_now(t, index);
+    attach(t, s);
+    subscription_watch(t, s->user);
+    return true;
 }
 
 void subscriber_remove(struct subscriptions *t, struct subscriber *s)
@@ -449,26 +399,20 @@ void subscriber_remove(struct subscriptions *t, struct subscriber *s)
     if (!s->subscribed)
         return;
     s->subscribed = false;
-    detach(s);
-    if (at_index(t, s->index)->first == NULL)
-        step_now(t, s->index);
+    detach(t, s);
+    subscription_leave(t, s->user);
 }
 
 void subscriber_renewed(struct subscriptions *t, struct subscriber *s)
 {
     if (!s->subscribed)
         return;
-    detach(s); /* To the front: its ticket is the one that is shown. */
-    attach(at_index(t, s->index), s);
-    step_now(t, s->index);
+    detach(t, s); /* To the front: its ticket is the one that is shown. */
+    attach(t, s);
+    step_now(t, s->user);
 }
 
 uint64_t subscriber_at(const struct subscriptions *t, const struct subscriber *s)
 {
-    const struct subscription *sub;
-
-    if (!s->subscribed)
-        return 0;
-    sub = at_index(t, s->index);
-    return state_of(t->feeds[sub->partition], sub) == AT ? sub->modseq : 0;
+    return s->subscribed ? subscription_at(t, s->user) : 0;
 }
