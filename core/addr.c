@@ -72,6 +72,15 @@ bool net_addr_is_loopback(const struct net_addr *a)
     return a->family == AF_INET6 && memcmp(a->ip, loopback6, sizeof loopback6) == 0;
 }
 
+struct slice net_addr_subscriber(const struct net_addr *a)
+{
+    const char *ip = (const char *)a->ip;
+
+    if (is_mapped(a))
+        return slice_of(ip + 12, 4);
+    return slice_of(ip, a->family == AF_INET6 ? 8 : 4);
+}
+
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b)
 {
     const uint8_t *x = is_mapped(a) ? a->ip + 12 : a->ip, *y = is_mapped(b) ? b->ip + 12 : b->ip;

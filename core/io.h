@@ -28,6 +28,8 @@ MUST_CHECK bool net_addr_parse(struct slice text, struct net_addr *addr_out);
 char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX]);
 bool net_addr_is_loopback(const struct net_addr *a);
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
+/* What one subscriber of a network has of its addresses: 4 bytes of IPv4 (mapped, too), 8 of IPv6. Borrows a. */
+struct slice net_addr_subscriber(const struct net_addr *a);
 
 /* ---- Operations ---------------------------------------------------------------------------------------- */
 

@@ -234,6 +234,8 @@ static void hello_arrived(struct conn *c, struct slice in)
     }
     input_keep(c, in);
     hello_look(c, tls_hello(slice_of(c->input, c->input_size)));
+    if (!c->hello)
+        c->active = false; /* Whoever says it by pieces takes his time. */
 }
 
 static void bytes_arrived(struct conn *c, struct slice in)

@@ -5,7 +5,8 @@
 #include "core/list.h"
 #include "core/shard.h"
 
-#define LISTENER_ACCEPTS 8
+#define LISTENER_ACCEPTS                                                                                     \
+    32 /* A turn takes as many: whoever comes must not stand in the kernel's queue behind others. */
 
 struct listener;
 

@@ -64,7 +64,7 @@ const struct config_key settings_keys[] = {
 
     {"limits.connections", CONFIG_U64, "1000000", "connections open at once, a process", 1, 100000000},
     {"limits.handshakes", CONFIG_U64, "2048",
-     "TLS handshakes of IMAP clients under way at once, a process; over it the newest is next", 1, 1000000},
+     "TLS handshakes of clients under way at once, a process; over it addresses take turns", 1, 1000000},
     {"limits.login_timeout", CONFIG_DURATION, "60s", "time to log in, TLS handshake included", 1000, HOUR},
     {"limits.session_idle", CONFIG_DURATION, "30min", "silence of a session that is logged in", MINUTE,
      24 * HOUR},

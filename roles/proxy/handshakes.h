@@ -1,35 +1,68 @@
-/* roles/proxy/handshakes.h -- how many TLS handshakes of IMAP clients a shard has under way: a share of limits.handshakes. Only whole ClientHellos
- * ask. Over the limit they wait, and the newest is next, so that a client who comes while thousands stand still does not stand
- * behind them; and the oldest handshake, once it has had HANDSHAKE_GRACE_MS, gives way.
+/* roles/proxy/handshakes.h -- which TLS handshakes of clients a shard begins, and which give way. Only whole ClientHellos ask. At most `max`
+ * are under way, a share of limits.handshakes; at most HANDSHAKES_A_TURN begin in a turn of the loop, so that whoever comes
+ * meanwhile is known before more is spent on those who are here.
+ *
+ * Who waits: addresses take turns, and of one address the newest is next. So a client who comes while thousands stand still
+ * stands neither behind those from elsewhere nor behind those of his own address.
+ * Who gives way while others wait: the oldest of the address that has most, if that is more than 1/HANDSHAKE_SHARE of all and
+ * somebody else waits, after HANDSHAKE_GRACE_LEAST_MS; the oldest of all after HANDSHAKE_GRACE_MS, and the more wait, the sooner.
+ * Addresses (of IPv6: networks of 64 bits) are told apart by a keyed hash, as HANDSHAKE_CROWDS at most.
  *
  * Owner:  a proxy; one shard.
- * Memory: who waits is its session and at most TLS_HELLO_MAX bytes; who shakes hands some 12 KiB of the process's heap. */
+ * Memory: who waits is its session and at most TLS_HELLO_MAX bytes; who shakes hands some 10 KiB of the process's heap. */
 #pragma once
+#include "core/io.h"
 #include "core/list.h"
 #include "core/timer.h"
 
-#define HANDSHAKE_GRACE_MS 500 /* A round trip of a client who is far away. */
+#define HANDSHAKES_A_TURN        4   /* Some 0.8 ms. */
+#define HANDSHAKE_GRACE_MS       500 /* A round trip of a client who is far away, by a poor network. */
+#define HANDSHAKE_GRACE_LEAST_MS 200 /* ... to another continent. */
+#define HANDSHAKE_SHARE          4
+#define HANDSHAKE_CROWDS         256
 
-struct session;
+struct handshake;
+
+struct handshake_ops {
+    /* conn_accept_tls() is due. Ends nobody. */
+    void (*begin)(struct handshake *one);
+    /* Ends the connection: handshake_leave() before it returns. */
+    void (*give_way)(struct handshake *one);
+};
+
+struct handshake_crowd { /* Of an address. */
+    struct list waiting; /* The newest first. */
+    struct list shaking; /* The oldest first. */
+    struct list turn;    /* In handshakes.turns while somebody waits. */
+    uint64_t count;      /* Of shaking. */
+};
 
 struct handshakes {
     struct list shaking; /* The oldest first. */
-    struct list waiting; /* The newest first. */
-    uint64_t count, max;
+    struct list turns;   /* Crowds in which somebody waits. */
+    struct handshake_crowd crowds[HANDSHAKE_CROWDS];
+    uint64_t count, waiting, max;
+    uint64_t secret; /* Of the hash. */
+    unsigned begun;  /* In this turn. */
     struct timer timer;
 };
 
 /* Of a session. Zeroed is none. */
 struct handshake {
-    struct list link;
-    uint8_t stage; /* enum handshake_stage */
+    const struct handshake_ops *ops;
+    struct handshake_crowd *crowd;
+    struct list link; /* waiting or shaking of its crowd. */
+    struct list all;  /* handshakes.shaking */
+    uint8_t stage;    /* enum handshake_stage */
     uint64_t since_ms;
 };
 enum handshake_stage { HANDSHAKE_NONE, HANDSHAKE_WAITING, HANDSHAKE_SHAKING };
 
-void handshakes_init(struct handshakes *h, uint64_t max);
+/* `secret`: of the hash. */
+void handshakes_init(struct handshakes *h, uint64_t max, uint64_t secret);
 void handshakes_fini(struct handshakes *h);
-/* Its ClientHello is there: conn_accept_tls(), now or when there is room. */
-void handshake_ask(struct session *s);
+/* Its ClientHello is there: ops->begin(), now or when it is its turn. */
+void handshake_ask(struct handshakes *h, struct handshake *one, const struct net_addr *peer,
+                   const struct handshake_ops *ops);
 /* Secured, or gone. Allowed when there is none. */
-void handshake_leave(struct session *s);
+void handshake_leave(struct handshakes *h, struct handshake *one);

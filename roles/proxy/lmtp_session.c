@@ -57,6 +57,7 @@ static void lmtp_close(struct lmtp_session *l, const char *why)
         return;
     transaction_reset(l);
     timer_cancel(&l->timer);
+    handshake_leave(&l->proxy->handshakes, &l->handshake);
     l->state = LMTP_AT_CLOSING;
     log_event(LOG_INFO, "lmtp session ended", "sid=%llx peer=%s messages=%llu in=%llu why=%s%s",
               (unsigned long long)l->id, net_addr_format(&l->conn.peer, peer),
@@ -194,7 +195,7 @@ static void on_starttls(struct lmtp_session *l)
     reply(l, LMTP_REPLY_START_TLS);
     l->state = LMTP_AT_HANDSHAKE;
     timer_set(&l->timer, HANDSHAKE_MS);
-    conn_start_tls(&l->conn, l->proxy->tls, SLICE("lmtp"));
+    conn_await_hello(&l->conn, false);
 }
 
 /* Then everything begins again, with the greeting. */
@@ -397,10 +398,35 @@ static void on_timer(struct timer *t)
     }
 }
 
+static void handshake_begin(struct handshake *one)
+{
+    struct lmtp_session *l = CONTAINER_OF(one, struct lmtp_session, handshake);
+
+    conn_accept_tls(&l->conn, l->proxy->tls, SLICE("lmtp"));
+}
+
+static void handshake_give_way(struct handshake *one)
+{
+    struct lmtp_session *l = CONTAINER_OF(one, struct lmtp_session, handshake);
+
+    lmtp_close(l, "handshake_gave_way");
+    conn_abort(&l->conn);
+}
+
+static const struct handshake_ops handshake_ops = {handshake_begin, handshake_give_way};
+
+static void on_hello(struct conn *c)
+{
+    struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
+
+    handshake_ask(&l->proxy->handshakes, &l->handshake, &c->peer, &handshake_ops);
+}
+
 static void on_secured(struct conn *c)
 {
     struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
 
+    handshake_leave(&l->proxy->handshakes, &l->handshake);
     lmtp_parser_init(&l->parser);
     lmtp_ready(l);
 }
@@ -432,6 +458,7 @@ static void on_closed(struct conn *c)
 
 static const struct conn_ops lmtp_conn_ops = {
     .data = on_data,
+    .hello = on_hello,
     .secured = on_secured,
     .ended = on_ended,
     .closed = on_closed,

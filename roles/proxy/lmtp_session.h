@@ -46,6 +46,7 @@ struct lmtp_session {
     struct conn conn; /* First. */
     struct proxy *proxy;
     struct list link;
+    struct handshake handshake; /* HANDSHAKE: its place among those of the shard. */
     struct lmtp_parser parser;
     struct lmtp_body body;
     struct timer timer;   /* Deadline of the state. */

@@ -258,7 +258,7 @@ static int proxy_start(struct shard *s)
     slab_init(&p->sessions, p->heap, sizeof(struct session), connections);
     slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
     list_init(&p->session_list);
-    handshakes_init(&p->handshakes, p->limits.handshakes);
+    handshakes_init(&p->handshakes, p->limits.handshakes, random_u64());
     list_init(&p->lmtp_list);
     users_init(&p->users, p->heap);
     subscriptions_init(&p->subscriptions, p);

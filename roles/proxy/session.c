@@ -360,6 +360,7 @@ static void session_begin(struct session *s)
     if (s->tls_first) {
         session_enter(s, SESSION_HANDSHAKE);
         conn_await_hello(&s->conn, true);
+        conn_rest(&s->conn); /* Until he speaks he is worth no more than a sleeper. */
     } else {
         session_greet(s);
         session_enter(s, SESSION_COMMAND);
@@ -382,7 +383,7 @@ static void log_end(const struct session *s, const char *why)
 static void session_let_go(struct session *s)
 {
     timer_cancel(&s->timer);
-    handshake_leave(s);
+    handshake_leave(&s->proxy->handshakes, &s->handshake);
     subscriber_remove(&s->proxy->subscriptions, &s->subscriber);
     session_abandon(s);
     if (s->renewal != NULL)
@@ -480,9 +481,25 @@ static void on_closed(struct conn *c)
     slab_give(&p->sessions, s);
 }
 
+static void handshake_begin(struct handshake *one)
+{
+    struct session *s = CONTAINER_OF(one, struct session, handshake);
+
+    conn_accept_tls(&s->conn, s->proxy->tls, SLICE("imap"));
+}
+
+static void handshake_give_way(struct handshake *one)
+{
+    session_cut(CONTAINER_OF(one, struct session, handshake), "handshake_gave_way");
+}
+
+static const struct handshake_ops handshake_ops = {handshake_begin, handshake_give_way};
+
 static void on_hello(struct conn *c)
 {
-    handshake_ask(CONTAINER_OF(c, struct session, conn));
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+
+    handshake_ask(&s->proxy->handshakes, &s->handshake, &c->peer, &handshake_ops);
 }
 
 static void on_secured(struct conn *c)
@@ -490,7 +507,7 @@ static void on_secured(struct conn *c)
     struct session *s = CONTAINER_OF(c, struct session, conn);
     bool implicit = s->commands == 0;
 
-    handshake_leave(s);
+    handshake_leave(&s->proxy->handshakes, &s->handshake);
     if (implicit) /* Implicit TLS: the greeting is still due. */
         session_greet(s);
     session_ready(s);
