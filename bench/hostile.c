@@ -1,8 +1,10 @@
 /* bench/hostile.c -- `hostile`: --stuck connections that never log in, in each of several ways, beside honest clients who do. One line
  * a mix: what the server's memory grew by at its peak, the honest logins' times, and when the last hostile connection was gone.
  *
- * The hostile are in processes of their own; this one is the honest: --connections of them log in over TLS, log out, and
- * come back 100 ms later. Kernel memory is the machine's: both ends of each connection. */
+ * The hostile are in processes of their own, and spend as little as they can: they share the CPUs with the server. Another process
+ * looks at memory. This one is the honest: --connections of them log in over TLS, log out, and come back 100 ms later.
+ * The hostile come from 127.0.0.1 as the honest do, or from --addresses others. Kernel memory is what is charged to the server
+ * (--server-group); without it the machine's: both ends of each connection. */
 #include "bench/bench.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -36,10 +38,21 @@ static const char *const mix_names[MIXES] = {
 };
 
 struct hostile_part {
-    uint32_t begun, open, refused;
+    uint32_t begun, open;
 };
 
-static struct hostile_part *parts; /* Shared. */
+struct samples { /* Since the hostile began. */
+    uint64_t user_before_kib, user_peak_kib;
+    struct kernel_memory kernel_before, kernel_peak;
+    double group_before, group_peak;
+    double all_begun_us, gone_us;
+    uint32_t open_peak;
+};
+
+static struct { /* By all processes. */
+    struct samples samples;
+    struct hostile_part parts[CHILDREN_MAX];
+} * shared;
 
 struct foe {
     int fd;
@@ -56,7 +69,7 @@ struct gang {
     SSL_CTX *tls;
     uint8_t hello[HELLO_MAX];
     size_t hello_size;
-    unsigned count, shaking;
+    unsigned first, count; /* Of all that are hostile. */
     int epoll;
 };
 
@@ -124,12 +137,27 @@ static void foe_speak(struct gang *g, struct foe *f)
     }
 }
 
+/* 127.1.0.1 and so on. */
+static bool foe_bind(const struct gang *g, const struct foe *f)
+{
+    unsigned number = (g->first + (unsigned)(f - g->foes)) % MAX(g->bench->options.addresses, 1u);
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + number)};
+    int one = 1;
+
+    if (g->bench->options.addresses == 0)
+        return true;
+    return setsockopt(f->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) == 0 &&
+           bind(f->fd, (struct sockaddr *)&from, sizeof from) == 0;
+}
+
 static void foe_begin(struct gang *g, struct foe *f)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = f};
+    struct epoll_event event = {.events = EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = f};
 
+    if (g->mix == SECURED)
+        event.events |= EPOLLIN;
     f->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (f->fd < 0 ||
+    if (f->fd < 0 || !foe_bind(g, f) ||
         (connect(f->fd, (struct sockaddr *)&g->bench->loop.server, sizeof g->bench->loop.server) < 0 &&
          errno != EINPROGRESS)) {
         perror("trireme-bench: connect");
@@ -140,7 +168,7 @@ static void foe_begin(struct gang *g, struct foe *f)
     g->part->open++;
 }
 
-/* What the server says is read, so that the kernel keeps none of it for us; nothing is answered. */
+/* Nothing is answered; in SECURED the handshake is. */
 static void foe_hears(struct gang *g, struct foe *f)
 {
     char data[16384];
@@ -190,15 +218,20 @@ static void gang_drips(struct gang *g)
     }
 }
 
-NORETURN static void gang_run(struct bench *b, enum mix mix, unsigned count, struct hostile_part *part)
+NORETURN static void gang_run(struct bench *b, enum mix mix, unsigned first, unsigned count,
+                              struct hostile_part *part)
 {
     static struct gang gang;
     struct gang *g = &gang;
     double drip_us = clock_us();
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    *g = (struct gang){
-        .bench = b, .part = part, .mix = mix, .count = count, .foes = calloc(count, sizeof *g->foes)};
+    *g = (struct gang){.bench = b,
+                       .part = part,
+                       .mix = mix,
+                       .first = first,
+                       .count = count,
+                       .foes = calloc(count, sizeof *g->foes)};
     g->tls = SSL_CTX_new(TLS_client_method());
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
     hello_make(g);
@@ -220,12 +253,10 @@ NORETURN static void gang_run(struct bench *b, enum mix mix, unsigned count, str
 
 struct hostile {
     struct bench *bench;
-    pid_t pids[CHILDREN_MAX];
+    pid_t pids[CHILDREN_MAX], sampler;
     unsigned child_count;
-    uint64_t user_before_kib, user_peak_kib, user_after_kib;
-    struct kernel_memory kernel_before, kernel_peak;
-    double start_us, all_begun_us, gone_us;
-    uint32_t open_peak;
+    uint64_t user_after_kib;
+    double start_us;
 };
 
 static uint64_t kernel_kib(const struct kernel_memory *m)
@@ -233,52 +264,75 @@ static uint64_t kernel_kib(const struct kernel_memory *m)
     return m->slab_kib + m->tcp_kib;
 }
 
-static void sample(struct hostile *h)
+static double group_bytes(const struct bench *b)
+{
+    return b->options.group != NULL ? group_kernel_bytes(b->options.group) : 0;
+}
+
+static void sample(const struct bench *b, struct samples *s)
 {
     struct kernel_memory kernel;
     uint32_t open = 0, begun = 0;
 
-    for (unsigned i = 0; i < h->child_count; i++) {
-        open += parts[i].open;
-        begun += parts[i].begun;
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        open += shared->parts[i].open;
+        begun += shared->parts[i].begun;
     }
-    h->open_peak = MAX(h->open_peak, open);
-    h->user_peak_kib = MAX(h->user_peak_kib, server_rss_kib(&h->bench->options.server, true));
+    s->open_peak = MAX(s->open_peak, open);
+    s->user_peak_kib = MAX(s->user_peak_kib, server_rss_kib(&b->options.server, false));
+    s->group_peak = MAX(s->group_peak, group_bytes(b));
     kernel_memory_read(&kernel);
-    if (kernel_kib(&kernel) > kernel_kib(&h->kernel_peak))
-        h->kernel_peak = kernel;
-    if (h->all_begun_us == 0 && begun == h->bench->options.stuck)
-        h->all_begun_us = clock_us();
-    if (h->gone_us == 0 && h->all_begun_us > 0 && open == 0)
-        h->gone_us = clock_us();
+    if (kernel_kib(&kernel) > kernel_kib(&s->kernel_peak))
+        s->kernel_peak = kernel;
+    if (s->all_begun_us == 0 && begun == b->options.stuck)
+        s->all_begun_us = clock_us();
+    if (s->gone_us == 0 && s->all_begun_us > 0 && open == 0)
+        *(volatile double *)&s->gone_us = clock_us();
+}
+
+NORETURN static void sampler_run(const struct bench *b)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+        bench_pause(SAMPLE_US);
+        sample(b, &shared->samples);
+    }
 }
 
 /* Nothing grows any more beside the honest alone. */
 static void base(struct hostile *h)
 {
+    struct samples *s = &shared->samples;
+
     bench_run_for(h->bench, SETTLE_US);
-    h->user_before_kib = h->user_peak_kib = server_rss_kib(&h->bench->options.server, true);
-    kernel_memory_read(&h->kernel_before);
-    h->kernel_peak = h->kernel_before;
+    memset(shared, 0, sizeof *shared);
+    s->user_before_kib = s->user_peak_kib = server_rss_kib(&h->bench->options.server, false);
+    s->group_before = s->group_peak = group_bytes(h->bench);
+    kernel_memory_read(&s->kernel_before);
+    s->kernel_peak = s->kernel_before;
 }
 
 static void gangs_start(struct hostile *h, enum mix mix)
 {
     unsigned count = h->bench->options.stuck;
 
-    memset(parts, 0, CHILDREN_MAX * sizeof *parts);
     h->start_us = clock_us();
     for (h->child_count = 0; h->child_count * CHILD_COUNT_MAX < count; h->child_count++) {
         unsigned rest = count - h->child_count * CHILD_COUNT_MAX;
 
         h->pids[h->child_count] = fork();
         if (h->pids[h->child_count] == 0)
-            gang_run(h->bench, mix, MIN(rest, CHILD_COUNT_MAX), &parts[h->child_count]);
+            gang_run(h->bench, mix, count - rest, MIN(rest, CHILD_COUNT_MAX), &shared->parts[h->child_count]);
     }
+    h->sampler = fork();
+    if (h->sampler == 0)
+        sampler_run(h->bench);
 }
 
 static void gangs_end(struct hostile *h)
 {
+    kill(h->sampler, SIGKILL);
+    waitpid(h->sampler, NULL, 0);
     for (unsigned i = 0; i < h->child_count; i++) {
         kill(h->pids[i], SIGKILL);
         waitpid(h->pids[i], NULL, 0);
@@ -288,18 +342,22 @@ static void gangs_end(struct hostile *h)
 static void print(const struct hostile *h, enum mix mix, uint64_t errors)
 {
     struct bench *b = h->bench;
-    uint64_t user_kib = h->user_peak_kib - h->user_before_kib;
+    const struct samples *s = &shared->samples;
+    uint64_t user_kib = s->user_peak_kib - s->user_before_kib;
 
     bench_print_head(b);
     printf("\"mix\": \"%s\", \"hostile\": %u, \"open_peak\": %u, \"user_peak_kib\": %llu, "
            "\"user_bytes_each\": %.0f, "
            "\"user_left_kib\": %lld, \"kernel_slab_kib\": %lld, \"kernel_tcp_kib\": %lld, ",
-           mix_names[mix], b->options.stuck, h->open_peak, (unsigned long long)user_kib,
-           (double)user_kib * 1024 / b->options.stuck, (long long)(h->user_after_kib - h->user_before_kib),
-           (long long)(h->kernel_peak.slab_kib - h->kernel_before.slab_kib),
-           (long long)(h->kernel_peak.tcp_kib - h->kernel_before.tcp_kib));
-    if (h->gone_us > 0)
-        printf("\"gone_s\": %.1f, ", (h->gone_us - h->start_us) / 1e6);
+           mix_names[mix], b->options.stuck, s->open_peak, (unsigned long long)user_kib,
+           (double)user_kib * 1024 / b->options.stuck, (long long)(h->user_after_kib - s->user_before_kib),
+           (long long)(s->kernel_peak.slab_kib - s->kernel_before.slab_kib),
+           (long long)(s->kernel_peak.tcp_kib - s->kernel_before.tcp_kib));
+    if (b->options.group != NULL)
+        printf("\"server_kernel_peak_kib\": %.0f, ", (s->group_peak - s->group_before) / 1024);
+    if (s->gone_us > 0)
+        printf("\"all_begun_s\": %.1f, \"gone_s\": %.1f, ", (s->all_begun_us - h->start_us) / 1e6,
+               (s->gone_us - h->start_us) / 1e6);
     printf("\"ops\": %llu, \"seconds\": %.1f, \"p50_us\": %.0f, \"p99_us\": %.0f, \"errors\": %llu}\n",
            (unsigned long long)b->operations, (clock_us() - h->start_us) / 1e6,
            latency_quantile(&b->latencies, 0.5), latency_quantile(&b->latencies, 0.99),
@@ -320,16 +378,14 @@ static bool mix_run(struct bench *b, enum mix mix)
     b->measuring = true;
     gangs_start(&h, mix);
     end = h.start_us + b->options.seconds * 1e6;
-    while (clock_us() < end && h.gone_us == 0) {
+    while (clock_us() < end && *(volatile double *)&shared->samples.gone_us == 0)
         bench_run_for(b, SAMPLE_US);
-        sample(&h);
-    }
     b->measuring = false;
     gangs_end(&h);
     bench_run_for(b, SETTLE_US);
-    h.user_after_kib = server_rss_kib(&b->options.server, true);
+    h.user_after_kib = server_rss_kib(&b->options.server, false);
     print(&h, mix, b->errors - errors);
-    return h.gone_us > 0 && b->errors == errors;
+    return shared->samples.gone_us > 0 && b->errors == errors;
 }
 
 int hostile_run(struct bench *b)
@@ -338,8 +394,7 @@ int hostile_run(struct bench *b)
 
     if (b->options.stuck > CHILDREN_MAX * CHILD_COUNT_MAX)
         return 64;
-    parts =
-        mmap(NULL, CHILDREN_MAX * sizeof *parts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     bench_start(b);
     for (enum mix mix = 0; mix < MIXES; mix++) {
         if (b->options.mix == NULL || strcmp(b->options.mix, mix_names[mix]) == 0)

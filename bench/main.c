@@ -12,14 +12,15 @@
 
 static void usage(FILE *to)
 {
-    fprintf(to, "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
-                "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
-                "[--stuck N]\n"
-                "           [--count N] [--transport socket|sim] [--bare] [--rate MAILS]\n"
-                "           [--port2 P] [--admin-port P] [--mix NAME]\n"
-                "           [--server-pids [LAYER=]PID,...] [--json]\n\n"
-                "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
-                "processes.\n\nNAME:\n");
+    fprintf(to,
+            "Usage: trireme-bench NAME --host H --port P [--tls] [--resume] [--lmtp-port P] [--users N]\n"
+            "           [--password W] [--connections N] [--seconds S] [--size BYTES] [--messages N] "
+            "[--stuck N]\n"
+            "           [--count N] [--transport socket|sim] [--bare] [--rate MAILS]\n"
+            "           [--port2 P] [--admin-port P] [--mix NAME] [--addresses N]\n"
+            "           [--server-pids [LAYER=]PID,...] [--server-group DIRECTORY] [--pace N] [--json]\n\n"
+            "Users are u0 to uN-1. CPU time and memory are read from /proc of the server's "
+            "processes.\n\nNAME:\n");
     for (size_t i = 0; i < operation_count; i++)
         fprintf(to, "  %-15s %s\n", operations[i].name, operations[i].help);
 }
@@ -68,6 +69,9 @@ enum {
     OPT_PORT2,
     OPT_ADMIN_PORT,
     OPT_PIDS,
+    OPT_GROUP,
+    OPT_PACE,
+    OPT_ADDRESSES,
     OPT_JSON,
     OPT_HELP
 };
@@ -93,6 +97,9 @@ static const struct option long_options[] = {
     {"port2", 1, NULL, OPT_PORT2},
     {"admin-port", 1, NULL, OPT_ADMIN_PORT},
     {"server-pids", 1, NULL, OPT_PIDS},
+    {"server-group", 1, NULL, OPT_GROUP},
+    {"pace", 1, NULL, OPT_PACE},
+    {"addresses", 1, NULL, OPT_ADDRESSES},
     {"json", 0, NULL, OPT_JSON},
     {"help", 0, NULL, OPT_HELP},
     {0},
@@ -165,6 +172,15 @@ static void option_set(struct options *o, int option)
             break;
         fprintf(stderr, "trireme-bench: --server-pids wants [LAYER=]PID,...\n");
         exit(64);
+    case OPT_GROUP:
+        o->group = optarg;
+        break;
+    case OPT_PACE:
+        o->pace = number("pace", optarg, CONNECTIONS_MAX);
+        break;
+    case OPT_ADDRESSES:
+        o->addresses = number("addresses", optarg, 65000);
+        break;
     case OPT_JSON: /* The only format. */
         break;
     case OPT_HELP:

@@ -135,7 +135,8 @@ void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX])
     }
 }
 
-static uint64_t line_kib(const char *path, const char *name)
+/* Of the last line that begins with `name`, which says what its unit is. */
+static uint64_t line_number(const char *path, const char *name)
 {
     uint64_t value = 0;
     char line[256];
@@ -150,24 +151,42 @@ static uint64_t line_kib(const char *path, const char *name)
     return value;
 }
 
+/* The number that follows `name`. 0: there is none. */
+static double number_of(const char *directory, const char *file, const char *name)
+{
+    char path[4096];
+
+    snprintf(path, sizeof path, "%s/%s", directory, file);
+    return (double)line_number(path, name);
+}
+
+double group_kernel_bytes(const char *directory)
+{
+    double first = number_of(directory, "memory.kmem.usage_in_bytes", "");
+
+    if (first > 0)
+        return first + number_of(directory, "memory.kmem.tcp.usage_in_bytes", "");
+    return number_of(directory, "memory.stat", "kernel ") + number_of(directory, "memory.stat", "sock ");
+}
+
 static uint64_t field_kib(int pid, const char *file, const char *name)
 {
     char path[64];
 
     snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
-    return line_kib(path, name);
+    return line_number(path, name);
 }
 
 void kernel_memory_read(struct kernel_memory *m)
 {
     static const char path[] = "/proc/meminfo";
 
-    *m = (struct kernel_memory){.slab_kib = line_kib(path, "Slab:"),
-                                .page_tables_kib = line_kib(path, "PageTables:"),
-                                .stacks_kib = line_kib(path, "KernelStack:"),
-                                .percpu_kib = line_kib(path, "Percpu:"),
+    *m = (struct kernel_memory){.slab_kib = line_number(path, "Slab:"),
+                                .page_tables_kib = line_number(path, "PageTables:"),
+                                .stacks_kib = line_number(path, "KernelStack:"),
+                                .percpu_kib = line_number(path, "Percpu:"),
                                 .tcp_kib = tcp_memory_kib(),
-                                .available_kib = line_kib(path, "MemAvailable:")};
+                                .available_kib = line_number(path, "MemAvailable:")};
 }
 
 void server_rss_layers(const struct server *s, bool pss, uint64_t kib_out[LAYERS_MAX])

@@ -28,6 +28,9 @@ struct kernel_memory {
 void kernel_memory_read(struct kernel_memory *m);
 /* What the machine's TCP sockets take of the kernel's memory. */
 uint64_t tcp_memory_kib(void);
+/* Kernel memory charged to a memory cgroup, version 1 or 2, TCP's included: object by object, so what others have left in a slab
+ * does not count, and neither do the clients, who are outside of it. */
+double group_kernel_bytes(const char *directory);
 
 /* Latencies in a histogram of 2 % buckets, 1 us to 100 s. */
 #define LATENCY_BUCKETS 1024

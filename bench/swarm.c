@@ -2,7 +2,8 @@
  * clients, since descriptors are counted by the process; this one measures.
  *
  * User memory: PSS of the server's processes, by layer. Kernel memory: what the whole machine's grew by, both ends of each
- * connection: slabs, page tables, stacks, per-CPU data, and TCP's own pages. Before and after. */
+ * connection: slabs, page tables, stacks, per-CPU data, and TCP's own pages. Before and after. Slabs that others have left are used
+ * again, so that figure may be too low; what --server-group says is charged to the server, object by object. */
 #include "bench/bench.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,7 @@ struct swarm {
     unsigned child_count;
     uint64_t user_before[LAYERS_MAX], user_after[LAYERS_MAX];
     struct kernel_memory kernel_before, kernel_after;
+    double group_before, group_after;       /* The server's own part of it. */
     uint64_t clients_before, clients_after; /* Their user memory, KiB. */
     double cpu_start[LAYERS_MAX], cpu_open[LAYERS_MAX], cpu_idle[LAYERS_MAX];
     double open_us, idle_us;
@@ -204,6 +206,10 @@ static void print_kernel(const struct swarm *s, unsigned count)
     printf("\"machine_bytes_per_session\": %.0f, ",
            ((double)b->available_kib - (double)a->available_kib) * 1024 / count);
 #undef EACH
+    if (s->bench->options.group != NULL)
+        printf("\"server_kernel_bytes_per_session\": %.0f, \"server_kernel_kib_before\": %.0f, "
+               "\"server_kernel_kib\": %.0f, ",
+               (s->group_after - s->group_before) / count, s->group_before / 1024, s->group_after / 1024);
     printf("\"client_user_bytes_per_session\": %.0f, ",
            ((double)s->clients_after - (double)s->clients_before) * 1024 / count);
 }
@@ -226,15 +232,24 @@ static void print(const struct swarm *s, const struct report *opened, const stru
            kept->lost);
 }
 
+/* What the kernel has for the server alone. */
+static double group_bytes(const struct swarm *s)
+{
+    const char *group = s->bench->options.group;
+
+    return group != NULL ? group_kernel_bytes(group) : 0;
+}
+
 static void swarm_start(struct swarm *s)
 {
+    unsigned pace = s->bench->options.pace > 0 ? s->bench->options.pace : PACE;
     unsigned count = s->bench->options.connections,
              children = (count + CHILD_COUNT_MAX - 1) / CHILD_COUNT_MAX;
 
     s->bench->options.destinations = children;
     fflush(stdout);
     for (unsigned first = 0; first < count; first += CHILD_COUNT_MAX)
-        child_start(s, first, MIN(CHILD_COUNT_MAX, count - first), MAX(PACE / children, 1u));
+        child_start(s, first, MIN(CHILD_COUNT_MAX, count - first), MAX(pace / children, 1u));
 }
 
 void swarm_close(struct swarm *s)
@@ -280,6 +295,7 @@ int swarm_run(struct bench *b)
     s->bench = b;
     server_rss_layers(server, true, s->user_before);
     kernel_memory_read(&s->kernel_before);
+    s->group_before = group_bytes(s);
     server_cpu_us(server, s->cpu_start);
     start = clock_us();
     swarm_start(s);
@@ -290,6 +306,7 @@ int swarm_run(struct bench *b)
     server_cpu_us(server, s->cpu_open);
     server_rss_layers(server, true, s->user_after);
     kernel_memory_read(&s->kernel_after);
+    s->group_after = group_bytes(s);
     s->clients_after = clients_kib(s);
     start = clock_us();
     usleep((useconds_t)(b->options.seconds * 1e6));
