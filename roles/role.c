@@ -31,13 +31,6 @@ static unsigned place_shard(unsigned partition)
 
 static const struct place place_store = {place_partition, place_shard};
 
-static const char *control_lacks(void)
-{
-    const char *lacks = director_control_lacks();
-
-    return lacks != NULL ? lacks : proxy_control_lacks();
-}
-
 static void control_route(struct control_route *r)
 {
     const char *self = config_string(shard_self()->node->config, "node");
@@ -58,7 +51,7 @@ static void control_route(struct control_route *r)
 #define CONTROL_ALL                                                                                          \
     .sessions = proxy_control_sessions, .user = director_control_user, .route = control_route,               \
     .cluster = director_control_cluster, .revoke = director_control_revoke,                                  \
-    .revoked = proxy_control_revoked, .account = backend_control_account, .lacks = control_lacks
+    .revoked = proxy_control_revoked, .account = backend_control_account, .lacks = proxy_control_lacks
 
 static const struct control control_all = {.serves = true, CONTROL_ALL};
 /* A backend beside a director may wait for partitions that the operator has still to deal. */

@@ -677,11 +677,6 @@ void director_control_cluster(struct control_cluster *cluster)
     c->deal = cluster->deal && !cluster->dealt;
 }
 
-const char *director_control_lacks(void)
-{
-    return cluster_running() && !cluster_self()->view.ready ? "no partitions: cluster init is due" : NULL;
-}
-
 /* ---- Start and stop ------------------------------------------------------------------------------------ */
 
 static uint64_t weight_of(const struct config *config, size_t i)

@@ -168,14 +168,14 @@ class Cluster:
     def deal(self):
         """Nothing is anywhere before the operator's word, which is given once."""
         assert self.director.ctl("why", "u0").keys() == {"user", "disabled", "sessions"}
-        for node in [self.director] + self.proxies:
+        for node in self.proxies:
             eventually(lambda: node.lacks("no partitions: cluster init is due"))
         dealt = self.director.ctl("cluster", "init")
         assert dealt == {"dealt": True, "backends": len(self.backends)}, dealt
         assert "already" in self.director.ctl("cluster", "init", status=76)
         eventually(lambda: self.backends[0].ctl("cluster", "init", status=76))  # It is no director.
         assert self.home("u0") in self.backends
-        for node in [self.director] + self.proxies:
+        for node in self.proxies:
             eventually(lambda: node.lacks(None))
 
     def home(self, user):
