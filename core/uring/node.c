@@ -372,12 +372,24 @@ static int block_signals(struct running_node *run)
     return run->signal_fd < 0 || run->event_fd < 0 ? -errno : 0;
 }
 
+static rlim_t locked_limit(void)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
 static int make_rings(struct running_node *run)
 {
     const struct node_options *options = run->options;
     uint64_t sockets;
     int rc = ring_sets_make(&run->process, options->shard_count, options->sockets_max, &sockets);
 
+    if (rc == -ENOMEM) {
+        log_event(LOG_ERROR, "no memory that may be locked is left for rings", "limit_kib=%llu hint=%s",
+                  (unsigned long long)locked_limit() >> 10, "raise_LimitMEMLOCK");
+        return told(run, rc);
+    }
     if (rc == 0 && sockets < options->sockets_max)
         log_event(LOG_WARN, "fewer connections than limits.connections have room", "a_core=%llu hint=%s",
                   (unsigned long long)sockets, "raise_LimitNOFILE_and_LimitMEMLOCK");
@@ -521,9 +533,14 @@ static int io_uring_disabled(void)
 int node_check_kernel(char error_out[NODE_ERROR_MAX])
 {
     struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
+    unsigned patience_ms = RING_PATIENCE_MS;
     struct utsname name;
     struct io_uring ring;
-    int rc = io_uring_queue_init_params(4, &ring, &params);
+    int rc;
+
+    do
+        rc = io_uring_queue_init_params(4, &ring, &params);
+    while (rc == -ENOMEM && ring_patient(&patience_ms));
 
     uname(&name);
     if (rc == 0)

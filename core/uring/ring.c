@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* ---- What a restricted ring may do --------------------------------------------------------------------- */
 
@@ -181,12 +182,35 @@ int ring_create(struct shard_private *p, bool main)
     return 0;
 }
 
+#define PATIENCE_STEP_MS 20
+
 /* ---- Those of a restricted process --------------------------------------------------------------------- */
 
-/* False: the kernel gives no more. */
-static bool spare_add(struct ring_set *set, unsigned rights)
+bool ring_patient(unsigned *patience_ms)
 {
-    if (ring_new(false, rights, &set->spares[set->spare_count]) < 0)
+    const struct timespec step = {.tv_nsec = PATIENCE_STEP_MS * 1000000};
+
+    if (*patience_ms < PATIENCE_STEP_MS)
+        return false;
+    *patience_ms -= PATIENCE_STEP_MS;
+    (void)nanosleep(&step, NULL);
+    return true;
+}
+
+static int ring_new_patient(bool main, unsigned rights, unsigned *patience_ms, struct ring **r_out)
+{
+    int rc;
+
+    do
+        rc = ring_new(main, rights, r_out);
+    while (rc == -ENOMEM && ring_patient(patience_ms));
+    return rc;
+}
+
+/* False: the kernel gives no more. */
+static bool spare_add(struct ring_set *set, unsigned rights, unsigned *patience_ms)
+{
+    if (ring_new_patient(false, rights, patience_ms, &set->spares[set->spare_count]) < 0)
         return false;
     set->spare_count++;
     return true;
@@ -215,16 +239,16 @@ static unsigned spares_wanted(uint64_t sockets_max)
 
 int ring_sets_make(struct process *process, unsigned shard_count, uint64_t sockets_max, uint64_t *sockets_out)
 {
-    unsigned wanted = spares_wanted(sockets_max), count = 0;
+    unsigned wanted = spares_wanted(sockets_max), count = 0, patience_ms = RING_PATIENCE_MS;
     struct ring_set *sets = calloc(shard_count, sizeof *sets);
     int rc = sets != NULL ? 0 : -ENOMEM;
 
     process->ring_sets = sets;
     for (unsigned i = 0; rc == 0 && i < shard_count; i++)
-        rc = ring_new(true, process->ring_rights, &sets[i].main);
+        rc = ring_new_patient(true, process->ring_rights, &patience_ms, &sets[i].main);
     for (bool more = rc == 0; more && count < wanted; count += more) {
         for (unsigned i = 0; more && i < shard_count; i++)
-            more = spare_add(&sets[i], process->ring_rights);
+            more = spare_add(&sets[i], process->ring_rights, &patience_ms);
         for (unsigned i = 0; !more && i < shard_count; i++)
             spare_drop(&sets[i]); /* What is left of a limit is needed when the others are opened. */
     }

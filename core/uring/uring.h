@@ -176,6 +176,10 @@ bool node_on_command(struct shard *s, unsigned bits);
 
 /* The main ring, or one more table ring, ready for use: a new one or, in a restricted process, a spare. */
 MUST_CHECK int ring_create(struct shard_private *p, bool main);
+/* The memory of an ended process's rings counts against its user's limit until the kernel has taken them down, some moments later: a
+ * server that starts again waits for what its predecessor had. False: *patience_ms, at first RING_PATIENCE_MS, is used up. */
+#define RING_PATIENCE_MS 2000
+bool ring_patient(unsigned *patience_ms);
 /* Makes the process's rings, for so many sockets a shard. On the first thread, with whatever rights it has: what it has no right to
  * lock in memory counts against a limit, and so the spares may be fewer; *sockets_out says for how many they are. 0 or -errno. */
 MUST_CHECK int ring_sets_make(struct process *process, unsigned shard_count, uint64_t sockets_max,
