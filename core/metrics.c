@@ -1,4 +1,5 @@
 #include "core/metrics.h"
+#include "core/sanitizer.h"
 #include "core/shard.h"
 #include "core/writer.h"
 #include <stdio.h>
@@ -66,7 +67,7 @@ static const struct family families[] = {
 };
 
 /* Another thread may be writing: a word is read whole, somewhat old. */
-static uint64_t read_word(const struct metrics *m, size_t offset)
+TSAN_RACES static uint64_t read_word(const struct metrics *m, size_t offset)
 {
     return __atomic_load_n((const uint64_t *)(const void *)((const char *)m + offset), __ATOMIC_RELAXED);
 }

@@ -40,7 +40,10 @@
 #define tsan_fiber_switch_to(f) __tsan_switch_to_fiber((f), 0)
 #define tsan_acquire(p)         __tsan_acquire(p)
 #define tsan_release(p)         __tsan_release(p)
+/* A function that reads what another thread may be writing, and says why it may. */
+#define TSAN_RACES __attribute__((no_sanitize("thread"), noinline))
 #else
+#define TSAN_RACES
 #define tsan_fiber_current()    NULL
 #define tsan_fiber_create()     NULL
 #define tsan_fiber_destroy(f)   ((void)(f))

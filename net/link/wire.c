@@ -296,6 +296,12 @@ struct link *wire_link(struct link_target to)
     return &w->link;
 }
 
+void link_peer_leave(struct link_peer *p)
+{
+    p->changed = NULL;
+    p->owner = NULL;
+}
+
 void *link_peer_owner(const struct link_peer *p)
 {
     return p->owner;

@@ -51,6 +51,8 @@ void wires_accept(struct sock sock, const struct net_addr *peer);
  * changed() tells, from the loop, when the connection for small commands is up, and when it is not any more. */
 struct link_peer *link_peer_dial(const struct net_addr *addr, struct slice name, uint8_t roles,
                                  void (*changed)(struct link_peer *p, bool up), void *owner);
+/* The owner goes before the wires do: changed() is not called any more. */
+void link_peer_leave(struct link_peer *p);
 void *link_peer_owner(const struct link_peer *p);
 bool link_peer_up(const struct link_peer *p);
 /* Who answered last; name "" before the first time. */

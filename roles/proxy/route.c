@@ -222,6 +222,8 @@ void route_stop(struct route *r)
     for (unsigned i = 0; i < r->director_count; i++) {
         struct route_director *d = &r->directors[i];
 
+        if (d->target.peer != NULL)
+            link_peer_leave(d->target.peer);
         timer_cancel(&d->retry);
         if (d->table != NULL)
             link_stream_reset(d->table);

@@ -323,6 +323,25 @@ static void test_other_node(const struct net_addr *addr)
     CHECK(!link_peer_up(to.peer));
 }
 
+static unsigned stayed, left; /* Words that their owners heard. */
+
+static void changed(struct link_peer *p, bool up)
+{
+    (*(unsigned *)link_peer_owner(p))++;
+}
+
+/* Both hear that the wire is up; that it ends with the node, only who has not left. */
+static void test_owner_leaves(const struct net_addr *addr)
+{
+    struct link_peer *p = link_peer_dial(addr, SLICE("asker"), LINK_ROLE_BACKEND, changed, &left);
+
+    (void)link_peer_dial(addr, SLICE("asker"), LINK_ROLE_BACKEND, changed, &stayed);
+    for (unsigned ms = 0; ms < 10000 && (stayed == 0 || left == 0); ms += 10)
+        (void)fiber_sleep_ms(10);
+    CHECK(stayed == 1 && left == 1);
+    link_peer_leave(p);
+}
+
 /* ---- The node ------------------------------------------------------------------------------------------ */
 
 static void body_run(void *arg)
@@ -342,6 +361,7 @@ static void body_run(void *arg)
     test_refused(to);
     test_other_node(&addr);
     test_unsent();
+    test_owner_leaves(&addr);
     node_stop(s->node);
 }
 
@@ -388,6 +408,8 @@ static void test_wire(void **state)
 
     assert_int_equal(node_run(&options, error), 0);
     assert_int_equal(failures, 0);
+    assert_int_equal(stayed, 2);
+    assert_int_equal(left, 1);
 }
 
 int main(void)
