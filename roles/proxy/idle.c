@@ -58,15 +58,24 @@ static void on_expired(struct subscriber *subscriber)
     session_renew(CONTAINER_OF(subscriber, struct session, subscriber));
 }
 
-bool session_watch(struct session *s)
+void session_watch_by(struct session *s, uint32_t user)
 {
-    if (s->subscriber.subscribed)
-        return true;
     s->subscriber.at = on_at;
     s->subscriber.expired = on_expired;
-    s->subscriber.partition = s->partition;
     s->subscriber.ticket = &s->ticket;
-    return subscriber_add(&s->proxy->subscriptions, &s->subscriber, session_user(s));
+    subscriber_add(&s->proxy->subscriptions, &s->subscriber, user);
+}
+
+bool session_watch(struct session *s)
+{
+    uint32_t user;
+
+    if (s->subscriber.subscribed)
+        return true;
+    user = users_get(&s->proxy->users, session_user(s), s->partition % PARTITION_COUNT);
+    if (user != RECORD_NONE)
+        session_watch_by(s, user);
+    return user != RECORD_NONE;
 }
 
 /* ---- NOOP, CHECK --------------------------------------------------------------------------------------- */

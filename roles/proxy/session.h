@@ -147,8 +147,8 @@ extern const struct conn_ops session_conn_ops;
 
 /* The connection is at rest: if nothing else is under way either, the session goes to sleep, and s is gone. */
 void session_rested(struct session *s);
-/* Out of what a sleeper was. NULL: no memory, and nothing was done. */
-struct session *session_wake(struct proxy *p, const struct packed *packed, struct slice user,
+/* Out of what a sleeper was. `user`: the number of his record; RECORD_NONE: nobody is logged in. NULL: no memory, and nothing was done. */
+struct session *session_wake(struct proxy *p, const struct packed *packed, uint32_t user,
                              uint64_t deadline_ms, bool fired);
 /* debug.sleep_after: a command was answered; a piece of input was looked at. */
 void session_command_done(struct session *s);
@@ -251,4 +251,6 @@ bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool 
 void session_noop(struct session *s); /* A turn later. */
 /* Subscribes to the account, until the session ends. False: over the memory budget. */
 MUST_CHECK bool session_watch(struct session *s);
+/* The same by the number of his user's record (users.h). */
+void session_watch_by(struct session *s, uint32_t user);
 void session_idle_rest(struct session *s); /* What kept it from sleep is over; nothing if it does not idle. */

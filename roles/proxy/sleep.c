@@ -56,10 +56,13 @@ static void session_sleep(struct session *s, struct packed *packed)
 {
     struct proxy *p = s->proxy;
     uint64_t deadline_ms = s->timer.deadline_ms;
+    uint32_t user;
 
     ASSERT(timer_armed(&s->timer));
     session_pack(s, packed);
-    sleepers_add(&p->sleepers, packed, session_user(s), deadline_ms);
+    user = s->subscriber.subscribed ? s->subscriber.user
+                                    : users_get(&p->users, session_user(s), s->partition % PARTITION_COUNT);
+    sleepers_add(&p->sleepers, packed, user, deadline_ms);
     /* Behind it, so that the user's subscription has somebody all the time. */
     subscriber_remove(&p->subscriptions, &s->subscriber);
     timer_cancel(&s->timer);
@@ -100,7 +103,7 @@ void session_rested(struct session *s)
     bytes_wipe(&packed, sizeof packed);
 }
 
-struct session *session_wake(struct proxy *p, const struct packed *packed, struct slice user,
+struct session *session_wake(struct proxy *p, const struct packed *packed, uint32_t user,
                              uint64_t deadline_ms, bool fired)
 {
     static const uint8_t states[] = {[PACKED_PROXY_HEADER] = SESSION_PROXY_HEADER,
@@ -130,15 +133,18 @@ struct session *session_wake(struct proxy *p, const struct packed *packed, struc
     s->commands = packed->commands;
     s->token = packed->token;
     s->ticket = packed->ticket;
-    s->user_size = (uint8_t)user.size;
-    if (user.size > 0)
-        memcpy(s->user, user.data, user.size);
-    imap_framer_init(&s->framer, user.size > 0 ? &imap_framer_session : &imap_framer_prelogin);
+    if (user != RECORD_NONE) {
+        struct slice name = user_name_of(user_at(&p->users, user));
+
+        s->user_size = (uint8_t)name.size;
+        memcpy(s->user, name.data, name.size);
+    }
+    imap_framer_init(&s->framer, s->user_size > 0 ? &imap_framer_session : &imap_framer_prelogin);
     s->counted = METRIC_SESSION_ASLEEP;
     session_deadline(s, deadline_ms > now_ms ? deadline_ms - now_ms : 0);
     session_enter(s, states[packed->state]);
     if (packed->watches)
-        ASSERT(session_watch(s)); /* As long as he sleeps his user has a record. */
+        session_watch_by(s, user);
     conn_wake(&s->conn, &packed->conn, fired, SESSION_INPUT_MAX, &session_conn_ops);
     return s;
 }

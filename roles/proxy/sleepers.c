@@ -180,12 +180,12 @@ static void user_enter(struct sleepers *t, uint32_t user, struct sleeper *s, uin
     subscription_watch(&t->proxy->subscriptions, user);
 }
 
-void sleepers_add(struct sleepers *t, const struct packed *p, struct slice name, uint64_t deadline_ms)
+void sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms)
 {
-    uint32_t id, user = name.size > 0 ? users_get(&t->proxy->users, name, p->partition) : RECORD_NONE;
     struct user *u = user_of(t, user);
     char bytes[PACKED_SIZE_MAX];
     struct sleeper *s;
+    uint32_t id;
     size_t size;
 
     if (u != NULL)
@@ -241,8 +241,7 @@ struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake 
         return NULL;
     }
     sleepers_look(t, id, &packed);
-    session = session_wake(t->proxy, &packed, sleepers_user(t, id), (uint64_t)s->due * DUE_UNIT_MS,
-                           fired || s->fired);
+    session = session_wake(t->proxy, &packed, s->user, (uint64_t)s->due * DUE_UNIT_MS, fired || s->fired);
     bytes_wipe(&packed, sizeof packed);
     if (session == NULL) {
         s->fired = s->fired || fired;

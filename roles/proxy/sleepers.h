@@ -33,8 +33,8 @@ void sleepers_fini(struct sleepers *t);
 
 /* Makes sure that there is room for one more. False: no memory; he stays awake. */
 MUST_CHECK bool sleepers_reserve(struct sleepers *t);
-/* Right behind it. `name` of the user; empty: nobody has logged in. Watches the socket, and the account if he idles. */
-void sleepers_add(struct sleepers *t, const struct packed *p, struct slice name, uint64_t deadline_ms);
+/* Right behind it. `user`: the number of his record; RECORD_NONE: nobody has logged in. Watches the socket, and the account if he idles. */
+void sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms);
 /* He is a session again. `fired`: his socket's watch has told. NULL: no memory; he sleeps on, and is tried again by
  * the sweep if he was `fired`. */
 struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired);

@@ -382,16 +382,13 @@ uint64_t subscription_at(const struct subscriptions *t, uint32_t user)
     return u->state == AT && state_of(t->feeds[u->partition], u) == AT ? u->modseq : 0;
 }
 
-bool subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user)
+void subscriber_add(struct subscriptions *t, struct subscriber *s, uint32_t user)
 {
     ASSERT(!s->subscribed);
-    s->user = users_get(&t->proxy->users, user, s->partition % PARTITION_COUNT);
-    if (s->user == RECORD_NONE)
-        return false;
+    s->user = user;
     s->subscribed = true;
     attach(t, s);
-    subscription_watch(t, s->user);
-    return true;
+    subscription_watch(t, user);
 }
 
 void subscriber_remove(struct subscriptions *t, struct subscriber *s)

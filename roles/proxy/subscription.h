@@ -22,9 +22,8 @@ struct subscription_news { /* The account has moved. */
 
 struct subscriber { /* Embedded in a session. Private, but for what is set before subscriber_add(). */
     struct subscriber *next, **at_place;
-    uint32_t user; /* Number of his record. */
+    uint32_t user; /* Number of his record. To be read while `subscribed`. */
     bool subscribed;
-    uint16_t partition;          /* Of the account. */
     const struct ticket *ticket; /* The session's: the backend is asked by that of a living one. */
     /* From the loop; may remove the subscriber. */
     void (*at)(struct subscriber *s, const struct subscription_news *news);
@@ -48,8 +47,8 @@ struct subscriptions { /* Private. */
 void subscriptions_init(struct subscriptions *t, struct proxy *p);
 void subscriptions_fini(struct subscriptions *t); /* No subscriber is left. */
 
-/* Of a user whose name is `user`. False: over the memory budget; not if he has sleepers. */
-MUST_CHECK bool subscriber_add(struct subscriptions *t, struct subscriber *s, struct slice user);
+/* `user`: the number of his record, which lives until the subscriber is removed, and longer if it is needed. */
+void subscriber_add(struct subscriptions *t, struct subscriber *s, uint32_t user);
 void subscriber_remove(struct subscriptions *t, struct subscriber *s); /* Allowed when not subscribed. */
 /* Its ticket is another one. */
 void subscriber_renewed(struct subscriptions *t, struct subscriber *s);

@@ -77,8 +77,8 @@ uint32_t users_get(struct users *t, struct slice name, uint16_t partition)
     uint32_t id = users_find(t, name);
     struct user *u;
 
-    ASSERT(name.size > 0 && name.size <= USER_SIZE_MAX);
-    if (id != RECORD_NONE)
+    ASSERT(name.size <= USER_SIZE_MAX);
+    if (id != RECORD_NONE || name.size == 0)
         return id;
     id = records_take(&t->records, USER_HEAD_SIZE + name.size);
     if (id == RECORD_NONE)

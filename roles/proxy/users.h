@@ -41,7 +41,7 @@ void users_fini(struct users *t); /* Forgets whoever is left. */
 
 /* RECORD_NONE: there is none. */
 uint32_t users_find(const struct users *t, struct slice name);
-/* Makes him if there is none. RECORD_NONE: over the memory budget; not right behind records_reserve(). */
+/* Makes him if there is none. RECORD_NONE: the name is empty; or over the memory budget, but not right behind records_reserve(). */
 uint32_t users_get(struct users *t, struct slice name, uint16_t partition);
 /* Forgets him, unless somebody needs him still. */
 void users_release(struct users *t, uint32_t id);
