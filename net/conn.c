@@ -73,8 +73,9 @@ static bool conn_gives(const struct conn *c)
 
 static void input_drop(struct conn *c)
 {
-    if (c->input != NULL)
-        heap_free(heap(), c->input);
+    if (c->input != NULL && c->secret)
+        bytes_wipe(c->input, c->input_capacity);
+    heap_free(heap(), c->input);
     c->input = NULL;
     c->input_size = c->input_capacity = 0;
     c->offer = false;
@@ -92,7 +93,8 @@ static void input_keep(struct conn *c, struct slice bytes)
 
         if (c->input != NULL) {
             memcpy(input, c->input, c->input_size);
-            bytes_wipe(c->input, c->input_size); /* Before a login it may hold a password. */
+            if (c->secret)
+                bytes_wipe(c->input, c->input_size);
             heap_free(heap(), c->input);
         }
         c->input = input;
@@ -137,6 +139,8 @@ static void input_offer(struct conn *c)
         return;
     }
     memmove(c->input, rest.data, rest.size);
+    if (c->secret)
+        bytes_wipe(c->input + rest.size, c->input_size - rest.size);
     c->input_size = (uint32_t)rest.size;
 }
 
@@ -263,7 +267,11 @@ static void recv_done(struct io_op *op)
     c->read_cancelled = false;
     c->full = op->res >= RECEIVE_FULL;
     if (op->res > 0) {
+        bool secret = c->secret; /* That may end with these very bytes. */
+
         bytes_arrived(c, op->data);
+        if (secret)
+            bytes_wipe((void *)(uintptr_t)op->data.data, op->data.size);
         if (op->recv_owned)
             io_recv_release(op);
     } else if (op->res == -ENOBUFS) {
@@ -359,8 +367,10 @@ static void read_arm(struct conn *c)
 
 static struct conn_output *output_of(struct conn *c)
 {
-    if (c->output == NULL)
+    if (c->output == NULL) {
         c->output = conn_output_new(heap());
+        c->output->secret = c->secret;
+    }
     return c->output;
 }
 
@@ -898,6 +908,13 @@ void conn_init(struct conn *c, struct sock sock, const struct net_addr *peer, ui
 {
     conn_set(c, sock, peer, input_max, ops);
     conn_post(c);
+}
+
+void conn_carries_secrets(struct conn *c, bool secret)
+{
+    c->secret = secret;
+    if (c->output != NULL)
+        c->output->secret = secret;
 }
 
 void conn_receive_bulk(struct conn *c)

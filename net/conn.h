@@ -85,6 +85,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool working, posted; /* In a callback of this connection; `work` is under way. */
     bool sent;            /* ops->sent() is due. */
     bool bulk, full;      /* conn_receive_bulk(); the last receive filled its buffer. */
+    bool secret;          /* conn_carries_secrets() */
     int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
     char *input;                /* NULL: nothing is kept. */
@@ -113,6 +114,10 @@ void conn_write(struct conn *c, struct slice data);
 void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg);
 /* Plaintext bytes written and not yet taken by the kernel: the owner's back-pressure. */
 size_t conn_queued(const struct conn *c);
+
+/* Passwords may be among what comes and goes (or no more): from now on whatever buffer it was in is overwritten when it is taken, or
+ * has left. What is lent is its owner's to wipe. */
+void conn_carries_secrets(struct conn *c, bool secret);
 
 /* ---- Reading ------------------------------------------------------------------------------------------- */
 

@@ -29,6 +29,8 @@ static void piece_pop(struct conn_output *out)
         out->last = NULL;
     if (p->release != NULL)
         p->release(p->arg);
+    else if (out->secret)
+        bytes_wipe((void *)(uintptr_t)p->data, p->size);
     heap_free(out->heap, p);
 }
 
@@ -84,6 +86,8 @@ void conn_output_consume(struct conn_output *out, size_t size)
 {
     struct conn_piece *p = out->first;
 
+    if (out->secret && p->release == NULL)
+        bytes_wipe((void *)(uintptr_t)p->data, size);
     p->data += size;
     p->size -= (uint32_t)size;
     if (p->size > 0)

@@ -17,6 +17,7 @@ struct conn_piece { /* A block, or a loan. */
 
 struct conn_output {
     struct heap *heap;
+    bool secret; /* Blocks are overwritten as they are consumed. */
     struct conn_piece *first, *last;
     uint32_t queued;       /* Plaintext bytes that the kernel has not taken. */
     uint32_t sending;      /* Those of them that the send in flight carries. */

@@ -7,7 +7,7 @@
  * tickets (RFC 5077, 8446) under keys that the caller shares between shards; SNI (RFC 6066); ALPN (RFC 7301).
  *
  * Owner:  one shard; no locks. Call it from the loop's own stack: a handshake needs some 10 KiB of it.
- * Memory: a session shaking hands costs some 5 KiB of the process's heap, then a record of 250 bytes in pages of
+ * Memory: a session shaking hands costs some 5 KiB of what core/secret.h gives, then a record of 250 bytes in pages of
  *         secrets; one that asks for tickets (a client's) a few KiB to its end. Plaintext that comes out dies at the
  *         next call for any session of the shard.
  * Errors: what the peer does wrong is TLS_FAILED, never an -errno; the alert for him is in the output. */

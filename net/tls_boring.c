@@ -292,10 +292,23 @@ static enum tls_event take_over(struct tls *t)
     return TLS_SECURED;
 }
 
+/* What the library leaves on the stack, as deep as a handshake goes: keys are among it. */
+#define STACK_LEFT 16384
+__attribute__((noinline)) static void stack_wipe(size_t left)
+{
+    char below[1024];
+
+    if (left > sizeof below)
+        stack_wipe(left - sizeof below);
+    bytes_wipe(below, sizeof below);
+}
+
 static enum tls_event shake(struct tls *t)
 {
     SSL *ssl = t->handshake->ssl;
     int rc = SSL_do_handshake(ssl);
+
+    stack_wipe(STACK_LEFT);
 
     if (rc != 1)
         return SSL_get_error(ssl, rc) == SSL_ERROR_WANT_READ ? TLS_WAIT : library_failed(t);

@@ -259,7 +259,12 @@ static struct tls_context *context_new(unsigned count, char error[TLS_ERROR_MAX]
         snprintf(error, TLS_ERROR_MAX, "no memory for TLS");
         return NULL;
     }
-    c = heap_zalloc(h, sizeof *c);
+    c = heap_try_map_secret(h, sizeof *c); /* Keys of tickets are in it. */
+    if (c == NULL) {
+        tls_shard_release();
+        snprintf(error, TLS_ERROR_MAX, "no memory for TLS");
+        return NULL;
+    }
     c->references = 1;
     c->pairs = heap_zalloc(h, count * sizeof *c->pairs);
     c->bio = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "trireme");
@@ -304,8 +309,7 @@ void tls_context_release(struct tls_context *c)
         SSL_CTX_free(c->pairs[i].ssl);
     BIO_meth_free(c->bio);
     heap_free(h, c->pairs);
-    bytes_wipe(c, sizeof *c);
-    heap_free(h, c);
+    heap_unmap_secret(h, c);
     tls_shard_release();
 }
 

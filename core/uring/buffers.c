@@ -17,6 +17,7 @@ int buffers_init(struct shard_private *p)
         p->buffers = NULL;
         return -ENOMEM;
     }
+    (void)madvise(p->buffers, size, MADV_DONTDUMP); /* What clients have just sent. */
     for (unsigned i = RECV_BUFFER_COUNT; i-- > 0;)
         p->free_buffers[p->free_buffer_count++] = (uint16_t)i;
     return 0;

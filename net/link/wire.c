@@ -202,6 +202,7 @@ static void connect_done(struct io_op *op)
         return;
     }
     conn_init(&w->conn, w->connect.sock, &w->peer->addr, WIRE_INPUT_MAX, &wire_conn_ops);
+    conn_carries_secrets(&w->conn, w->lane == LINK_LANE_SMALL);
     conn_receive_bulk(&w->conn);
     if (wires->config.tls_client == NULL) {
         hello_begin(w);
@@ -255,6 +256,7 @@ void wires_accept(struct sock sock, const struct net_addr *peer)
     wire_init(w, NULL, LINK_LANE_SMALL);
     w->heard_ms = time_ms();
     conn_init(&w->conn, sock, peer, WIRE_INPUT_MAX, &wire_conn_ops);
+    conn_carries_secrets(&w->conn, true);
     conn_receive_bulk(&w->conn);
     if (wires->config.tls_server == NULL) {
         hello_begin(w);

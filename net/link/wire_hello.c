@@ -55,6 +55,7 @@ bool wire_hello_arrived(struct link_wire *w, struct slice in)
     w->node = h.node;
     if (w->peer == NULL)
         w->lane = h.lane;
+    conn_carries_secrets(&w->conn, w->lane == LINK_LANE_SMALL);
     fault = hello_fault(w, &h);
     if (fault != NULL) {
         wire_fail(w, fault);

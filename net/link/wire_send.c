@@ -32,6 +32,8 @@ static void frame_write(struct link_wire *w, const struct link_stream *s, struct
     link_header_encode(&h, f->wire);
     if (bytes.size <= WIRE_COPY_MAX) {
         conn_write(&w->conn, bytes);
+        if (w->lane == LINK_LANE_SMALL) /* Passwords, tickets, keys. */
+            bytes_wipe(f->payload, f->header.size);
         link_frame_home(f);
     } else {
         conn_write_loan(&w->conn, bytes, frame_left, f);

@@ -175,19 +175,19 @@ static void partitions_keep(struct member_grant *to, const struct member_grant *
 
 static void grant_take(struct member *m)
 {
-    struct member_grant next = m->next;
-    bool other = m->granted && memcmp(next.cluster_id, m->grant.cluster_id, CLUSTER_ID_SIZE) != 0;
+    struct member_grant *next = &m->next;
+    bool other = m->granted && memcmp(next->cluster_id, m->grant.cluster_id, CLUSTER_ID_SIZE) != 0;
     bool changed;
 
-    if (other || (!m->granted && !next.first)) {
+    if (other || (!m->granted && !next->first)) {
         log_event(LOG_ERROR, "a director's word is refused", "why=\"%s\"",
                   other ? "this data directory is of another cluster"
                         : "this data directory is new, it should not be");
         return;
     }
-    partitions_keep(&next, &m->grant);
-    changed = !m->granted || memcmp(next.partitions, m->grant.partitions, sizeof next.partitions) != 0;
-    m->grant = next;
+    partitions_keep(next, &m->grant);
+    changed = !m->granted || memcmp(next->partitions, m->grant.partitions, sizeof next->partitions) != 0;
+    m->grant = *next;
     m->granted = true;
     if (changed && m->joined && file_save(m) < 0)
         return;
@@ -252,6 +252,7 @@ static void on_frame(struct link_stream *s, struct link_frame *f)
     } else if (f->header.type == LINK_DATA && member_revoked_decode(link_frame_data(f), piece)) {
         revoked_add(m, piece);
     }
+    bytes_wipe(&grant, sizeof grant);
     heap_free(m->shard->heap, piece);
     if ((m->due || m->revoked) && !m->running)
         m->running = fiber_start("member", RUN_INTERACTIVE, words_run, m) != NULL;
@@ -335,9 +336,11 @@ static int key_fetch(struct member *m)
 
 int member_start(struct shard *s, uint8_t key_out[CLUSTER_KEY_SIZE])
 {
-    struct member *m = heap_zalloc(s->heap, sizeof *m);
+    struct member *m = heap_try_map_secret(s->heap, sizeof *m);
     int rc;
 
+    if (m == NULL)
+        return -ENOMEM;
     m->shard = s;
     slab_init(&m->directors, s->heap, sizeof(struct member_director), DIRECTORS_MAX);
     list_init(&m->director_list);
@@ -395,8 +398,7 @@ void member_stop(struct shard *s)
     }
     s->slot[SLOT_MEMBER] = NULL;
     slab_fini(&m->directors);
-    bytes_wipe(m, sizeof *m);
-    heap_free(s->heap, m);
+    heap_unmap_secret(s->heap, m);
 }
 
 /* ---- Claims --------------------------------------------------------------------------------------------- */

@@ -704,7 +704,9 @@ static int members_start(struct cluster *c, bool backend_here)
 
     if (count + backend_here > CLUSTER_NODES_MAX)
         return -E2BIG;
-    c->members = heap_zalloc(c->shard->heap, (count + 1) * sizeof *c->members);
+    c->members = heap_try_map_secret(c->shard->heap, (count + 1) * sizeof *c->members);
+    if (c->members == NULL)
+        return -ENOMEM;
     for (size_t i = 0; i < count; i++) {
         struct member *m = &c->members[c->member_count++];
 
@@ -753,10 +755,12 @@ static bool role_here(const struct config *config, const char *role)
 
 int cluster_start(struct shard *s)
 {
-    struct cluster *c = heap_zalloc(s->heap, sizeof *c);
+    struct cluster *c = heap_try_map_secret(s->heap, sizeof *c);
     bool backend_here = role_here(s->node->config, "backend");
     int rc = 0;
 
+    if (c == NULL)
+        return -ENOMEM;
     c->shard = s;
     slab_init(&c->readers, s->heap, sizeof(struct reader), CLUSTER_PROXIES_MAX);
     list_init(&c->reader_list);
@@ -812,10 +816,6 @@ void cluster_stop(struct shard *s)
     }
     s->slot[SLOT_CLUSTER] = NULL;
     slab_fini(&c->readers);
-    if (c->members != NULL) {
-        bytes_wipe(c->members, c->member_count * sizeof *c->members);
-        heap_free(s->heap, c->members);
-    }
-    bytes_wipe(c, sizeof *c);
-    heap_free(s->heap, c);
+    heap_unmap_secret(s->heap, c->members);
+    heap_unmap_secret(s->heap, c);
 }

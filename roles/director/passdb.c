@@ -104,8 +104,7 @@ static void table_drop(struct loader *l, struct table *t)
     if (t == NULL || --t->holder_count > 0)
         return;
     passwd_table_free(t->users);
-    bytes_wipe(t->key, sizeof t->key);
-    heap_free(l->shard->heap, t);
+    heap_unmap_secret(l->shard->heap, t);
 }
 
 static void offer_returned(struct shard_message *m)
@@ -197,7 +196,7 @@ static int file_text(struct loader *l, char **text_out, size_t *size_out)
     if (size > PASSWD_FILE_SIZE_MAX)
         goto close;
     rc = -ENOMEM;
-    text = heap_try_alloc(l->shard->heap, size + 1);
+    text = heap_try_map_secret(l->shard->heap, size + 1);
     if (text == NULL)
         goto close;
     rc = text_read(f, text, size);
@@ -205,8 +204,7 @@ static int file_text(struct loader *l, char **text_out, size_t *size_out)
         *text_out = text;
         *size_out = size;
     } else {
-        bytes_wipe(text, size);
-        heap_free(l->shard->heap, text);
+        heap_unmap_secret(l->shard->heap, text);
     }
 close:
     file_close(f);
@@ -247,18 +245,17 @@ static int table_read(struct loader *l, const struct file_info *info, struct tab
                 ? NULL
                 : passwd_table_new(heap, text, size, random_u64());
     if (users == NULL) {
-        bytes_wipe(text, size);
-        heap_free(heap, text);
+        heap_unmap_secret(heap, text);
         return -EAGAIN;
     }
     rc = table_build(users, &bad);
     if (rc == 0 && l->current != NULL && users->good_count == 0)
         rc = -ENODATA; /* Truncated, or no passwd-file at all. */
-    if (rc < 0) {
+    t = rc == 0 ? heap_try_map_secret(heap, sizeof *t) : NULL;
+    if (t == NULL) {
         passwd_table_free(users);
-        return rc;
+        return rc < 0 ? rc : -ENOMEM;
     }
-    t = heap_zalloc(heap, sizeof *t);
     t->users = users;
     t->holder_count = 1; /* The loader itself. */
     memcpy(t->key, l->key, sizeof t->key);
@@ -357,7 +354,8 @@ static struct loader *loader_get(struct shard *s)
 
     if (l != NULL)
         return l;
-    l = heap_zalloc(s->heap, sizeof *l);
+    l = heap_try_map_secret(s->heap, sizeof *l);
+    ASSERT(l != NULL); /* At the start, when the budget is all there. */
     l->shard = s;
     l->path = config_string(s->node->config, "auth.passwd_file");
     list_init(&l->offers);
@@ -417,9 +415,11 @@ static void request_send(struct passdb *p, enum request_kind kind)
 int passdb_open(struct shard *s, const uint8_t key[DIGEST_SIZE], struct passdb **p_out)
 {
     const struct config *c = s->node->config;
-    struct passdb *p = heap_zalloc(s->heap, sizeof *p);
+    struct passdb *p = heap_try_map_secret(s->heap, sizeof *p);
     int rc = 0;
 
+    if (p == NULL)
+        return -ENOMEM;
     p->shard = s;
     p->request.passdb = p;
     p->request.home = s;

@@ -43,9 +43,7 @@ void passwd_table_free(struct passwd_table *t)
 {
     if (t == NULL)
         return;
-    if (t->text != NULL)
-        bytes_wipe(t->text, t->text_size);
-    heap_free(t->heap, t->text);
+    heap_unmap_secret(t->heap, t->text);
     heap_free(t->heap, t->entries);
     heap_free(t->heap, t->buckets);
     heap_free(t->heap, t);

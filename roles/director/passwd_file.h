@@ -44,7 +44,7 @@ struct passwd_table {
     uint32_t good_count; /* Entries that are not broken. */
 };
 
-/* NULL: no memory, and then `text` is still the caller's. */
+/* Takes text, which heap_try_map_secret() has given. NULL: no memory, and then it is still the caller's. */
 struct passwd_table *passwd_table_new(struct heap *heap, char *text, size_t size, uint64_t seed);
 void passwd_table_free(struct passwd_table *t); /* NULL is allowed. */
 

@@ -73,6 +73,7 @@ static void login_accept(struct session *s, const struct login_reply *reply)
         return;
     }
     session_login_drop(s);
+    conn_carries_secrets(&s->conn, false);
     s->bad_count = 0;
     s->proxy->shard->metrics->sessions++;
     imap_framer_set_limits(&s->framer, &imap_framer_session);

@@ -82,8 +82,10 @@ void chest_open(struct shard *s, const struct proxy *p)
         return;
     h->process = p->process;
     h->next_id = p->next_id;
-    h->key_count = p->ticket_keys.count;
-    memcpy(h->keys, p->ticket_keys.keys, sizeof h->keys);
+    if (p->ticket_keys != NULL) {
+        h->key_count = p->ticket_keys->count;
+        memcpy(h->keys, p->ticket_keys->keys, sizeof h->keys);
+    }
     if (timer_armed(&p->ticket_timer))
         h->rotate_ms =
             (uint32_t)MIN(MAX(p->ticket_timer.deadline_ms, now_ms + 1) - now_ms, (uint64_t)UINT32_MAX);

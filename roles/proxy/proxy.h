@@ -43,7 +43,7 @@ struct proxy {
     struct handshakes handshakes;
     struct tls_context *tls; /* NULL: none configured. */
     struct tls_context *tls_next;
-    struct tls_ticket_keys ticket_keys;
+    struct tls_ticket_keys *ticket_keys; /* In a secret page. NULL: no TLS. */
     struct timer ticket_timer;
     const char *node_name;
     bool plaintext_always; /* auth.plaintext */

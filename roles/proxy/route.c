@@ -128,6 +128,7 @@ static void on_frame(struct link_stream *s, struct link_frame *f)
         piece_arrived(d, link_frame_data(f));
     else
         table_later(d);
+    bytes_wipe(f->payload, f->header.size); /* Keys, perhaps. */
     link_frame_release(f);
 }
 

@@ -559,6 +559,7 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
     p->connections++;
     p->shard->metrics->connections++;
     conn_init(&s->conn, sock, peer, SESSION_INPUT_MAX, &session_conn_ops);
+    conn_carries_secrets(&s->conn, true);
     if (!proxy_admits(p)) {
         p->shard->metrics->accepts_shed++;
         session_bye(s, "[UNAVAILABLE] Too busy, try again later");

@@ -11,10 +11,12 @@
 
 void ticket_keys_take(struct proxy *p, const struct tls_ticket_keys *keys)
 {
+    if (p->ticket_keys == NULL)
+        return;
     for (unsigned i = keys->count; i-- > 0;)
-        tls_ticket_keys_add(&p->ticket_keys, keys->keys[i]);
+        tls_ticket_keys_add(p->ticket_keys, keys->keys[i]);
     if (p->tls != NULL)
-        tls_context_set_ticket_keys(p->tls, &p->ticket_keys);
+        tls_context_set_ticket_keys(p->tls, p->ticket_keys);
 }
 
 static void keys_make(struct tls_ticket_keys *keys)
@@ -58,8 +60,8 @@ static void keys_give(void *arg) /* On shard 0. */
 {
     const struct proxy *p = shard_self()->slot[SLOT_PROXY];
 
-    if (p != NULL)
-        *(struct tls_ticket_keys *)arg = p->ticket_keys;
+    if (p != NULL && p->ticket_keys != NULL)
+        *(struct tls_ticket_keys *)arg = *p->ticket_keys;
 }
 
 int ticket_keys_start(struct proxy *p)
@@ -67,10 +69,13 @@ int ticket_keys_start(struct proxy *p)
     struct node *node = p->shard->node;
     uint32_t rotate_ms = KEY_MS;
 
+    p->ticket_keys = heap_try_map_secret(p->heap, sizeof *p->ticket_keys);
+    if (p->ticket_keys == NULL)
+        return -ENOMEM;
     timer_init(&p->ticket_timer, rotate_due);
     if (p->shard->index == 0) {
-        if (!arrivals_ticket_keys(p->shard, &p->ticket_keys, &rotate_ms))
-            keys_make(&p->ticket_keys);
+        if (!arrivals_ticket_keys(p->shard, p->ticket_keys, &rotate_ms))
+            keys_make(p->ticket_keys);
         if (settings_roles(node->config) == LINK_ROLE_ALL)
             timer_set(&p->ticket_timer, MAX(rotate_ms, 1u));
         return 0;
@@ -78,8 +83,8 @@ int ticket_keys_start(struct proxy *p)
     for (;;) {
         int rc;
 
-        shard_call(node->shards[0], keys_give, &p->ticket_keys);
-        if (p->ticket_keys.count > 0)
+        shard_call(node->shards[0], keys_give, p->ticket_keys);
+        if (p->ticket_keys->count > 0)
             return 0;
         rc = node->stopping ? -ECANCELED : fiber_sleep_ms(KEY_RETRY_MS);
         if (rc < 0)
@@ -91,5 +96,5 @@ void ticket_keys_stop(struct proxy *p)
 {
     if (p->ticket_timer.fire != NULL)
         timer_cancel(&p->ticket_timer);
-    bytes_wipe(&p->ticket_keys, sizeof p->ticket_keys);
+    heap_unmap_secret(p->heap, p->ticket_keys);
 }

@@ -41,7 +41,7 @@ static void context_make(void *arg)
     struct context_call *call = arg;
 
     call->rc =
-        tls_context_create(call->pairs, call->count, &call->proxy->ticket_keys, &call->context, call->error);
+        tls_context_create(call->pairs, call->count, call->proxy->ticket_keys, &call->context, call->error);
 }
 
 static int pairs_find(struct proxy *p, struct tls_pair *pairs, size_t sni_count)
@@ -112,7 +112,7 @@ void tls_renewed(struct proxy *p, bool take)
 {
     if (p->tls_next != NULL && take) {
         /* The keys of tickets may have changed since it was made. */
-        tls_context_set_ticket_keys(p->tls_next, &p->ticket_keys);
+        tls_context_set_ticket_keys(p->tls_next, p->ticket_keys);
         use(p, p->tls_next);
     } else {
         tls_context_release(p->tls_next);

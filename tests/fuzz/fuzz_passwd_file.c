@@ -32,12 +32,13 @@ static void look_up(const struct passwd_table *t)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct heap *heap = heap_create("fuzz", 0);
-    char *text = heap_alloc(heap, size + 1);
+    char *text = heap_try_map_secret(heap, size + 1);
     struct slice first = slice_first(slice_of(data, size), slice_find(slice_of(data, size), '\n'));
     struct passwd_table *t;
     struct password_hash hash;
     struct user_name user;
 
+    ASSERT(text != NULL);
     if (size > 0)
         memcpy(text, data, size);
     t = passwd_table_new(heap, text, size, size);

@@ -177,9 +177,10 @@ static void note(void *arg, uint32_t line_number, const char *why)
 
 static struct passwd_table *table(const char *content, size_t size)
 {
-    char *text = heap_alloc(heap, size + 1);
+    char *text = heap_try_map_secret(heap, size + 1);
     struct passwd_table *t;
 
+    assert_non_null(text);
     memcpy(text, content, size);
     reasons[0] = '\0';
     t = passwd_table_new(heap, text, size, 42);
