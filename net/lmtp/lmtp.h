@@ -58,6 +58,7 @@ struct lmtp_reply {
     X(SHUTTING_DOWN, 421, "4.3.2", "Shutting down")                                                          \
     X(KICKED, 421, "4.7.0", "Disconnected by the operator")                                                  \
     X(BUSY, 421, "4.3.2", "Too busy")                                                                        \
+    X(NOT_FROM_THERE, 421, "4.7.1", "Mail is not taken from your address")                                   \
     X(NO_TLS, 454, "4.7.0", "TLS not available")                                                             \
     X(NO_SUCH_USER, 550, "5.1.1", "No such user")                                                            \
     X(OVER_QUOTA, 452, "4.2.2", "Mailbox full")                                                              \

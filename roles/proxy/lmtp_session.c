@@ -330,7 +330,8 @@ static void lmtp_begin(struct lmtp_session *l)
     l->state = LMTP_AT_COMMAND;
     if (!proxy_lmtp_allowed(l->proxy, &l->conn.peer)) {
         l->proxy->shard->metrics->accepts_shed++;
-        lmtp_bye(l, LMTP_REPLY_BUSY);
+        reply(l, LMTP_REPLY_NOT_FROM_THERE);
+        lmtp_close(l, "not_in_lmtp.from");
         return;
     }
     l->forwards = forwarded_from(l->proxy, &l->conn.peer);

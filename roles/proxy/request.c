@@ -159,6 +159,9 @@ bool session_request_lost(struct session *s, enum link_lost why)
     if (why == LINK_LOST_UNKNOWN && r->kind != LINK_SYNC && !r->lost) {
         r->lost = true;
         timer_set(&r->deadline, (uint32_t)s->proxy->limits.outcome_wait_ms);
+    } else if (r->kind != LINK_SYNC &&
+               !timer_armed(&r->deadline)) { /* It was over while an answer was on its way. */
+        timer_set(&r->deadline, UNSENT_MS);
     }
     if (why == LINK_LOST_TICKET)
         session_renew(s);

@@ -1,0 +1,189 @@
+/* A command that is asked of a backend over a wire, until it has answered or there is nothing to be waited for. */
+#include "core/log.h"
+#include "core/metrics.h"
+#include "roles/proxy/session.h"
+#include "tests/unit/core/fake_door.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static struct shard *shard;
+static struct proxy proxy;
+static struct session session;
+static struct link_stream stream;
+static bool sent; /* Has what was asked left? */
+static unsigned opened, failed, byes;
+
+/* ---- What surrounds it --------------------------------------------------------------------------------- */
+
+bool session_request_open(struct session *s)
+{
+    opened++;
+    s->stream = &stream;
+    return true;
+}
+
+void session_run_failed(struct session *s)
+{
+    s->stream = NULL;
+    failed++;
+    session_request_drop(s);
+}
+
+void session_bye(struct session *s, const char *text)
+{
+    byes++;
+    session_request_drop(s);
+}
+
+bool link_stream_sent(const struct link_stream *s)
+{
+    return sent;
+}
+
+void link_stream_reset(struct link_stream *s)
+{
+}
+
+struct link_stream *link_open(struct link_target to, enum link_kind kind, struct slice head,
+                              struct slice data, bool last, const struct link_stream_ops *ops, void *owner)
+{
+    return NULL; /* Of a ticket's renewal. */
+}
+
+void link_frame_release(struct link_frame *f)
+{
+}
+
+struct link_target route_director(struct route *r, struct slice user)
+{
+    return (struct link_target){.route = 0};
+}
+
+void subscriber_renewed(struct subscriptions *t, struct subscriber *s)
+{
+}
+
+void session_idle_rest(struct session *s)
+{
+}
+
+uint64_t random_u64(void)
+{
+    return 0;
+}
+
+int64_t time_wall_ms(void) /* The log's. */
+{
+    return 0;
+}
+
+/* ---- Tests --------------------------------------------------------------------------------------------- */
+
+static int setup(void **state)
+{
+    shard = fake_shard_begin();
+    proxy = (struct proxy){.shard = shard, .heap = shard->heap, .limits.outcome_wait_ms = 60000};
+    session = (struct session){.proxy = &proxy, .state = SESSION_RUN};
+    opened = failed = byes = 0;
+    sent = false;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    session_request_drop(&session);
+    fake_shard_end(shard);
+    return 0;
+}
+
+static void ask(bool changes)
+{
+    session_request_keep(&session, LINK_IMAP, SLICE("a SELECT INBOX\r\n"), true, false, NULL);
+    session.request->changes = changes;
+    assert_int_equal(opened, 1);
+}
+
+static void lost(enum link_lost why)
+{
+    session.stream = NULL;
+    assert_true(session_request_lost(&session, why));
+}
+
+static void test_never_sent(void **state)
+{
+    ask(true);
+    fake_sleep_ms(shard, 4400);
+    assert_int_equal(failed, 0);
+    fake_sleep_ms(shard, 200);
+    assert_int_equal(failed, 1);
+}
+
+/* Again and again, until the same moment. */
+static void test_refused(void **state)
+{
+    ask(true);
+    for (unsigned ms = 0; ms < 4400; ms += 200) {
+        lost(LINK_LOST_REFUSED);
+        fake_sleep_ms(shard, 200);
+    }
+    assert_int_equal(failed, 0);
+    assert_true(opened > 10);
+    fake_sleep_ms(shard, 200);
+    assert_int_equal(failed, 1);
+}
+
+/* When its time was over it had just left once more, and is refused then. */
+static void test_refused_late(void **state)
+{
+    ask(true);
+    fake_sleep_ms(shard, 4400);
+    sent = true;
+    fake_sleep_ms(shard, 200);
+    assert_int_equal(failed, 0);
+    for (unsigned ms = 0; ms < 5000 && failed == 0; ms += 200) {
+        lost(LINK_LOST_REFUSED);
+        sent = false;
+        fake_sleep_ms(shard, 200);
+    }
+    assert_int_equal(failed, 1);
+    assert_int_equal(byes, 0);
+}
+
+/* What may have been executed is neither OK nor NO. */
+static void test_unknown(void **state)
+{
+    ask(true);
+    sent = true;
+    fake_sleep_ms(shard, 20000); /* It is being executed. */
+    lost(LINK_LOST_UNKNOWN);
+    fake_sleep_ms(shard, 59000);
+    assert_true(opened == 2 && failed == 0 && byes == 0);
+    fake_sleep_ms(shard, 1100);
+    assert_true(failed == 0 && byes == 1);
+    assert_int_equal(shard->metrics->outcomes_unknown, 1);
+}
+
+static void test_read_lost(void **state)
+{
+    ask(false);
+    sent = true;
+    fake_sleep_ms(shard, 20000);
+    lost(LINK_LOST_UNKNOWN);
+    sent = false;
+    fake_sleep_ms(shard, 61000);
+    assert_true(failed == 1 && byes == 0);
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_never_sent), TEST(test_refused),   TEST(test_refused_late),
+        TEST(test_unknown),    TEST(test_read_lost),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
