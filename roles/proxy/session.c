@@ -281,7 +281,8 @@ static void on_frame_event(struct session *s, const struct imap_frame *frame, bo
         session_append_more(s, frame);
         break;
     case IMAP_FRAME_BAD:
-        take_tag(s, frame);
+        if (s->state != SESSION_LITERAL) /* Behind a literal the frame has none: it is the APPEND's. */
+            take_tag(s, frame);
         session_abandon(s); /* In the middle of an APPEND: nothing of it was committed. */
         session_bad(s, frame->too_big ? "[TOOBIG] Command too large" : frame->reason);
         if (s->state == SESSION_LITERAL)
