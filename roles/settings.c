@@ -62,6 +62,9 @@ const struct config_key settings_keys[] = {
      1 << 24},
     {"auth.failure_delay", CONFIG_DURATION, "2s", "a wrong password is answered no sooner", 0, MINUTE},
 
+    {"ticket.renew_max", CONFIG_DURATION, "720h",
+     "a session that has not asked its director for so long logs in again", 8000, 10000 * HOUR},
+
     {"limits.connections", CONFIG_U64, "1000000", "connections open at once, a process", 1, 100000000},
     {"limits.handshakes", CONFIG_U64, "2048",
      "TLS handshakes of clients under way at once, a process; over it addresses take turns", 1, 1000000},

@@ -5,7 +5,7 @@
  * The MAC is HMAC-SHA256, cut to 16 bytes, over scope, generation, the proxy's node name and the user, under a key that the
  * director makes and pushes to that one backend; a new one every TICKET_KEY_MS, two are accepted, so nobody needs a clock. The renewal
  * MAC says the same under a key that only the director has, and what the user's entry in the password database was: with it an
- * expired ticket is exchanged, unless the password was changed, even while no director ran. A backend believes the node name of
+ * expired ticket is exchanged, for ticket.renew_max (roles/director/renewal.h) and unless the password was changed, even while no director ran. A backend believes the node name of
  * the link's certificate, so a ticket is worth nothing on another proxy's link.
  *
  * The generation is the director's count of revocations (roles/revocations.h) when the ticket was made.

@@ -6,15 +6,17 @@
 #include "core/shard_call.h"
 #include "net/link/wire.h"
 #include "roles/director/control.h"
-#include "roles/director/digest.h"
+#include "roles/director/renewal.h"
 #include "roles/director/tls_keys.h"
 #include "roles/small_file.h"
 #include <errno.h>
 #include <xxhash.h>
 
 #define FILE_NAME    "director"
-#define FILE_MAGIC   "TRDIREC1"
-#define FILE_FRONT   (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
+#define FILE_MAGIC   "TRDIREC2"
+#define FILE_MAGIC_1 "TRDIREC1" /* With one renewal key, which was never changed. */
+#define FILE_FRONT   (8 + CLUSTER_ID_SIZE + CLUSTER_KEY_SIZE + RENEWAL_SIZE)
+#define FILE_FRONT_1 (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
 #define FILE_REVOKED 20 /* Before the revocations. */
 #define FILE_SIZE_MAX                                                                                        \
     (FILE_FRONT + 4 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED + REVOCATIONS_MAX * REVOCATION_SIZE + 8)
@@ -25,7 +27,7 @@
 struct cluster_view { /* What every shard has a copy of. */
     bool ready;
     uint8_t secret[PARTITION_SECRET_SIZE];
-    uint8_t renewal_key[CLUSTER_KEY_SIZE];
+    struct renewal renewal;
     uint16_t owners[PARTITION_COUNT];
     struct ticket_key keys[CLUSTER_NODES_MAX]; /* By node: the newest. */
     struct revocations revoked;
@@ -67,10 +69,13 @@ struct cluster {
     struct slab readers;
     struct list reader_list;
     struct fiber_queue wake, ended;
-    uint64_t rotate_ms;
+    uint64_t rotate_ms; /* When keys of tickets are made anew, */
+    uint32_t rotate_every_ms;
+    uint32_t renewal_steps; /* and after how many of these times the renewal key is. */
     struct tls_keys tls_keys;
     bool deal;    /* The operator has said so. */
     bool revoked; /* Somebody was, since the file was written. */
+    bool aged;    /* The renewal key has. */
     bool due, working, running, stopping;
 };
 
@@ -87,7 +92,7 @@ static void cluster_wake(struct cluster *c)
 
 /* ---- The file ------------------------------------------------------------------------------------------
  *
- *     magic 8 | cluster id 16 | cluster key 32 | renewal key 32 | size of the table 4 | table
+ *     magic 8 | cluster id 16 | cluster key 32 | renewal 100 | size of the table 4 | table
  *     generation 8 | floor 8 | count 4 | revocations: user 8, generation 8 | checksum 8 */
 
 static size_t revoked_encode(const struct revocations *r, char *out)
@@ -129,7 +134,7 @@ static int file_save(struct cluster *c)
     memcpy(bytes, FILE_MAGIC, 8);
     memcpy(bytes + 8, c->id, CLUSTER_ID_SIZE);
     memcpy(bytes + 24, c->key, CLUSTER_KEY_SIZE);
-    memcpy(bytes + 56, c->view.renewal_key, CLUSTER_KEY_SIZE);
+    renewal_encode(&c->view.renewal, bytes + 56);
     size += cluster_table_encode(&c->table, bytes + size);
     put_u32(bytes + FILE_FRONT, (uint32_t)(size - FILE_FRONT - 4));
     size += revoked_encode(&c->view.revoked, bytes + size);
@@ -145,15 +150,19 @@ static int file_save(struct cluster *c)
 
 static bool file_parse(struct cluster *c, struct slice in)
 {
-    size_t size = in.size - MIN(in.size, 8u), table;
+    bool old = in.size >= 8 && memcmp(in.data, FILE_MAGIC_1, 8) == 0;
+    size_t size = in.size - MIN(in.size, 8u), front = old ? FILE_FRONT_1 : FILE_FRONT, table;
 
-    if (size < FILE_FRONT + 4 || memcmp(in.data, FILE_MAGIC, 8) != 0 ||
+    if (size < front + 4 || (!old && memcmp(in.data, FILE_MAGIC, 8) != 0) ||
         get_u64(in.data + size) != XXH3_64bits(in.data, size))
         return false;
     memcpy(c->id, in.data + 8, CLUSTER_ID_SIZE);
     memcpy(c->key, in.data + 24, CLUSTER_KEY_SIZE);
-    memcpy(c->view.renewal_key, in.data + 56, CLUSTER_KEY_SIZE);
-    in = slice_from(slice_first(in, size), FILE_FRONT + 4);
+    if (old)
+        renewal_from_one((const uint8_t *)in.data + 56, &c->view.renewal);
+    else
+        renewal_decode(in.data + 56, &c->view.renewal);
+    in = slice_from(slice_first(in, size), front + 4);
     table = get_u32(in.data - 4);
     return table <= in.size && cluster_table_decode(slice_first(in, table), &c->table) &&
            revoked_decode(slice_from(in, table), &c->view.revoked);
@@ -163,7 +172,7 @@ static int file_make(struct cluster *c)
 {
     random_bytes(c->id, sizeof c->id);
     random_bytes(c->key, sizeof c->key);
-    random_bytes(c->view.renewal_key, sizeof c->view.renewal_key);
+    renewal_make(&c->view.renewal);
     memset(c->table.owners, 0xff, sizeof c->table.owners); /* PARTITION_NOWHERE */
     return file_save(c);
 }
@@ -544,12 +553,14 @@ static void cluster_step(struct cluster *c)
     if (time_ms() >= c->rotate_ms) {
         for (size_t i = 0; i < c->member_count; i++)
             key_rotate(&c->members[i]);
-        c->rotate_ms = time_ms() + TICKET_KEY_MS;
+        renewal_step(&c->view.renewal, c->renewal_steps);
+        c->aged = true;
+        c->rotate_ms = time_ms() + c->rotate_every_ms;
     }
     tls_keys_step(&c->tls_keys); /* TICKET_KEY_MS is a part of its time. */
-    if (changed || c->revoked) {
+    if (changed || c->revoked || c->aged) {
         c->table.version += changed;
-        c->revoked = false;
+        c->revoked = c->aged = false;
         if (file_save(c) < 0) {
             c->table.version -= changed;
             c->revoked = true;
@@ -603,7 +614,7 @@ void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct
 {
     const struct cluster_view *v = &cluster_self()->view;
 
-    ticket_make(claim, &v->keys[v->owners[partition]], v->renewal_key, out);
+    ticket_make(claim, &v->keys[v->owners[partition]], v->renewal.keys[0], out);
 }
 
 bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim)
@@ -611,7 +622,8 @@ bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim
     const struct cluster_view *v = &cluster_self()->view;
     struct ticket_claim said = *claim;
 
-    if (!ticket_renewable(t, v->renewal_key, &said) ||
+    if ((!ticket_renewable(t, v->renewal.keys[0], &said) &&
+         !ticket_renewable(t, v->renewal.keys[1], &said)) ||
         revocations_refuse(&v->revoked, partition_user(v->secret, said.user), said.generation))
         return false;
     claim->scope = said.scope;
@@ -620,9 +632,7 @@ bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim
 
 void cluster_fingerprint_key(uint8_t key_out[CLUSTER_KEY_SIZE])
 {
-    const struct slice what = SLICE("passwd-file");
-
-    digest_hmac(cluster_self()->view.renewal_key, &what, 1, key_out);
+    memcpy(key_out, cluster_self()->view.renewal.fingerprint_key, CLUSTER_KEY_SIZE);
 }
 
 uint64_t cluster_generation(void)
@@ -753,6 +763,16 @@ static bool role_here(const struct config *config, const char *role)
     return false;
 }
 
+static void rotation_plan(struct cluster *c)
+{
+    uint64_t half_ms = config_duration_ms(c->shard->node->config, "ticket.renew_max") / 2;
+
+    /* A quarter: what backends do not accept any more the director still knows. */
+    c->rotate_every_ms = (uint32_t)MIN(half_ms / 4, (uint64_t)TICKET_KEY_MS);
+    c->renewal_steps = (uint32_t)(half_ms / c->rotate_every_ms);
+    c->rotate_ms = time_ms() + c->rotate_every_ms;
+}
+
 int cluster_start(struct shard *s)
 {
     struct cluster *c = heap_try_map_secret(s->heap, sizeof *c);
@@ -782,7 +802,7 @@ int cluster_start(struct shard *s)
         return rc;
     view_make(c);
     tls_keys_step(&c->tls_keys);
-    c->rotate_ms = time_ms() + TICKET_KEY_MS;
+    rotation_plan(c);
     link_serve(LINK_TABLE, table_serve);
     c->running = fiber_start("cluster", RUN_INTERACTIVE, cluster_run, c) != NULL;
     if (!c->running)
