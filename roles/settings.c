@@ -66,7 +66,7 @@ const struct config_key settings_keys[] = {
      "a session that has not asked its director for so long logs in again", 8000, 10000 * HOUR},
 
     {"limits.connections", CONFIG_U64, "1000000", "connections open at once, a process", 1, 100000000},
-    {"limits.handshakes", CONFIG_U64, "2048",
+    {"limits.handshakes", CONFIG_U64, "4096",
      "TLS handshakes of clients under way at once, a process; over it addresses take turns", 1, 1000000},
     {"limits.login_timeout", CONFIG_DURATION, "60s", "time to log in, TLS handshake included", 1000, HOUR},
     {"limits.session_idle", CONFIG_DURATION, "30min", "silence of a session that is logged in", MINUTE,

@@ -19,13 +19,11 @@ static void wait_begin(struct handshakes *h, struct handshake *one)
     if (list_empty(&one->crowd->waiting))
         list_push_back(&h->turns, &one->crowd->turn);
     one->stage = HANDSHAKE_WAITING;
-    h->waiting++;
     list_push_front(&one->crowd->waiting, &one->link);
 }
 
-static void wait_end(struct handshakes *h, struct handshake *one)
+static void wait_end(struct handshake *one)
 {
-    h->waiting--;
     list_remove(&one->link);
     if (list_empty(&one->crowd->waiting))
         list_remove(&one->crowd->turn);
@@ -42,7 +40,7 @@ static struct handshake *wait_next(struct handshakes *h)
     struct handshake_crowd *crowd = crowd_next(h);
     struct handshake *one = first_of(&crowd->waiting);
 
-    wait_end(h, one);
+    wait_end(one);
     if (!list_empty(&crowd->waiting)) {
         list_remove(&crowd->turn);
         list_push_back(&h->turns, &crowd->turn);
@@ -60,6 +58,10 @@ static void begin(struct handshakes *h, struct handshake *one)
     list_push_back(&h->shaking, &one->all);
     one->crowd->count++;
     h->count++;
+    if (++h->recent >= h->max) { /* What was longer ago counts half as much. */
+        h->recent /= 2;
+        h->recent_done /= 2;
+    }
     if (h->begun++ == 0)
         timer_set(&h->timer, 0); /* The next turn begins to count anew. */
     one->ops->begin(one);
@@ -84,10 +86,11 @@ static void give_way(struct handshake *one)
     ASSERT(one->stage == HANDSHAKE_NONE);
 }
 
-/* Half of it when as many wait as there are places. */
 static uint64_t grace_ms(const struct handshakes *h)
 {
-    return MAX(HANDSHAKE_GRACE_MS * h->max / (h->max + h->waiting), (uint64_t)HANDSHAKE_GRACE_LEAST_MS);
+    bool honest = h->recent_done * HANDSHAKE_GOOD_PART >= h->recent;
+
+    return honest ? HANDSHAKE_GRACE_BUSY_MS : HANDSHAKE_GRACE_MS;
 }
 
 /* Somebody, if he has had his time; else the timer is set for when the first of them will have. */
@@ -157,10 +160,16 @@ void handshake_ask(struct handshakes *h, struct handshake *one, const struct net
     timer_set(&h->timer, 0); /* Not here: it may end sessions. */
 }
 
+void handshake_done(struct handshakes *h, struct handshake *one)
+{
+    h->recent_done++;
+    handshake_leave(h, one);
+}
+
 void handshake_leave(struct handshakes *h, struct handshake *one)
 {
     if (one->stage == HANDSHAKE_WAITING) {
-        wait_end(h, one);
+        wait_end(one);
     } else if (one->stage == HANDSHAKE_SHAKING) {
         list_remove(&one->link);
         list_remove(&one->all);

@@ -5,7 +5,8 @@
  * Who waits: addresses take turns, and of one address the newest is next. So a client who comes while thousands stand still
  * stands neither behind those from elsewhere nor behind those of his own address.
  * Who gives way while others wait: the oldest of the address that has most, if that is more than 1/HANDSHAKE_SHARE of all and
- * somebody else waits, after HANDSHAKE_GRACE_LEAST_MS; the oldest of all after HANDSHAKE_GRACE_MS, and the more wait, the sooner.
+ * somebody else waits, after HANDSHAKE_GRACE_LEAST_MS; the oldest of all after HANDSHAKE_GRACE_MS, or, while a good part of those who
+ * begin also end theirs, HANDSHAKE_GRACE_BUSY_MS: then the clients are honest, many, and slow.
  * Addresses (of IPv6: networks of 64 bits) are told apart by a keyed hash, as HANDSHAKE_CROWDS at most.
  *
  * Owner:  a proxy; one shard.
@@ -18,6 +19,8 @@
 #define HANDSHAKES_A_TURN        4   /* Some 0.8 ms. */
 #define HANDSHAKE_GRACE_MS       500 /* A round trip of a client who is far away, by a poor network. */
 #define HANDSHAKE_GRACE_LEAST_MS 200 /* ... to another continent. */
+#define HANDSHAKE_GRACE_BUSY_MS  2000
+#define HANDSHAKE_GOOD_PART      4 /* One of so many. */
 #define HANDSHAKE_SHARE          4
 #define HANDSHAKE_CROWDS         256
 
@@ -41,9 +44,10 @@ struct handshakes {
     struct list shaking; /* The oldest first. */
     struct list turns;   /* Crowds in which somebody waits. */
     struct handshake_crowd crowds[HANDSHAKE_CROWDS];
-    uint64_t count, waiting, max;
-    uint64_t secret; /* Of the hash. */
-    unsigned begun;  /* In this turn. */
+    uint64_t count, max;
+    uint64_t recent, recent_done; /* That began of late, and of them, about, came to a good end. */
+    uint64_t secret;              /* Of the hash. */
+    unsigned begun;               /* In this turn. */
     struct timer timer;
 };
 
@@ -64,5 +68,7 @@ void handshakes_fini(struct handshakes *h);
 /* Its ClientHello is there: ops->begin(), now or when it is its turn. */
 void handshake_ask(struct handshakes *h, struct handshake *one, const struct net_addr *peer,
                    const struct handshake_ops *ops);
-/* Secured, or gone. Allowed when there is none. */
+/* Secured. */
+void handshake_done(struct handshakes *h, struct handshake *one);
+/* Gone. Allowed when there is none. */
 void handshake_leave(struct handshakes *h, struct handshake *one);

@@ -427,7 +427,7 @@ static void on_secured(struct conn *c)
 {
     struct lmtp_session *l = CONTAINER_OF(c, struct lmtp_session, conn);
 
-    handshake_leave(&l->proxy->handshakes, &l->handshake);
+    handshake_done(&l->proxy->handshakes, &l->handshake);
     lmtp_parser_init(&l->parser);
     lmtp_ready(l);
 }

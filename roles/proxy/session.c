@@ -508,7 +508,7 @@ static void on_secured(struct conn *c)
     struct session *s = CONTAINER_OF(c, struct session, conn);
     bool implicit = s->commands == 0;
 
-    handshake_leave(&s->proxy->handshakes, &s->handshake);
+    handshake_done(&s->proxy->handshakes, &s->handshake);
     if (implicit) /* Implicit TLS: the greeting is still due. */
         session_greet(s);
     session_ready(s);

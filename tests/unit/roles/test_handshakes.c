@@ -160,37 +160,22 @@ static void test_grace(void **state)
     assert_int_equal(count_cut(g, MAX_COUNT), 1);
 }
 
-/* The more wait, the sooner; */
-static void test_pressure(void **state)
+/* While many end theirs they have more time. */
+static void test_busy(void **state)
 {
-    struct guest *crowd = arrive(1, MAX_COUNT);
+    struct guest *first = arrive(1, MAX_COUNT), *next;
 
     turns();
-    (void)arrive(1, MAX_COUNT);
+    for (unsigned i = 0; i < MAX_COUNT; i += 2)
+        handshake_done(&handshakes, &first[i].handshake);
+    next = arrive(1, MAX_COUNT);
+    fake_sleep_ms(shard, HANDSHAKE_GRACE_BUSY_MS - 50);
+    assert_int_equal(count_cut(first, MAX_COUNT), 0);
+    assert_int_equal(count_begun(next, MAX_COUNT), MAX_COUNT / 2);
+    fake_sleep_ms(shard, 100);
     turns();
-    fake_sleep_ms(shard, HANDSHAKE_GRACE_MS / 2 - 10);
-    assert_int_equal(count_cut(crowd, MAX_COUNT), 0);
-    fake_sleep_ms(shard, 20);
-    turns();
-    assert_in_range(count_cut(crowd, MAX_COUNT), 1, MAX_COUNT / 2);
-    fake_sleep_ms(shard, HANDSHAKE_GRACE_MS / 2);
-    turns();
-    assert_int_equal(count_cut(crowd, MAX_COUNT), MAX_COUNT);
-}
-
-/* not sooner than the least. */
-static void test_least(void **state)
-{
-    struct guest *crowd = arrive(1, MAX_COUNT);
-
-    turns();
-    (void)arrive(1, 8 * MAX_COUNT);
-    turns();
-    fake_sleep_ms(shard, HANDSHAKE_GRACE_LEAST_MS - 10);
-    assert_int_equal(count_cut(crowd, MAX_COUNT), 0);
-    fake_sleep_ms(shard, 20);
-    turns();
-    assert_int_equal(count_cut(crowd, MAX_COUNT), MAX_COUNT);
+    assert_int_equal(count_cut(first, MAX_COUNT) + count_cut(next, MAX_COUNT), MAX_COUNT / 2);
+    assert_int_equal(count_begun(next, MAX_COUNT), MAX_COUNT);
 }
 
 /* Of one address alone: the oldest gives way to the newest after the long time. */
@@ -243,8 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_share, setup, teardown),
         cmocka_unit_test_setup_teardown(test_grace, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_least, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_leave, setup, teardown),
         cmocka_unit_test(test_subscriber),
