@@ -32,7 +32,6 @@ struct options {
     unsigned port, lmtp_port, users, connections, messages, size, stuck;
     unsigned port2;        /* Where those of a flood come back to; 0: to `port`. */
     unsigned addresses;    /* That hostile connections come from; 0: as all others. */
-    unsigned admin_port;   /* Of /metrics; 0: it is not asked. */
     double rate;           /* Mails a second. */
     unsigned pace;         /* Sessions on their way at once; 0: few enough for Dovecot to hibernate them. */
     const char *group;     /* Directory of the server's memory cgroup. NULL: it has none of its own. */

@@ -4,7 +4,6 @@
  * First all log in at --port, some at a time. Then, on one word, all connect, resume, and log in: a login's time counts from
  * that word. Who is refused or cut off has failed, and does not try again. */
 #include "bench/bench.h"
-#include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,33 +196,6 @@ static void wait_in(struct sums *sums, unsigned count, bool again)
     }
 }
 
-/* Of /metrics at --admin-port; -1: not asked, or no answer. */
-static double metric_read(const struct bench *b, const char *name)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons((uint16_t)b->options.admin_port)};
-    static char text[1 << 20];
-    const char *request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", *at;
-    size_t size = 0;
-    ssize_t n;
-    int fd;
-
-    inet_pton(AF_INET, b->options.host, &addr.sin_addr);
-    if (b->options.admin_port == 0 || (fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
-        return -1;
-    if (connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0 &&
-        write(fd, request, strlen(request)) == (ssize_t)strlen(request)) {
-        while (size + 1 < sizeof text && (n = read(fd, text + size, sizeof text - 1 - size)) > 0)
-            size += (size_t)n;
-    }
-    close(fd);
-    text[size] = '\0';
-    for (at = text; (at = strstr(at, name)) != NULL; at += strlen(name)) {
-        if ((at == text || at[-1] == '\n') && at[strlen(name)] == ' ')
-            return strtod(at + strlen(name), NULL);
-    }
-    return -1;
-}
-
 static void print(struct bench *b, const struct sums *s, double start, const double *before,
                   const double *after, double asked)
 {
@@ -255,14 +227,14 @@ static int measure(struct bench *b)
                 (unsigned long long)sums.all.in, b->options.connections);
         return 1;
     }
-    lookups = metric_read(b, "trireme_passdb_lookups_total");
+    lookups = server_metric(&b->options.server, "trireme_passdb_lookups_total");
     bench_pause(1e6);
     server_cpu_us(&b->options.server, before);
     start = clock_us() + 2e6; /* All have let go by then. */
     *(volatile double *)&shared->word_us = start;
     wait_in(&sums, b->options.connections, true);
     server_cpu_us(&b->options.server, after);
-    asked = metric_read(b, "trireme_passdb_lookups_total");
+    asked = server_metric(&b->options.server, "trireme_passdb_lookups_total");
     print(b, &sums, start, before, after, asked < 0 || lookups < 0 ? -1 : asked - lookups);
     return sums.all.in_again < b->options.connections;
 }

@@ -165,7 +165,7 @@ static void option_set(struct options *o, int option)
         o->port2 = number("port2", optarg, 65535);
         break;
     case OPT_ADMIN_PORT:
-        o->admin_port = number("admin-port", optarg, 65535);
+        o->server.admin_port = number("admin-port", optarg, 65535);
         break;
     case OPT_PIDS:
         if (server_parse(&o->server, optarg))

@@ -1,8 +1,10 @@
 #include "bench/measure.h"
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -118,6 +120,44 @@ static bool descends(const struct process *list, int count, int pid, int root)
         pid = parent;
     }
     return false;
+}
+
+/* The whole answer into `text`, as far as it fits. */
+static void metrics_read(unsigned port, char *text, size_t text_size)
+{
+    static const char request[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    size_t size = 0;
+    ssize_t n;
+
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0 &&
+        write(fd, request, strlen(request)) == (ssize_t)strlen(request)) {
+        while (size + 1 < text_size && (n = read(fd, text + size, text_size - 1 - size)) > 0)
+            size += (size_t)n;
+    }
+    if (fd >= 0)
+        close(fd);
+    text[size] = '\0';
+}
+
+double server_metric(const struct server *s, const char *name)
+{
+    static char text[1 << 20];
+    size_t size = strlen(name);
+    double sum = -1;
+
+    if (s->admin_port == 0)
+        return sum;
+    metrics_read(s->admin_port, text, sizeof text);
+    for (const char *at = text; (at = strstr(at, name)) != NULL; at += size) {
+        const char *end = at[size] == '{' ? strchr(at, '}') + 1 : at + size;
+
+        if ((at == text || at[-1] == '\n') && *end == ' ')
+            sum = MAX(sum, 0) + strtod(end, NULL);
+    }
+    return sum;
 }
 
 void server_cpu_us(const struct server *s, double cpu_us_out[LAYERS_MAX])

@@ -7,7 +7,8 @@
 
 #define LAYERS_MAX 8
 
-struct server { /* --server-pids [LAYER=]PID,... */
+struct server {          /* --server-pids [LAYER=]PID,... */
+    unsigned admin_port; /* Of ours: of /metrics, on this host. 0: it is not asked. */
     unsigned count;
     struct {
         char layer[32]; /* "server" when not named. */
@@ -26,6 +27,8 @@ struct kernel_memory {
     uint64_t slab_kib, page_tables_kib, stacks_kib, percpu_kib, tcp_kib, available_kib;
 };
 void kernel_memory_read(struct kernel_memory *m);
+/* Its value in /metrics, summed over the labels; -1: not asked, or no answer. */
+double server_metric(const struct server *s, const char *name);
 /* What the machine's TCP sockets take of the kernel's memory. */
 uint64_t tcp_memory_kib(void);
 /* Kernel memory charged to a memory cgroup, version 1 or 2, TCP's included: object by object, so what others have left in a slab

@@ -50,6 +50,12 @@ static void send_append(struct worker *w)
     client_write(&w->client, "\r\n", 2);
 }
 
+/* The session goes back to IDLE behind it. */
+static void send_noop_idle(struct worker *w)
+{
+    client_printf(&w->client, "DONE\r\nx NOOP\r\ni IDLE\r\n");
+}
+
 static void send_lmtp(struct worker *w)
 {
     client_printf(&w->client, "MAIL FROM:<bench@example.org>\r\nRCPT TO:<u%u@example.org>\r\nDATA\r\n",
@@ -66,6 +72,8 @@ const struct operation operations[] = {
     {"fetch-body", "FETCH n BODY.PEEK[]", .messages = 500, .size = 20480, .send = send_fetch_body},
     {"noop-asleep", "NOOP of sessions that were silent for 2.5 s", .connections = 2000, .pause_us = 2500000,
      .send = send_noop},
+    {"noop-idle", "DONE, NOOP and IDLE of sessions that were in IDLE for 4 s", .idle = true,
+     .connections = 400, .pause_us = 4000000, .send = send_noop_idle},
     {"pipe", "FETCH n BODY.PEEK[] of large bodies: CPU a GB", .bulk = true, .messages = 2, .size = 10 << 20,
      .send = send_fetch_body},
     {"search", "SEARCH UNSEEN", .messages = 10000, .size = 1024, .send = send_search},

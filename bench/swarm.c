@@ -38,8 +38,9 @@ struct swarm {
     unsigned child_count;
     uint64_t user_before[LAYERS_MAX], user_after[LAYERS_MAX];
     struct kernel_memory kernel_before, kernel_after;
-    double group_before, group_after;       /* The server's own part of it. */
-    uint64_t clients_before, clients_after; /* Their user memory, KiB. */
+    double group_before, group_after;               /* The server's own part of it. */
+    double heap_before, heap_after, sleeping_after; /* As ours says; -1: it was not asked. */
+    uint64_t clients_before, clients_after;         /* Their user memory, KiB. */
     double cpu_start[LAYERS_MAX], cpu_open[LAYERS_MAX], cpu_idle[LAYERS_MAX];
     double open_us, idle_us;
 };
@@ -192,6 +193,9 @@ static void print_user(const struct swarm *s, unsigned count)
         printf("\"pss_kib_before_%s\": %llu, \"pss_kib_%s\": %llu, ", server->roots[i].layer,
                (unsigned long long)s->user_before[i], server->roots[i].layer,
                (unsigned long long)s->user_after[i]);
+    if (s->sleeping_after >= 0)
+        printf("\"heap_bytes_per_session\": %.0f, \"sleeping_bytes_per_session\": %.0f, ",
+               (s->heap_after - s->heap_before) / count, s->sleeping_after / count);
 }
 
 static void print_kernel(const struct swarm *s, unsigned count)
@@ -295,6 +299,7 @@ int swarm_run(struct bench *b)
     s->bench = b;
     server_rss_layers(server, true, s->user_before);
     kernel_memory_read(&s->kernel_before);
+    s->heap_before = server_metric(server, "trireme_heap_bytes");
     s->group_before = group_bytes(s);
     server_cpu_us(server, s->cpu_start);
     start = clock_us();
@@ -306,6 +311,8 @@ int swarm_run(struct bench *b)
     server_cpu_us(server, s->cpu_open);
     server_rss_layers(server, true, s->user_after);
     kernel_memory_read(&s->kernel_after);
+    s->heap_after = server_metric(server, "trireme_heap_bytes");
+    s->sleeping_after = server_metric(server, "trireme_sleeping_bytes");
     s->group_after = group_bytes(s);
     s->clients_after = clients_kib(s);
     start = clock_us();
