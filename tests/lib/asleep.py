@@ -2,23 +2,16 @@
 import contextlib
 import os
 import re
-import socket
 import time
 import urllib.request
 
 import mail
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @contextlib.contextmanager
 def served(scratch, users, settings=()):
     """As mail.trireme(), with metrics."""
-    port = free_port()
+    port = mail.free_port_base()
     with mail.trireme(scratch, users, [f"admin.listen=127.0.0.1:{port}", *settings]) as server:
         server.admin = port
         yield server

@@ -98,16 +98,6 @@ class Node:
             self.log.close()
 
 
-def port_bases(count):
-    """Three ports each; none of them may be another's."""
-    bases = []
-    while len(bases) < count:
-        base = mail.free_port_base()
-        if all(abs(base - other) >= 3 for other in bases):
-            bases.append(base)
-    return bases
-
-
 class Cluster:
     """examples: from the files of deploy/cluster, which have TLS; here with other addresses, names and paths."""
 
@@ -115,7 +105,7 @@ class Cluster:
         self.directory, self.tls, self.cores, self.examples = directory, tls or examples, cores, examples
         os.makedirs(directory)
         count = 1 + backends + proxies
-        bases = port_bases(2 * count)
+        bases = [mail.free_port_base() for _ in range(2 * count)]
         link, clients, admin = bases[:1 + backends], bases[1 + backends:count], bases[count:]
         self.passwd = os.path.join(directory, "passwd")
         with open(self.passwd, "w") as f:

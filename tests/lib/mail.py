@@ -1,5 +1,6 @@
 """What the integration tests share: real mail, a server of their own, LMTP and IMAP as a client would use them."""
 import contextlib
+import fcntl
 import glob
 import hashlib
 import imaplib
@@ -60,19 +61,37 @@ def messages(scratch):
     return all_messages(scratch) if SOAK else kept_messages()
 
 
-def free_port_base():
-    """Three ports in a row that nobody uses now; as root below 1024, where no outgoing connection can take one while
+RESERVED = []  # Locked files, until this test ends.
+
+
+def reserve(port):
+    """OSError: somebody listens there, or another test that runs now will: only a lock says so before its server does."""
+    folder = os.path.join(tempfile.gettempdir(), f"trireme-test-ports.{os.geteuid()}")
+    os.makedirs(folder, exist_ok=True)
+    lock = open(os.path.join(folder, str(port)), "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+    except OSError:
+        lock.close()
+        raise
+    RESERVED.append(lock)
+
+
+def free_port_base(root=os.geteuid() == 0):
+    """Three ports in a row that nobody else uses; for root below 1024, where no outgoing connection can take one while
     a server restarts."""
-    low, high = (200, 1020) if os.geteuid() == 0 else (10000, 60000)
+    low, high = (200, 1020) if root else (10000, 30000)
     while True:
-        base = random.SystemRandom().randrange(low, high)
-        with contextlib.ExitStack() as stack:
-            try:
-                for i in range(3):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", base + i))
-                return base
-            except OSError:
-                continue
+        base, before = random.SystemRandom().randrange(low, high), len(RESERVED)
+        try:
+            for port in range(base, base + 3):
+                reserve(port)
+            return base
+        except OSError:
+            while len(RESERVED) > before:
+                RESERVED.pop().close()
 
 
 @contextlib.contextmanager
