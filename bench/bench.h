@@ -116,6 +116,7 @@ int swarm_run(struct bench *b); /* swarm.c */
 int wake_run(struct bench *b);  /* wake.c */
 /* All workers begin with the operation, and go on with it while the loop runs. */
 void bench_start(struct bench *b);
+int upgrade_run(struct bench *b); /* upgrade.c */
 int hostile_run(struct bench *b);
 int flood_run(struct bench *b); /* flood.c */
 void wake_line(struct worker *w, struct slice line);

@@ -252,6 +252,7 @@ static void client_lines(struct client *c)
 
             c->literal -= skip;
             at += skip;
+            c->line = slice_first(rest, skip);
             c->event(c, CLIENT_LITERAL);
             continue;
         }

@@ -24,7 +24,7 @@ struct loop {
 enum client_event {
     CLIENT_CONNECTED, /* TLS included. */
     CLIENT_LINE,      /* client->line is one line of the answer, without CRLF and without its literals. */
-    CLIENT_LITERAL,   /* Some of a literal has passed. */
+    CLIENT_LITERAL,   /* Some of a literal has passed: client->line. */
     CLIENT_CLOSED,    /* The server closed, or an error (client->error is errno, 0 for a clean end). */
 };
 

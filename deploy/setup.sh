@@ -6,7 +6,7 @@ set -eu
 build="gcc libc6-dev make meson ninja-build pkg-config liburing-dev libjemalloc-dev libxxhash-dev libyaml-dev
 libcrypt-dev libargon2-dev android-libboringssl-dev zlib1g-dev libcmocka-dev openssl curl python3"
 test="clang clang-format libclang-rt-dev llvm gdb isync neomutt tmux patch
-python3-yaml iproute2 systemd"
+python3-yaml python3-cryptography iproute2 systemd"
 soak="buildah podman crun runc thunderbird xvfb"
 bench="dovecot-imapd dovecot-lmtpd libnginx-mod-mail haproxy"
 

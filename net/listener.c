@@ -23,7 +23,8 @@ static void accept_done(struct io_op *op)
             l->accepted(l, sock, &peer);
         return;
     }
-    if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR) {
+    /* -ECANCELED: held, and gone on before that had come to its end. */
+    if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR && op->res != -ECANCELED) {
         a->idle = true;
         if (!timer_armed(&l->retry)) {
             log_event(LOG_WARN, "accept failed", "error=%s retry_ms=%d hint=raise_LimitNOFILE",

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#define FIRST_WAIT_MS  500 /* For what takes long, before the first freeze; each time twice as long. */
 #define FREEZE_EASY_MS 1000
 #define FREEZE_MS      5000
 #define POLL_MS        2
@@ -213,10 +214,10 @@ static int come_to_rest(struct node *node, struct giving *all, uint64_t *frozen_
 {
     uint64_t until_ms = time_ms() + config_duration_ms(node->config, "shutdown.grace");
 
-    for (;;) {
+    for (uint64_t wait_ms = FIRST_WAIT_MS;; wait_ms *= 2) {
         uint64_t restless = 0;
         bool late;
-        int rc = wait_long_runners(node, all, until_ms);
+        int rc = wait_long_runners(node, all, MIN(until_ms, time_ms() + wait_ms));
 
         if (rc < 0)
             return rc;

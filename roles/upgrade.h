@@ -5,8 +5,8 @@
  *
  * Until roles stop anything may fail, and this process serves on as if nothing had been. From then on it keeps the sessions, until a
  * successor takes them: if one dies, those that have not gone over go to the next.
- * What is frozen waits FREEZE_EASY_MS for those who are in the middle of something; if they are not at rest by then, everybody goes on, and it is tried
- * again. At the end of shutdown.grace it is FREEZE_MS, and whoever is not at rest then is dropped.
+ * What takes long has FIRST_WAIT_MS to end. What is frozen waits FREEZE_EASY_MS for those who are in the middle of something; if they are
+ * not at rest by then, everybody goes on, and it is tried again, with twice the time to end. At the end of shutdown.grace it is FREEZE_MS, and whoever is not at rest then is dropped.
  * Owner: shard 0. */
 #pragma once
 #include "core/shard.h"
