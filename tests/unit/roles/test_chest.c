@@ -1,0 +1,703 @@
+/* Sessions that go from one shard's proxy to another's through a chest, back and forth, as they do between two processes: real sockets, real
+ * records of TLS. The other side may end at any moment of the conversation. Whoever is not lost by the rules goes on with his
+ * socket, his history and his numbers; and no key ever seals two records with one nonce: the linker puts this file between the record
+ * layer and the library's ciphers. */
+#include "core/fiber.h"
+#include "core/io.h"
+#include "core/node.h"
+#include "core/shard_call.h"
+#include "net/deflate.h"
+#include "net/tls_boring.h"
+#include "roles/proxy/chest.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SESSIONS 300
+#define ROUNDS   40
+
+static int failures;
+
+#define CHECK(x)                                                                                             \
+    do {                                                                                                     \
+        if (!(x)) {                                                                                          \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
+            __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);                                              \
+        }                                                                                                    \
+    } while (0)
+
+/* ---- Keys and nonces that were used -------------------------------------------------------------------- */
+
+struct use {
+    uint8_t key[32], nonce[TLS_NONCE_SIZE];
+    bool taken;
+};
+
+#define USES_MAX  (1u << 18)
+#define KEYED_MAX 4096
+
+static pthread_mutex_t uses_lock = PTHREAD_MUTEX_INITIALIZER; /* Two shards seal, though not at once. */
+static struct use uses[USES_MAX];                             /* A hash table with open addressing. */
+static unsigned use_count, repeat_count;
+static struct keyed {
+    const EVP_AEAD_CTX *ctx;
+    uint8_t key[32];
+} keyed[KEYED_MAX];
+static unsigned keyed_count;
+
+int __real_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
+                             size_t tag_size, ENGINE *engine);
+int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
+                             size_t tag_size, ENGINE *engine);
+int __real_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
+                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
+                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
+                                     const uint8_t *ad, size_t ad_size);
+int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
+                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
+                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
+                                     const uint8_t *ad, size_t ad_size);
+
+static struct keyed *keyed_find(const EVP_AEAD_CTX *ctx)
+{
+    for (unsigned i = 0; i < keyed_count; i++) {
+        if (keyed[i].ctx == ctx)
+            return &keyed[i];
+    }
+    ASSERT(keyed_count < KEYED_MAX);
+    keyed[keyed_count].ctx = ctx;
+    return &keyed[keyed_count++];
+}
+
+int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
+                             size_t tag_size, ENGINE *engine)
+{
+    struct keyed *k;
+
+    pthread_mutex_lock(&uses_lock);
+    k = keyed_find(ctx);
+    *k = (struct keyed){.ctx = ctx};
+    memcpy(k->key, key, key_size);
+    pthread_mutex_unlock(&uses_lock);
+    return __real_EVP_AEAD_CTX_init(ctx, aead, key, key_size, tag_size, engine);
+}
+
+int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
+                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
+                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
+                                     const uint8_t *ad, size_t ad_size)
+{
+    struct use u = {.taken = true};
+    size_t at;
+
+    pthread_mutex_lock(&uses_lock);
+    memcpy(u.key, keyed_find(ctx)->key, sizeof u.key);
+    memcpy(u.nonce, nonce, sizeof u.nonce);
+    at = (get_u64(u.key) ^ get_u64(u.nonce + 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 7;
+    while (uses[at % USES_MAX].taken && memcmp(&uses[at % USES_MAX], &u, sizeof u) != 0)
+        at++;
+    repeat_count += uses[at % USES_MAX].taken;
+    uses[at % USES_MAX] = u;
+    ASSERT(++use_count < USES_MAX / 2);
+    pthread_mutex_unlock(&uses_lock);
+    return __real_EVP_AEAD_CTX_seal_scatter(ctx, out, tag, tag_size, tag_size_max, nonce, nonce_size, in,
+                                            in_size, more, more_size, ad, ad_size);
+}
+
+/* ---- What a session must be ---------------------------------------------------------------------------- */
+
+static struct model {
+    bool alive;
+    int fd;           /* Its client. */
+    struct tls *peer; /* The client's, on shard 0. */
+    struct packed packed;
+    char user[16];
+    unsigned history_size; /* 0: not compressed. */
+    uint32_t said;
+    char wire[128]; /* What it has sealed last. */
+    uint32_t wire_size;
+} models[SESSIONS];
+
+static char history_byte(uint64_t id, unsigned at)
+{
+    return (char)(id * 31 + at * 7);
+}
+
+/* ---- On a shard's loop --------------------------------------------------------------------------------- */
+
+static struct proxy *proxy_of(const struct shard *s)
+{
+    return s->slot[SLOT_PROXY];
+}
+
+static void proxy_make(void *arg)
+{
+    struct shard *s = shard_self();
+    struct proxy *p = heap_zalloc(s->heap, sizeof *p);
+
+    p->shard = s;
+    p->heap = s->heap;
+    p->limits.login_timeout_ms = p->limits.session_idle_ms = p->limits.idle_keep_alive_ms = 3600000;
+    p->process = (struct packed_process){.id_base = 1000, .secret = 77}; /* Of both: HELLO would see to it. */
+    subscriptions_init(&p->subscriptions, p->heap, &p->route);
+    sleepers_init(&p->sleepers, p);
+    sleepers_freeze(&p->sleepers);
+    s->slot[SLOT_PROXY] = p;
+    CHECK(tls_shard_acquire());
+}
+
+static void proxy_drop(void *arg)
+{
+    struct shard *s = shard_self();
+    struct proxy *p = proxy_of(s);
+
+    chest_drop(s);
+    sleepers_fini(&p->sleepers);
+    subscriptions_fini(&p->subscriptions);
+    heap_free(s->heap, p);
+    s->slot[SLOT_PROXY] = NULL;
+    tls_shard_release();
+}
+
+static void session_add(struct proxy *p, const struct model *m, const struct packed *packed)
+{
+    CHECK(sleepers_reserve(&p->sleepers));
+    sleepers_add(&p->sleepers, packed, slice_str(m->user), time_ms() + 1800000);
+    p->connections++;
+}
+
+/* Everything but the socket, TLS and the place of its history. */
+static void session_check(const struct proxy *p, uint32_t id, const struct packed *packed)
+{
+    struct model *m = &models[packed->id];
+    struct packed want = m->packed, have = *packed;
+    int64_t left_ms = (int64_t)(sleepers_deadline_ms(&p->sleepers, id) - time_ms());
+
+    CHECK(m->alive);
+    CHECK(slice_eq(sleepers_user(&p->sleepers, id), slice_str(m->user)));
+    CHECK(left_ms > 1700000 && left_ms < 1900000);
+    CHECK((have.conn.history != NULL) == (m->history_size > 0));
+    for (unsigned i = 0; have.conn.history != NULL && i < m->history_size; i++)
+        CHECK(have.conn.history->bytes[i] == history_byte(have.id, i));
+    want.conn.sock = have.conn.sock = SOCK_NONE;
+    want.conn.history = have.conn.history = NULL;
+    memcpy(want.conn.tls, have.conn.tls, sizeof want.conn.tls);
+    want.conn.tls_size = have.conn.tls_size;
+    CHECK(memcmp(&want, &have, sizeof want) == 0);
+}
+
+/* Wakes, seals, says it through its socket, and sleeps again. */
+static void session_speak(struct proxy *p, uint32_t id)
+{
+    struct packed packed;
+    struct tls_output out = {0};
+    struct model *m;
+    struct tls *t;
+    char number[4];
+
+    memset(&packed, 0, sizeof packed);
+    sleepers_look(&p->sleepers, id, &packed);
+    session_check(p, id, &packed);
+    m = &models[packed.id];
+    t = tls_unpack(packed.conn.tls, packed.conn.tls_size);
+    CHECK(t != NULL);
+    put_u32(number, ++m->said);
+    tls_seal(t, slice_of(number, sizeof number), &out);
+    CHECK(out.size <= sizeof m->wire);
+    memcpy(m->wire, out.data, out.size);
+    m->wire_size = out.size;
+    packed.conn.tls_size = (uint8_t)tls_pack(t, packed.conn.tls);
+    CHECK(packed.conn.tls_size > 0);
+    tls_output_fini(&out);
+    if (packed.conn.history != NULL)
+        packed.conn.history =
+            deflate_history_new(p->heap, slice_of(packed.conn.history->bytes, packed.conn.history->size));
+    sleepers_part(&p->sleepers, id);
+    p->connections--;
+    session_add(p, m, &packed);
+}
+
+static unsigned alive_count(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < SESSIONS; i++)
+        count += models[i].alive;
+    return count;
+}
+
+/* On the shard where all are who are left. */
+static void all_speak(void *arg)
+{
+    struct proxy *p = proxy_of(shard_self());
+    uint32_t ids[SESSIONS], count = 0;
+
+    for (uint32_t id = sleepers_next(&p->sleepers, 0); id != RECORD_NONE && count < SESSIONS;
+         id = sleepers_next(&p->sleepers, id + 1))
+        ids[count++] = id;
+    CHECK(count == alive_count() && p->connections == count);
+    for (uint32_t i = 0; i < count; i++)
+        session_speak(p, ids[i]);
+}
+
+/* On shard 0: each client opens what was said, with the next number. */
+static void all_hear(void *arg)
+{
+    struct tls_output none = {0};
+
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        struct model *m = &models[i];
+        struct slice in = slice_of(m->wire, m->wire_size), text = {0};
+
+        if (!m->alive)
+            continue;
+        CHECK(tls_feed(m->peer, &in, &text, &none) == TLS_DATA);
+        CHECK(text.size == 4 && get_u32(text.data) == m->said);
+        CHECK(tls_feed(m->peer, &in, &text, &none) == TLS_WAIT);
+    }
+    tls_output_fini(&none);
+}
+
+/* ---- Sockets: fibers ----------------------------------------------------------------------------------- */
+
+struct call {
+    struct io_accept accept;
+    struct io_op send;
+    struct fiber *waiting;
+    bool done;
+};
+
+static void accept_done(struct io_op *op)
+{
+    fiber_wake(CONTAINER_OF(op, struct call, accept.op)->waiting, 0);
+}
+
+static void send_done(struct io_op *op)
+{
+    fiber_wake(CONTAINER_OF(op, struct call, send)->waiting, 0);
+}
+
+static struct sock client_open(struct sock listener, uint16_t port, int *fd_out)
+{
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct call c = {.accept.op.done = accept_done, .waiting = fiber_self()};
+
+    *fd_out = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(connect(*fd_out, (struct sockaddr *)&to, sizeof to) == 0);
+    io_accept(listener, &c.accept);
+    (void)fiber_suspend();
+    CHECK(c.accept.op.res == 0);
+    return c.accept.sock;
+}
+
+/* Of all who are on this shard: what goes in here comes out at the right client's end. */
+static void sockets_check(struct shard *s)
+{
+    const struct sleepers *t = &proxy_of(s)->sleepers;
+
+    for (uint32_t id = sleepers_next(t, 0); id != RECORD_NONE; id = sleepers_next(t, id + 1)) {
+        struct call c = {.send.done = send_done, .waiting = fiber_self()};
+        struct packed packed;
+        struct iovec v = {&packed.id, sizeof packed.id};
+        uint64_t got = 0;
+
+        sleepers_look(t, id, &packed);
+        io_send(packed.conn.sock, &c.send, &v, 1);
+        (void)fiber_suspend();
+        CHECK(recv(models[packed.id].fd, &got, sizeof got, 0) == (ssize_t)sizeof got && got == packed.id);
+    }
+}
+
+/* Whoever was lost is closed at the other end, and nobody else. */
+static void ends_check(void)
+{
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        char byte;
+        ssize_t got = models[i].fd < 0 ? -1 : recv(models[i].fd, &byte, 1, MSG_DONTWAIT);
+
+        CHECK(models[i].alive ? got < 0 && errno == EAGAIN : models[i].fd < 0 || got <= 0);
+    }
+}
+
+/* ---- The other side ------------------------------------------------------------------------------------ */
+
+enum end {
+    END_NEVER,  /* A successor as it should be. */
+    END_HELLO,  /* It is of another version. */
+    END_BATCH,  /* Dies with a batch, before it says that it has it. */
+    END_READY,  /* ... right behind that. */
+    END_COMMIT, /* ... as soon as it is its own. */
+    END_NONSENSE,
+    END_COUNT
+};
+
+struct other {
+    struct shard *shard;
+    int fd;
+    enum end end;
+    unsigned batches; /* Until then. */
+    bool done;
+    struct arrivals arrivals;
+    int rc;
+};
+
+struct word {
+    uint32_t version, kind;
+};
+enum { HELLO = 1, READY, BATCH, COMMIT, END };
+
+static void say(int fd, uint32_t version, uint32_t kind)
+{
+    const struct word word = {version, kind};
+
+    CHECK(pass_send(fd, slice_of((const char *)&word, sizeof word), NULL, 0) == 0);
+}
+
+static uint32_t hear(int fd, char space[PASS_SIZE_MAX], struct sock *socks, unsigned *count, size_t *size_out)
+{
+    ssize_t got = pass_receive(fd, space, PASS_SIZE_MAX, socks, count);
+    struct word word = {0};
+
+    if (got <= 0)
+        return 0;
+    memcpy(&word, space, MIN((size_t)got, sizeof word));
+    CHECK(word.version == MOVING_VERSION);
+    *size_out = (size_t)got;
+    return word.kind;
+}
+
+/* The sessions of a batch have ended with whoever had it. */
+static void batch_lost(const struct packed_process *process, const char *records, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct packed packed;
+
+        packed_decode(records + 13 + (uint8_t)records[12], (struct packed_shared){.process = process},
+                      &packed);
+        CHECK(packed.id < SESSIONS && models[packed.id].alive);
+        models[packed.id].alive = false;
+        records += get_u32(records);
+    }
+}
+
+static void dying_run(struct other *o)
+{
+    struct packed_process process = proxy_of(o->shard)->process;
+    char *space = heap_alloc(o->shard->heap, PASS_SIZE_MAX);
+    struct sock socks[PASS_SOCKETS_MAX];
+    unsigned count = 0, batch = 0;
+    size_t size = 0;
+    uint32_t kind = hear(o->fd, space, socks, &count, &size);
+
+    CHECK(kind == HELLO);
+    say(o->fd, MOVING_VERSION + (o->end == END_HELLO), READY);
+    while (o->end != END_HELLO && (kind = hear(o->fd, space, socks, &count, &size)) != 0) {
+        bool last = batch++ == o->batches;
+
+        if (kind == END) {
+            say(o->fd, MOVING_VERSION, READY);
+            break;
+        }
+        CHECK(kind == BATCH && count > 0);
+        for (unsigned i = 0; i < count; i++)
+            io_close(socks[i]);
+        if (last && o->end == END_BATCH)
+            break;
+        say(o->fd, MOVING_VERSION, last && o->end == END_NONSENSE ? 99 : READY);
+        if (last && o->end == END_NONSENSE)
+            break;
+        batch_lost(&process, space + sizeof(struct word), count);
+        if (last && o->end == END_READY)
+            break;
+        CHECK(hear(o->fd, space, socks, &count, &size) == COMMIT);
+        if (last)
+            break;
+    }
+    heap_free(o->shard->heap, space);
+    pass_close(o->fd);
+}
+
+static void other_run(void *arg)
+{
+    struct other *o = arg;
+
+    if (o->end != END_NEVER) {
+        dying_run(o);
+    } else {
+        o->rc = arrivals_hello(o->shard, o->fd);
+        if (o->rc == 0)
+            o->rc = arrivals_receive(o->shard, proxy_of(o->shard), o->fd, &o->arrivals);
+        chest_drop(o->shard);
+        pass_close(o->fd);
+    }
+    __atomic_store_n(&o->done, true, __ATOMIC_RELEASE);
+}
+
+static void other_start(void *arg)
+{
+    CHECK(fiber_start("other", RUN_INTERACTIVE, other_run, arg) != NULL);
+}
+
+/* ---- This side: a fiber of the shard that gives -------------------------------------------------------- */
+
+struct give {
+    struct shard *from, *to;
+    bool done;
+    unsigned seed;
+};
+
+static int give_once(struct give *g, enum end end)
+{
+    struct other o = {.shard = g->to, .end = end, .batches = (unsigned)rand_r(&g->seed) % 4};
+    unsigned before = alive_count();
+    struct chest_count count;
+    int pair[2], rc;
+
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    o.fd = pair[1];
+    shard_call(g->to, other_start, &o);
+    rc = chest_hello(g->from, pair[0]);
+    CHECK((rc == 0) == (end != END_HELLO));
+    if (rc == 0)
+        rc = chest_send(g->from, pair[0]);
+    while (!__atomic_load_n(&o.done, __ATOMIC_ACQUIRE))
+        (void)fiber_sleep_ms(1);
+    pass_close(pair[0]);
+    count = chest_count(g->from);
+    if (end == END_NEVER) {
+        CHECK(rc == 0 && o.rc == 0 && count.here == 0 && count.sent == before);
+        CHECK(o.arrivals.count == before && o.arrivals.dropped == 0 && o.arrivals.lost == count.lost);
+        return 0;
+    }
+    CHECK(count.here == alive_count() && count.sent == before - alive_count());
+    chest_sent_are_lost(g->from);
+    return rc;
+}
+
+/* With some successors that die, to one that does not; or back. */
+static void give_run(void *arg)
+{
+    struct give *g = arg;
+    struct proxy *p = proxy_of(g->from);
+    bool back = false;
+
+    chest_open(g->from, p);
+    CHECK(chest_pack(p) == 0);
+    CHECK(sleepers_next(&p->sleepers, 0) == RECORD_NONE && p->connections == 0);
+    while (!back && (alive_count() > SESSIONS / 2 || rand_r(&g->seed) % 2 == 0)) {
+        enum end end = (enum end)((unsigned)rand_r(&g->seed) % END_COUNT);
+
+        if (alive_count() <= SESSIONS / 2 || rand_r(&g->seed) % 3 == 0)
+            end = END_NEVER;
+        (void)give_once(g, end);
+        back = end == END_NEVER;
+    }
+    if (chest_count(g->from).here > 0)
+        chest_unpack(p);
+    chest_drop(g->from);
+    __atomic_store_n(&g->done, true, __ATOMIC_RELEASE);
+}
+
+static void give_start(void *arg)
+{
+    CHECK(fiber_start("give", RUN_INTERACTIVE, give_run, arg) != NULL);
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------------- */
+
+static unsigned secret_count;
+
+/* TLS of both ends, as if a handshake had just ended. */
+static void tls_make(struct model *m)
+{
+    unsigned suite = (unsigned)rand() % TLS_SUITE_COUNT;
+    struct tls_record us = {.suite = &tls_suites[suite]}, peer = us;
+    uint8_t packed[TLS_PACKED_MAX];
+
+    for (size_t i = 0; i < TLS_SECRET_MAX; i++) {
+        us.read.secret[i] = (uint8_t)(rand() >> 7);
+        us.write.secret[i] = (uint8_t)(rand() >> 7);
+    }
+    put_u32(us.read.secret, ++secret_count); /* Never the same twice. */
+    put_u32(us.write.secret, ++secret_count);
+    peer.read = us.write;
+    peer.write = us.read;
+    m->packed.conn.tls_size = (uint8_t)tls_record_pack(&us, false, m->packed.conn.tls);
+    m->peer = tls_unpack(packed, tls_record_pack(&peer, false, packed));
+    CHECK(m->peer != NULL);
+}
+
+static void model_make(struct proxy *p, unsigned i, struct sock sock)
+{
+    struct model *m = &models[i];
+    struct packed packed;
+
+    m->alive = true;
+    m->packed.id = i;
+    m->packed.state = i % 3 == 0 ? PACKED_IDLE : PACKED_COMMAND;
+    m->packed.conn.peer =
+        (struct net_addr){.family = AF_INET, .port = (uint16_t)(i + 1), .ip = {127, 0, 0, 1}};
+    m->packed.conn.bytes_in = random_u64() >> i % 64;
+    m->packed.conn.bytes_out = random_u64() >> (i * 7) % 64;
+    m->packed.nonce = i % 2 == 0 ? packed_nonce(&p->process, i) : random_u64();
+    m->packed.commands = i;
+    m->packed.partition = (uint16_t)(i % 7 * 100);
+    if (m->packed.state == PACKED_IDLE) {
+        m->packed.tag_size = 3;
+        memcpy(m->packed.tag, "tag", 3);
+    }
+    random_bytes(m->packed.token.history, sizeof m->packed.token.history);
+    m->packed.token.mailbox_id = i + 1;
+    m->packed.token.appends = random_u64() >> 20;
+    if (i % 5 == 0) {
+        m->packed.conn.input_size = (uint8_t)(i % CONN_PACKED_INPUT_MAX);
+        random_bytes(m->packed.conn.input, m->packed.conn.input_size);
+    }
+    snprintf(m->user, sizeof m->user, "u%u", i % 40);
+    tls_make(m);
+    packed = m->packed;
+    packed.conn.sock = sock;
+    m->history_size = i % 11 == 0 ? 1 + (unsigned)rand() % DEFLATE_HISTORY_MAX : 0;
+    if (m->history_size > 0) {
+        char *bytes = heap_alloc(p->heap, m->history_size);
+
+        for (unsigned k = 0; k < m->history_size; k++)
+            bytes[k] = history_byte(i, k);
+        packed.conn.history = deflate_history_new(p->heap, slice_of(bytes, m->history_size));
+        heap_free(p->heap, bytes);
+    }
+    session_add(p, m, &packed);
+}
+
+struct make {
+    struct sock *socks;
+};
+
+static void models_make(void *arg)
+{
+    struct make *make = arg;
+
+    for (unsigned i = 0; i < SESSIONS; i++)
+        model_make(proxy_of(shard_self()), i, make->socks[i]);
+}
+
+static void sockets_check_run(void *arg)
+{
+    struct other *o = arg;
+
+    sockets_check(o->shard);
+    __atomic_store_n(&o->done, true, __ATOMIC_RELEASE);
+}
+
+static void sockets_check_start(void *arg)
+{
+    CHECK(fiber_start("check", RUN_INTERACTIVE, sockets_check_run, arg) != NULL);
+}
+
+static void peers_free(void *arg)
+{
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        tls_free(models[i].peer);
+        close(models[i].fd);
+    }
+}
+
+static void check_all(struct shard *s, struct shard *where)
+{
+    struct other o = {.shard = where};
+
+    shard_call(where, all_speak, NULL);
+    shard_call(s, all_hear, NULL);
+    shard_call(where, sockets_check_start, &o);
+    while (!__atomic_load_n(&o.done, __ATOMIC_ACQUIRE))
+        (void)fiber_sleep_ms(1);
+    ends_check();
+}
+
+static bool has_sessions;
+
+static void ask_sessions(void *arg)
+{
+    has_sessions = sleepers_next(&proxy_of(shard_self())->sleepers, 0) != RECORD_NONE;
+}
+
+static void clients_make(struct shard *s)
+{
+    struct net_addr addr;
+    struct sock listener, socks[SESSIONS];
+    struct make make = {socks};
+
+    CHECK(net_addr_parse(SLICE("127.0.0.1:0"), &addr));
+    CHECK(io_listen(&addr, &listener) == 0);
+    CHECK(io_listen_port(listener, &addr.port) == 0);
+    for (unsigned i = 0; i < SESSIONS; i++)
+        socks[i] = client_open(listener, addr.port, &models[i].fd);
+    io_close(listener);
+    shard_call(s, models_make, &make);
+}
+
+static void body_run(void *arg)
+{
+    struct shard *s = arg, *where = s, *shards[2] = {s->node->shards[0], s->node->shards[1]};
+
+    shard_call(shards[0], proxy_make, NULL);
+    shard_call(shards[1], proxy_make, NULL);
+    clients_make(s);
+    check_all(s, where);
+    for (unsigned round = 0; round < ROUNDS && alive_count() > 0 && failures == 0; round++) {
+        struct give g = {.from = where, .to = where == shards[0] ? shards[1] : shards[0], .seed = round};
+
+        shard_call(where, give_start, &g);
+        while (!__atomic_load_n(&g.done, __ATOMIC_ACQUIRE))
+            (void)fiber_sleep_ms(1);
+        shard_call(g.to, ask_sessions, NULL);
+        where = has_sessions ? g.to : where;
+        check_all(s, where);
+    }
+    CHECK(alive_count() > 0 && alive_count() < SESSIONS);
+    shard_call(s, peers_free, NULL);
+    shard_call(shards[0], proxy_drop, NULL);
+    shard_call(shards[1], proxy_drop, NULL);
+    node_stop(s->node);
+}
+
+static int node_start(struct shard *s)
+{
+    return s->index != 0 || fiber_start("test", RUN_INTERACTIVE, body_run, s) != NULL ? 0 : -EAGAIN;
+}
+
+static void node_stopped(struct shard *s)
+{
+}
+
+static void test_hand_overs(void **state)
+{
+    static const struct node_ops ops = {node_start, node_stopped};
+    const struct node_options options = {
+        .ops = &ops, .data = ".", .shard_count = 2, .helper_count = 1, .stop_timeout_ms = 5000};
+    char error[NODE_ERROR_MAX];
+    int rc = node_run(&options, error);
+
+    (void)state;
+    if (rc < 0)
+        fail_msg("node_run: %d %s", rc, error);
+    assert_int_equal(failures, 0);
+    assert_int_equal(repeat_count, 0);
+    assert_true(use_count > SESSIONS * 10);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hand_overs)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
