@@ -120,8 +120,8 @@ void io_close(struct sock s);
 #define PASS_SIZE_MAX    (48 * 1024)
 
 /* One message with `count` sockets, at most PASS_SOCKETS_MAX, through `fd`: an end of a socketpair(2) of SOCK_SEQPACKET that the process was
- * given. The sockets stay open here as well; the receiver has them as soon as it is sent. 0; -EPIPE: nobody is at the
- * other end; -errno: it was not sent. */
+ * given. The sockets stay open here as well; the receiver has them as soon as it is sent. 0; -EPIPE, -ECONNRESET: nobody is at
+ * the other end; -errno: it was not sent. */
 MUST_CHECK int pass_send(int fd, struct slice message, const struct sock *socks, unsigned count);
 /* Waits for one, of at most `size` bytes. Its size; 0: the other end is closed; -ENFILE and the like: it is lost, and its sockets
  * are closed here. */

@@ -147,7 +147,8 @@ static void proxy_make(void *arg)
     p->heap = s->heap;
     p->limits.login_timeout_ms = p->limits.session_idle_ms = p->limits.idle_keep_alive_ms = 3600000;
     p->process = (struct packed_process){.id_base = 1000, .secret = 77}; /* Of both: HELLO would see to it. */
-    subscriptions_init(&p->subscriptions, p->heap, &p->route);
+    users_init(&p->users, p->heap);
+    subscriptions_init(&p->subscriptions, p);
     sleepers_init(&p->sleepers, p);
     sleepers_freeze(&p->sleepers);
     s->slot[SLOT_PROXY] = p;
@@ -162,6 +163,7 @@ static void proxy_drop(void *arg)
     chest_drop(s);
     sleepers_fini(&p->sleepers);
     subscriptions_fini(&p->subscriptions);
+    users_fini(&p->users);
     heap_free(s->heap, p);
     s->slot[SLOT_PROXY] = NULL;
     tls_shard_release();
@@ -170,7 +172,8 @@ static void proxy_drop(void *arg)
 static void session_add(struct proxy *p, const struct model *m, const struct packed *packed)
 {
     CHECK(sleepers_reserve(&p->sleepers));
-    sleepers_add(&p->sleepers, packed, slice_str(m->user), time_ms() + 1800000);
+    sleepers_add(&p->sleepers, packed, users_get(&p->users, slice_str(m->user), packed->partition),
+                 time_ms() + 1800000);
     p->connections++;
 }
 
