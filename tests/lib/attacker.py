@@ -37,7 +37,7 @@ def token():
 class Proxy:
     """One link. `certificate`: (pem, key, ca)."""
 
-    def __init__(self, port, name="p9", roles=PROXY, certificate=None):
+    def __init__(self, port, name="p9", roles=PROXY, certificate=None, speaks=(VERSION, VERSION), more=b""):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
         try:
             if certificate is not None:
@@ -47,8 +47,8 @@ class Proxy:
                 context.load_verify_locations(certificate[2])
                 context.set_alpn_protocols(["trireme-link"])
                 self.sock = context.wrap_socket(self.sock)
-            hello = b"TRLK" + struct.pack("<HH", VERSION, VERSION) + os.urandom(8) + bytes([roles, 0, len(name)]) + name.encode()
-            self.send(HELLO, hello)
+            hello = b"TRLK" + struct.pack("<HH", *speaks) + os.urandom(8) + bytes([roles, 0, len(name)]) + name.encode()
+            self.send(HELLO, hello + more)
             assert self.receive()[0] == HELLO
         except OSError as error:
             raise Closed(str(error))
