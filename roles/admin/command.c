@@ -33,6 +33,19 @@ static bool ready_soon(struct admin *a)
 
 /* ---- status --------------------------------------------------------------------------------------------- */
 
+/* Of a director of a cluster: are they there? */
+static void backends_show(struct reply *r)
+{
+    struct control_cluster cluster = {.here = false};
+
+    if (control_self() != NULL)
+        control_self()->cluster(&cluster);
+    if (!cluster.here)
+        return;
+    reply_u64(r, "backends", cluster.backends);
+    reply_u64(r, "backends_up", cluster.up);
+}
+
 void status_command(struct admin *a, struct slice argument, struct reply *r)
 {
     struct heap *heap = a->shard->heap;
@@ -63,6 +76,7 @@ void status_command(struct admin *a, struct slice argument, struct reply *r)
     reply_u64(r, "memory_budget", m->heap_budget_bytes);
     reply_u64(r, "commit_failures", m->commit_failures);
     reply_u64(r, "checksum_errors", m->checksum_errors);
+    backends_show(r);
     reply_end(r);
     heap_free(heap, m);
 }

@@ -457,6 +457,15 @@ static uint32_t members_known(const struct cluster *c)
     return known;
 }
 
+static uint32_t members_up(const struct cluster *c)
+{
+    uint32_t up = 0;
+
+    for (size_t i = 0; i < c->member_count; i++)
+        up += c->members[i].stream != NULL && c->members[i].node >= 0;
+    return up;
+}
+
 static bool can_deal(const struct cluster *c)
 {
     return c->deal && c->member_count > 0 && members_known(c) == c->member_count && !names_twice(c);
@@ -680,6 +689,7 @@ void director_control_cluster(struct control_cluster *cluster)
     cluster->dealt = c->view.ready;
     cluster->backends = (uint32_t)c->member_count;
     cluster->known = members_known(c);
+    cluster->up = members_up(c);
     cluster->twice = names_twice(c);
     cluster->settled = !c->due && !c->revoked && !c->working;
     if (cluster->deal && !c->deal && !cluster->dealt)

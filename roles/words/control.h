@@ -70,9 +70,10 @@ struct control_cluster {
         deal; /* Deal the partitions as soon as every backend has said its name; false: do not, or no more. */
     bool here; /* A director of a cluster runs here: */
     bool dealt;
-    bool twice;   /* Two backends have one name. */
-    bool settled; /* What was decided is on the disk, and on its way to the backends. */
-    uint32_t backends, known;
+    bool twice;               /* Two backends have one name. */
+    bool settled;             /* What was decided is on the disk, and on its way to the backends. */
+    uint32_t backends, known; /* Of the configuration; that have said their names; */
+    uint32_t up;              /* that are heard now, and serve. */
 };
 
 struct control_account {

@@ -165,8 +165,14 @@ class Cluster:
         assert "already" in self.director.ctl("cluster", "init", status=76)
         eventually(lambda: self.backends[0].ctl("cluster", "init", status=76))  # It is no director.
         assert self.home("u0") in self.backends
+        eventually(lambda: self.up(len(self.backends)))
         for node in self.proxies:
             eventually(lambda: node.lacks(None))
+
+    def up(self, count):
+        """Does the director say of so many backends that they are there?"""
+        status = self.director.ctl("status")
+        assert (status["backends"], status["backends_up"]) == (len(self.backends), count), status
 
     def home(self, user):
         name = self.director.ctl("why", user)["node"]
