@@ -28,6 +28,35 @@ void client_lost(struct sessions *b, unsigned index, const char *why)
         b->trouble = why;
 }
 
+/* ---- Silence ------------------------------------------------------------------------------------------- */
+
+static uint32_t now_ds(const struct sessions *b)
+{
+    return (uint32_t)(sim_now_ns(b->world) / (SIM_S / 10));
+}
+
+static void heard(struct sessions *b, struct client *c)
+{
+    uint32_t now = now_ds(b);
+
+    b->silence_max = MAX(b->silence_max, now - c->heard);
+    c->heard = now;
+}
+
+void clients_listen(struct sessions *b)
+{
+    for (unsigned i = 0; i < b->options.count; i++)
+        heard(b, &b->clients[i]);
+    b->silence_max = 0;
+}
+
+double clients_silence_s(struct sessions *b)
+{
+    for (unsigned i = 0; i < b->options.count; i++)
+        heard(b, &b->clients[i]);
+    return b->silence_max / 10.0;
+}
+
 /* ---- What has come ------------------------------------------------------------------------------------- */
 
 /* An answer or a notice is whole within a record or two. */
@@ -95,6 +124,7 @@ static void receive_done(struct io_op *op)
     struct sessions *b = sessions_self();
 
     if (op->res > 0) {
+        heard(b, &b->clients[r->index]);
         b->bytes += (uint64_t)op->res;
         if (r->index < b->options.handshakes)
             real_come(b, r->index, op->data);

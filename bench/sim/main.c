@@ -248,14 +248,18 @@ static bool phase_keep_alive(struct sessions *b)
 {
     struct cost begin = cost_now(b), c;
     uint64_t records = b->records;
+    double silence_s;
 
+    clients_listen(b);
     world_run(b, KEEP_ALIVE_S, NULL);
+    silence_s = clients_silence_s(b);
     c = cost_since(b, &begin);
     records = b->records - records;
     head(b, "keep-alive");
-    printf("\"simulated_s\": %u, \"keep_alives\": %llu, \"mean_interval_s\": %.1f, \"cpu_percent\": %.2f, ",
+    printf("\"simulated_s\": %u, \"keep_alives\": %llu, \"mean_interval_s\": %.1f, \"longest_silence_s\": "
+           "%.1f, \"cpu_percent\": %.2f, ",
            KEEP_ALIVE_S, (unsigned long long)records,
-           (double)KEEP_ALIVE_S * b->options.count / (double)MAX(records, 1u),
+           (double)KEEP_ALIVE_S * b->options.count / (double)MAX(records, 1u), silence_s,
            100 * cost_servers(&c) / KEEP_ALIVE_S);
     cost_print(&c, "keep_alive", records);
     printf("}\n");

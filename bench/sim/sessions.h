@@ -29,6 +29,7 @@ struct options {
 
 struct client {
     struct sock sock;
+    uint32_t heard;          /* When something came last, 0.1 s. */
     uint16_t received, sent; /* TLS records, of a made session. */
     uint8_t exists;          /* How often it was told of new mail. */
     bool lost;
@@ -57,7 +58,8 @@ struct sessions {
     struct sender *senders;
     bool opens; /* Records of made sessions are decrypted, not only counted. */
     uint64_t records, bytes, notified, lost, broken, answers, asked;
-    const char *trouble; /* Of the first client that had any. */
+    uint32_t silence_max; /* 0.1 s. */
+    const char *trouble;  /* Of the first client that had any. */
 
     unsigned made;
     uint64_t server_sequence, client_sequence; /* TLS records that a session has behind it when it is made. */
@@ -115,6 +117,9 @@ void make_secret(unsigned index, bool of_server, uint8_t out[32]);
 void clients_start(struct sessions *b); /* On their shard, once. */
 /* The client idles now. */
 void client_idle(struct sessions *b, unsigned index);
+/* The longest silence of anybody is measured from now on; until now. */
+void clients_listen(struct sessions *b);
+double clients_silence_s(struct sessions *b);
 void client_lost(struct sessions *b, unsigned index, const char *why);
 /* It ends its IDLE, looks, and idles again: CLIENT_COMMANDS commands. */
 void client_speak(struct sessions *b, unsigned index);
