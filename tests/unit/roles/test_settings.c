@@ -126,12 +126,23 @@ static void test_later_versions(void **state)
     config_free(c);
 }
 
+/* A session counts them in a byte. */
+static void test_bad_commands(void **state)
+{
+    struct config *c = config_new(settings_keys, settings_key_count);
+    struct config_error e;
+
+    assert_true(config_set(c, "limits.bad_session=255", &e));
+    assert_false(config_set(c, "limits.bad_session=256", &e));
+    assert_false(config_set(c, "limits.bad_prelogin=256", &e));
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_bad_commands),   cmocka_unit_test(test_names),
+        cmocka_unit_test(test_good),           cmocka_unit_test(test_bad),
         cmocka_unit_test(test_later_versions),
     };
 
