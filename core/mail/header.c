@@ -143,6 +143,16 @@ static bool decode_word(const struct encoded_word *word, const struct charset_co
            converter->convert(converter->context, word->charset, slice_of(bytes, size), out, size_out);
 }
 
+/* Blanks and the folding among them are one space. */
+static size_t put_plain(char *out, size_t size, char c)
+{
+    if (!is_blank(c))
+        out[size++] = c;
+    else if (size > 0 && out[size - 1] != ' ')
+        out[size++] = ' ';
+    return size;
+}
+
 size_t header_decode(struct slice value, const struct charset_converter *converter, char *out)
 {
     size_t size = 0, word_end = 0; /* word_end: of the last word, in `out`; 0: no word before these blanks. */
@@ -160,8 +170,7 @@ size_t header_decode(struct slice value, const struct charset_converter *convert
                 continue;
             }
         }
-        if (value.data[0] != '\r' && value.data[0] != '\n')
-            out[size++] = value.data[0];
+        size = put_plain(out, size, value.data[0]);
         if (!is_blank(value.data[0]))
             word_end = 0;
         value = slice_from(value, 1);

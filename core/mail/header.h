@@ -24,6 +24,7 @@ MUST_CHECK bool header_next(struct header_iter *it, struct header_field *field_o
 size_t header_unfold(struct slice value, char *out);
 
 #define HEADER_DECODED_SIZE_MAX(size) (4 * (size))
-/* Unfolds and decodes: blanks between encoded words vanish; words that can't be decoded stay as they are.
+/* Unfolds and decodes, for searching: blanks between encoded words vanish, others become one space; words that can't be
+ * decoded stay as they are.
  * `out` has HEADER_DECODED_SIZE_MAX(value.size) bytes. `converter`, for other character sets, may be NULL. */
 size_t header_decode(struct slice value, const struct charset_converter *converter, char *out);

@@ -1,4 +1,4 @@
-/* HEADER, BODY and TEXT of SEARCH. BODY looks into the text parts; TEXT into these and into the headers, those of
+/* HEADER, BODY and TEXT of SEARCH. BODY looks into the text and message parts; TEXT into these and into the headers, those of
  * parts and of forwarded messages included. Everything is compared as UTF-8, decoded; where that is not possible, the
  * bytes are compared as they are. */
 #include "core/mail/search_text.h"
@@ -116,6 +116,12 @@ static int search_body(struct text_search *s, const struct structure_part *part)
     return rc;
 }
 
+/* Reports about deliveries are text, and forwarded messages that could not be opened. */
+static bool is_text(const struct structure_part *part)
+{
+    return slice_eq_nocase(part->type, SLICE("text")) || slice_eq_nocase(part->type, SLICE("message"));
+}
+
 static int search_parts(struct text_search *s, bool headers)
 {
     const struct structure *structure = &s->source->structure;
@@ -127,7 +133,7 @@ static int search_parts(struct text_search *s, bool headers)
         structure_part(structure, i, &part);
         if (headers)
             rc = search_header(s, part.header, (struct slice){0});
-        if (rc == 0 && !s->found && part.leaf && slice_eq_nocase(part.type, SLICE("text")))
+        if (rc == 0 && !s->found && part.leaf && is_text(&part))
             rc = search_body(s, &part);
     }
     return rc;
@@ -143,6 +149,22 @@ static int search_in(struct text_search *s, const struct imap_search_key *key)
     return search_header(s, whole.header, key->field);
 }
 
+/* As a header's values are compared; in the window. */
+static struct slice single_blanks(struct text_search *s, struct slice text)
+{
+    size_t size = 0;
+
+    if (text.size > SEARCH_WINDOW_SIZE)
+        return text; /* Too long anyway. */
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i] == '\t' ? ' ' : text.data[i];
+
+        if (c != ' ' || size == 0 || s->window[size - 1] != ' ')
+            s->window[size++] = c;
+    }
+    return slice_of(s->window, size);
+}
+
 int search_text_matches(struct command *c, struct fetch_source *source, const struct imap_search_key *key)
 {
     struct heap *heap = c->backend->heap;
@@ -154,7 +176,8 @@ int search_text_matches(struct command *c, struct fetch_source *source, const st
     s->command = c;
     s->source = source;
     s->found = false;
-    if (search_text_init(&s->match, key->text))
+    if (search_text_init(&s->match,
+                         key->kind == IMAP_SEARCH_HEADER ? single_blanks(s, key->text) : key->text))
         rc = search_in(s, key);
     if (rc == 0)
         rc = s->found;

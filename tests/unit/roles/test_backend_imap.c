@@ -415,11 +415,13 @@ static void searches(void)
     client_say(&a, "t SELECT INBOX");
     append(&a, "INBOX", "\\Seen");
     CHECK(deliver("anna", "", 1,
-                  SLICE("From: Zoe <z@example.com>\r\nSubject: second\r\nDate: 1 Jan 2020 00:00:00 +0000\r\n"
+                  SLICE("From: Zoe <z@example.com>\r\nSubject: second\r\n\thalf\r\nDate: 1 Jan 2020 00:00:00 "
+                        "+0000\r\n"
                         "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
                         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
                         "U2Now7ZuZXMgV2V0dGVy\r\n--b\r\nContent-Type: application/x-thing\r\n\r\n"
-                        "binary\r\n--b--\r\n")) == 250);
+                        "binary\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nAction: "
+                        "failed\r\n--b--\r\n")) == 250);
     append(&a, "INBOX", "\\Flagged");
     SAY(&a, "t SEARCH FROM anna", "* SEARCH 1 3\r\nt OK Search completed.\r\n");
     SAY(&a, "t SEARCH NOT FROM anna", "* SEARCH 2\r\nt OK Search completed.\r\n");
@@ -428,6 +430,9 @@ static void searches(void)
     client_say(&a, "t SEARCH CHARSET UTF-8 BODY {7+}\r\nsch\xc3\xb6ne");
     HAS(&a, "* SEARCH 2\r\n");
     SAY(&a, "t SEARCH BODY binary", "* SEARCH\r\nt OK Search completed.\r\n");
+    SAY(&a, "t SEARCH BODY \"action: failed\"", "* SEARCH 2\r\nt OK Search completed.\r\n");
+    SAY(&a, "t SEARCH SUBJECT \"second half\"", "* SEARCH 2\r\nt OK Search completed.\r\n");
+    SAY(&a, "t SEARCH SUBJECT \"second \t half\"", "* SEARCH 2\r\nt OK Search completed.\r\n");
     SAY(&a, "t SEARCH TEXT x-thing", "* SEARCH 2\r\nt OK Search completed.\r\n");
     SAY(&a, "t SEARCH BODY zoe", "* SEARCH\r\nt OK Search completed.\r\n");
     SAY(&a, "t SEARCH TEXT zoe", "* SEARCH 2\r\nt OK Search completed.\r\n");

@@ -47,6 +47,8 @@ static void test_words(void **state)
     } cases[] = {
         {"plain", "plain"},
         {"a\r\n b", "a b"},
+        {" a \t b\r\n\t \r\n  c ", "a b c "},
+        {"=?utf-8?q?a_?= \t b", "a b"},
         {"=?utf-8?B?w6TDtg==?=", "\u00e4\u00f6"},
         {"=?ISO-8859-1*de?q?=e4_=3D?= x", "\u00e4 = x"},
         {"=?windows-1252?Q?=80?=", "\u20ac"},
