@@ -471,7 +471,7 @@ void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer)
 
     if (l == NULL) {
         io_close(sock);
-        p->shard->metrics->accepts_shed++;
+        proxy_turned_away(p);
         return;
     }
     l->proxy = p;
@@ -485,7 +485,7 @@ void lmtp_accept(struct proxy *p, struct sock sock, const struct net_addr *peer)
     p->shard->metrics->connections++;
     conn_init(&l->conn, sock, peer, INPUT_MAX, &lmtp_conn_ops);
     if (!proxy_admits(p)) {
-        p->shard->metrics->accepts_shed++;
+        proxy_turned_away(p);
         lmtp_bye(l, LMTP_REPLY_BUSY);
     } else if (proxy_header_due(p, peer)) {
         timer_set(&l->timer, (uint32_t)MIN(p->limits.login_timeout_ms, UINT32_MAX));

@@ -14,12 +14,28 @@
 #include "roles/role.h"
 #include <errno.h>
 
-#define STOP_POLL_MS 10
-#define STOP_WAKES   1024 /* In each of them. */
+#define TOLD_MAX      64    /* Beyond those who are admitted: they are being told that they are not. */
+#define SHED_QUIET_MS 60000 /* A crowd is worth a line, not one for each. */
+#define STOP_POLL_MS  10
+#define STOP_WAKES    1024 /* In each of them. */
 
 bool proxy_admits(const struct proxy *p)
 {
     return !p->stopping && p->connections <= p->limits.connections && heap_admits(p->heap);
+}
+
+void proxy_turned_away(struct proxy *p)
+{
+    uint64_t now_ms = time_ms();
+    bool memory = p->connections <= p->limits.connections;
+
+    p->shard->metrics->accepts_shed++;
+    if (p->stopping || now_ms < p->shed_quiet_until_ms)
+        return;
+    p->shed_quiet_until_ms = now_ms + SHED_QUIET_MS;
+    log_event(LOG_WARN, "clients are turned away", "connections=%llu hint=%s",
+              (unsigned long long)p->connections,
+              memory ? "over_the_memory_budget:_raise_memory" : "over_limits.connections:_raise_it");
 }
 
 bool proxy_network_listed(const struct config *config, const char *key, size_t count,
@@ -253,8 +269,7 @@ static int proxy_start(struct shard *s)
     }
     p->sleep_after = sleep_after_read(s->node->config);
     limits_read(&p->limits, s->node);
-    /* One more than is admitted: the one that is told so. */
-    connections = (uint32_t)MIN(p->limits.connections + 1, UINT32_MAX);
+    connections = (uint32_t)MIN(p->limits.connections + TOLD_MAX, UINT32_MAX);
     slab_init(&p->sessions, p->heap, sizeof(struct session), connections);
     slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
     list_init(&p->session_list);

@@ -63,6 +63,7 @@ struct proxy {
     uint64_t next_id;
     struct packed_process process;
     uint64_t connections; /* Open now, both kinds. */
+    uint64_t shed_quiet_until_ms;
     bool stopping;
 };
 
@@ -77,6 +78,8 @@ static inline void proxy_walks_leave(struct proxy *p, const struct list *link)
 
 /* False: over a limit, or over the memory budget; the caller says so to the client and closes. */
 bool proxy_admits(const struct proxy *p);
+/* One was not admitted: counts, and tells the operator now and then. */
+void proxy_turned_away(struct proxy *p);
 /* Must a connection from there begin with a PROXY header (proxy_protocol.from)? */
 bool proxy_header_due(const struct proxy *p, const struct net_addr *peer);
 /* Takes it from the beginning of the connection: from WHOLE on c->peer is the client. Counts. */

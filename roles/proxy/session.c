@@ -546,9 +546,9 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
 {
     struct session *s = session_new(p);
 
-    if (s == NULL) { /* proxy_admits() has left room for this one alone: nothing to say it with. */
+    if (s == NULL) { /* Many are being turned away: nothing to say it with. */
         io_close(sock);
-        p->shard->metrics->accepts_shed++;
+        proxy_turned_away(p);
         return;
     }
     s->tls_first = tls;
@@ -562,7 +562,7 @@ void session_accept(struct proxy *p, struct sock sock, const struct net_addr *pe
     conn_init(&s->conn, sock, peer, SESSION_INPUT_MAX, &session_conn_ops);
     conn_carries_secrets(&s->conn, true);
     if (!proxy_admits(p)) {
-        p->shard->metrics->accepts_shed++;
+        proxy_turned_away(p);
         session_bye(s, "[UNAVAILABLE] Too busy, try again later");
         return;
     }
