@@ -23,6 +23,8 @@ _Static_assert(TLS_PACKED_MAX <= UINT8_MAX, "its size fits a byte");
 #define HELLO_GROW_SIZE 64
 #define INFLATE_TURN    65536 /* Bytes that a turn makes of what is compressed: a little can become a lot. */
 #define RECEIVE_FULL    16384 /* What one buffer of the ring takes: more may be waiting. */
+#define RECEIVE_MUCH    4096  /* After a receive that was not bound to that: the next may bring much again. */
+#define CONN_BULK_LEAST (64 * 1024) /* Room that a receive gets. */
 
 static void conn_work(struct conn *c);
 static bool output_drained(const struct conn *c);
@@ -266,6 +268,9 @@ static void recv_done(struct io_op *op)
     c->working = true;
     c->read_cancelled = false;
     c->full = op->res >= RECEIVE_FULL;
+    c->much = op->res >= (op->recv_owned ? RECEIVE_FULL : RECEIVE_MUCH);
+    if (c->space != NULL && !op->recv_owned && op->res > 0)
+        c->space->used += (uint32_t)op->res;
     if (op->res > 0) {
         bool secret = c->secret; /* That may end with these very bytes. */
 
@@ -284,9 +289,46 @@ static void recv_done(struct io_op *op)
 
 static void space_drop(struct conn *c)
 {
-    if (c->space != NULL)
-        heap_free(heap(), c->space);
+    struct conn_space *s = c->space;
+
     c->space = NULL;
+    if (s == NULL)
+        return;
+    s->receiving = false;
+    if (s->held == 0)
+        heap_free(heap(), s);
+}
+
+/* Room for a receive: behind what others hold, or else the front again, which the processor's caches know. */
+static struct slice space_room(struct conn *c)
+{
+    if (c->space != NULL && c->space->held > 0 && c->space->used > CONN_BULK_SIZE - CONN_BULK_LEAST)
+        space_drop(c);
+    if (c->space == NULL) {
+        c->space = heap_alloc(heap(), sizeof *c->space + CONN_BULK_SIZE);
+        *c->space = (struct conn_space){.receiving = true};
+    }
+    if (c->space->held == 0)
+        c->space->used = 0;
+    return slice_of(c->space->bytes + c->space->used, CONN_BULK_SIZE - c->space->used);
+}
+
+struct conn_space *conn_hold(struct conn *c, struct slice in)
+{
+    struct conn_space *s = c->space;
+
+    if (s == NULL || in.data < s->bytes || in.data + in.size > s->bytes + s->used)
+        return NULL;
+    s->held++;
+    return s;
+}
+
+void conn_space_release(struct conn_space *s)
+{
+    ASSERT(s->held > 0);
+    s->held--;
+    if (s->held == 0 && !s->receiving)
+        heap_free(heap(), s);
 }
 
 static void poll_done(struct io_op *op)
@@ -331,15 +373,16 @@ static bool read_wanted(const struct conn *c)
 
 static void recv_begin(struct conn *c)
 {
+    struct slice room;
+
     c->read_op.done = recv_done;
-    if (!c->bulk || !c->full) {
+    if (!c->bulk || !c->much) {
         space_drop(c);
         io_recv(c->sock, &c->read_op);
         return;
     }
-    if (c->space == NULL)
-        c->space = heap_alloc(heap(), CONN_BULK_SIZE);
-    io_recv_into(c->sock, &c->read_op, c->space, CONN_BULK_SIZE);
+    room = space_room(c);
+    io_recv_into(c->sock, &c->read_op, (char *)(uintptr_t)room.data, room.size);
 }
 
 static void read_arm(struct conn *c)

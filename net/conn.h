@@ -86,10 +86,11 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool sent;            /* ops->sent() is due. */
     bool bulk, full;      /* conn_receive_bulk(); the last receive filled its buffer. */
     bool secret;          /* conn_carries_secrets() */
+    bool much;            /* The last receive makes one of CONN_BULK_SIZE worth its memory. */
     int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
     char *input;                /* NULL: nothing is kept. */
-    char *space;                /* Of receives larger than a buffer of the ring; NULL while none are due. */
+    struct conn_space *space;   /* Of receives larger than a buffer of the ring; NULL while none are due. */
     struct conn_output *output; /* NULL: nothing was written for a while. */
     struct tls *tls;            /* NULL: plain text. */
     struct tls_output sealed;   /* Ciphertext for the next send. */
@@ -133,8 +134,20 @@ static inline bool conn_paused(const struct conn *c)
 /* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
 void conn_rest(struct conn *c);
 
-/* The peer may send much at a time: while he does, receives are CONN_BULK_SIZE each, into memory of its own. */
+/* The peer may send much at a time: while he does, receives are up to CONN_BULK_SIZE each, into memory of its own. */
 void conn_receive_bulk(struct conn *c);
+
+/* That memory: what of it data() was given need not be copied, it can be held. */
+struct conn_space {
+    uint32_t held;  /* conn_hold() less conn_space_release(). */
+    uint32_t used;  /* Bytes received into it since nobody held any. */
+    bool receiving; /* It is a connection's. */
+    char bytes[];
+};
+/* In data(): `in` or a part of it stays where it is until conn_space_release(), whatever happens to c. NULL: it lies
+ * elsewhere, and dies with data() as always. The holder keeps what is held bounded: it may be CONN_BULK_SIZE for each hold. */
+struct conn_space *conn_hold(struct conn *c, struct slice in);
+void conn_space_release(struct conn_space *s);
 
 /* ---- Compression (RFC 4978; net/deflate.h) ------------------------------------------------------------- */
 

@@ -1,6 +1,8 @@
 #include "core/metrics.h"
 #include "net/link/link_state.h"
 
+#define HELD_PART 4 /* Of the budget. */
+
 /* ---- The budget ---------------------------------------------------------------------------------------- */
 
 uint32_t credit_share(uint64_t budget, uint64_t used)
@@ -22,6 +24,17 @@ void credit_draw(struct link_state *state, int64_t size)
     state->share = credit_share(state->budget, state->used);
     shard_self()->metrics->link_credit_used_bytes = state->used;
     shard_self()->metrics->link_credit_share_bytes = state->share;
+}
+
+bool credit_holds(const struct link_state *state)
+{
+    return state->held < state->budget / HELD_PART;
+}
+
+void credit_held(struct link_state *state, int64_t size)
+{
+    state->held += (uint64_t)size;
+    credit_draw(state, size);
 }
 
 /* ---- Sending ------------------------------------------------------------------------------------------- */

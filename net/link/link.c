@@ -168,8 +168,21 @@ static struct link_frame *frame_new(size_t size, size_t behind)
     credit_draw(link_state(), (int64_t)(sizeof *f + size));
     memset(f, 0, sizeof *f);
     f->capacity = (uint32_t)size;
+    f->payload = f->bytes;
     f->message.from = shard_self();
     list_init(&f->link);
+    return f;
+}
+
+struct link_frame *link_frame_refer(struct conn_space *space, const struct link_header *h, char *payload)
+{
+    struct link_frame *f = frame_new(0, 0);
+
+    f->header = *h;
+    f->payload = payload;
+    f->space = space;
+    if (space->held == 1)
+        credit_held(link_state(), CONN_BULK_SIZE);
     return f;
 }
 
@@ -181,6 +194,11 @@ struct link_frame *link_frame_new(size_t size)
 static void frame_drop(struct link_frame *f)
 {
     credit_draw(link_state(), -(int64_t)(sizeof *f + f->capacity));
+    if (f->space != NULL) {
+        if (f->space->held == 1)
+            credit_held(link_state(), -CONN_BULK_SIZE);
+        conn_space_release(f->space);
+    }
     heap_free(link_state()->heap, f);
 }
 

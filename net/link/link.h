@@ -86,6 +86,7 @@ struct link_header { /* What a frame says of itself. */
     uint8_t type, kind, flags;
 };
 
+struct conn_space;
 struct link_stream;
 
 struct link_frame {
@@ -94,14 +95,16 @@ struct link_frame {
     struct link_stream *stream; /* At the receiver: whom the release credits; NULL when the stream is gone. */
     struct link_header header;
     uint32_t capacity;
-    uint32_t serial; /* Of the sender's stream, and the shard sent to: private, for the way home. */
+    char *payload;            /* `bytes`, or in what a connection has received: */
+    struct conn_space *space; /* held by this frame; NULL: `bytes`. */
+    uint32_t serial;          /* Of the sender's stream, and the shard sent to: private, for the way home. */
     uint32_t peer;
     bool wired;                  /* Came over a wire: its memory is this shard's. */
     bool has_origin;             /* An OPEN passed on from a wire: its origin stands behind the payload. */
     char wire[LINK_HEADER_SIZE]; /* The header as it stands on a wire, in one piece with the payload. */
-    char payload[];
+    char bytes[];
 };
-_Static_assert(offsetof(struct link_frame, wire) + LINK_HEADER_SIZE == offsetof(struct link_frame, payload),
+_Static_assert(offsetof(struct link_frame, wire) + LINK_HEADER_SIZE == offsetof(struct link_frame, bytes),
                "a frame leaves in one piece");
 
 static inline struct slice link_frame_data(const struct link_frame *f) /* Payload without head or trailer. */

@@ -19,6 +19,7 @@ struct link_state { /* SLOT_LINK of a shard. */
     struct slab streams;
     uint32_t serial;
     uint64_t budget, used; /* Bytes of frames, and what was granted. */
+    uint64_t held;         /* Of `used`: received memory that frames refer to, all of it. */
     uint32_t share;        /* What one stream may have of it. */
     link_serve_fn *serve[LINK_KIND_COUNT];
     struct wires *wires; /* NULL: this process has none. */
@@ -45,6 +46,8 @@ static inline struct link_stream *link_find(struct link_stream **table, uint32_t
 struct link_stream *link_served_new(struct link *l, uint32_t id, bool last);
 /* Frees the id at once, and the record when the last frame on loan came back. */
 void link_stream_finish(struct link_stream *s);
+/* A frame whose payload stays where it was received; the caller has held that for it, and asked credit_holds() first. */
+struct link_frame *link_frame_refer(struct conn_space *space, const struct link_header *h, char *payload);
 /* Hands an OPEN to whoever serves its kind. False: nobody does. */
 bool link_serve_frame(struct link_stream *s, struct link_frame *f);
 /* DATA or END for a stream of this end. */
@@ -71,6 +74,10 @@ _Static_assert(LINK_WINDOW_FIRST >= 2 * LINK_FRAME_MAX,
 
 void credit_start(struct link_state *state);
 void credit_draw(struct link_state *state, int64_t size);
+/* May another frame refer to what was received? A little of it holds all: a slow reader's frame, 256 KiB. So no more than 1/HELD_PART of the budget is
+ * held, and the others are copied. */
+bool credit_holds(const struct link_state *state);
+void credit_held(struct link_state *state, int64_t size);
 uint32_t credit_share(uint64_t budget, uint64_t used);
 void credit_starve(struct link_stream *s, bool starved);
 /* Tells the owner if there is enough again: from the loop only. He may end it. */

@@ -144,6 +144,30 @@ static bool frame_arrived(struct link_wire *w, struct link_frame *f)
     return good;
 }
 
+/* The frame as it lies in what was received; NULL: it is copied, for one reason or another. */
+static struct link_frame *frame_in_place(struct link_wire *w, const struct link_header *h, struct slice in)
+{
+    struct conn_space *space;
+
+    if (h->size <= WIRE_COPY_MAX || in.size < h->size || !credit_holds(link_state()))
+        return NULL;
+    space = conn_hold(&w->conn, slice_first(in, h->size));
+    return space != NULL ? link_frame_refer(space, h, (char *)(uintptr_t)in.data) : NULL;
+}
+
+/* A header has arrived. Its frame, with what of the payload is taken already. */
+static struct link_frame *frame_begin(struct link_wire *w, const struct link_header *h, struct slice in)
+{
+    struct link_frame *f = frame_in_place(w, h, in);
+
+    w->incoming_size = f != NULL ? h->size : 0;
+    if (f == NULL)
+        f = link_frame_new(h->size);
+    f->header = *h;
+    f->wired = true;
+    return f;
+}
+
 /* Takes some of *in. */
 static bool input_take(struct link_wire *w, struct slice *in)
 {
@@ -160,11 +184,9 @@ static bool input_take(struct link_wire *w, struct slice *in)
             return true;
         if (!link_header_decode(w->header, &h))
             return false;
-        f = w->incoming = link_frame_new(h.size);
-        f->header = h;
-        f->wired = true;
-        w->incoming_size = 0;
         w->header_size = 0;
+        f = w->incoming = frame_begin(w, &h, *in);
+        *in = slice_from(*in, w->incoming_size);
     }
     take = MIN(in->size, f->header.size - (size_t)w->incoming_size);
     if (take > 0)

@@ -1,9 +1,8 @@
 /* net/link/wire_send.c -- how frames leave by a connection: whose turn it is, and what credit goes back. */
 #include "net/link/wire_state.h"
 
-#define WIRE_QUEUED_MAX (256 * 1024) /* Bytes given to the connection and not yet taken by the kernel. */
-#define WIRE_TURN_BULK  (128 * 1024) /* Of one stream before the next one's turn; elsewhere a frame. */
-#define WIRE_COPY_MAX   1024         /* Frames up to this size are copied, so that they leave in one piece. */
+#define WIRE_QUEUED_MAX (256 * 1024)      /* Bytes given to the connection and not yet taken by the kernel. */
+#define WIRE_TURN_BULK  (128 * 1024)      /* Of one stream before the next one's turn; elsewhere a frame. */
 #define WIRE_WAITING    (4 * 1024 * 1024) /* The budget of what waits to leave by one connection. */
 #define CREDIT_PART     2                 /* Of a window: released, it is worth a CREDIT. */
 
@@ -27,6 +26,7 @@ static void frame_write(struct link_wire *w, const struct link_stream *s, struct
     struct link_header h = f->header;
     struct slice bytes = slice_of(f->wire, LINK_HEADER_SIZE + f->header.size);
 
+    ASSERT(f->payload == f->bytes); /* Nothing is passed on from one wire to another. */
     h.stream = s->id;
     h.flags = (uint8_t)((h.flags & ~LINK_FROM_OPENER) | (s->opener ? LINK_FROM_OPENER : 0));
     link_header_encode(&h, f->wire);

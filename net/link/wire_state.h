@@ -5,6 +5,9 @@
 #include "net/link/header.h"
 #include "net/link/link_state.h"
 
+/* Frames up to this size are copied: so that they leave in one piece, and hold nothing of what was received with them. */
+#define WIRE_COPY_MAX 1024
+
 /*   DOWN --retry--> CONNECTING --> SECURING --> HELLO --both have said it--> UP
  *    ^                  |             |           |                          |
  *    +------closed------+---CLOSING---+-----------+----error, silence--------+      (accepted: freed instead)
