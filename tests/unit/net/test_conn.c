@@ -32,6 +32,8 @@ static struct session *session; /* In memory of its own, freed when it is closed
 static struct session last;     /* Its counts, from then on. */
 static int peer;
 static unsigned loans_out;
+static struct conn_space *held; /* Of the line "hold": where it lies. */
+static struct slice held_line;
 
 static void loan_back(void *arg)
 {
@@ -56,6 +58,8 @@ static void run_line(struct session *s, struct slice line)
     conn_write(c, SLICE("\n"));
     if (slice_eq(line, SLICE("pause")))
         conn_pause(c);
+    else if (slice_eq(line, SLICE("hold")))
+        held = conn_hold(c, held_line = line);
     else if (slice_eq(line, SLICE("rest")))
         conn_rest(c);
     else if (slice_eq(line, SLICE("close")))
@@ -267,6 +271,67 @@ static void test_bulk(void **state)
     hang_up();
     door_recv_size = 4096;
     free(many);
+}
+
+/* What is held stays where it was received, whatever comes behind it, and when the connection is gone. */
+static void test_hold(void **state)
+{
+    const size_t size = 100000;
+    char *many = malloc(size + 1);
+
+    for (size_t i = 0; i < size; i++)
+        many[i] = "noop\n"[i % 5];
+    many[size] = '\0';
+    door_recv_size = 16384;
+    open_session();
+    conn_receive_bulk(&session->conn);
+    send_text("hold\n");
+    assert_string_equal(received(), "hold\n");
+    assert_null(held); /* In a buffer of the ring. */
+    send_text(many);
+    assert_string_equal(received(), many);
+    send_text("hold\n");
+    assert_string_equal(received(), "hold\n");
+    assert_non_null(held);
+    assert_int_equal(held->held, 1);
+    for (unsigned i = 0; i < 4; i++) {
+        send_text(many);
+        assert_string_equal(received(), many);
+        assert_true(slice_eq(held_line, SLICE("hold")));
+    }
+    hang_up();
+    assert_true(slice_eq(held_line, SLICE("hold")));
+    conn_space_release(held);
+    held = NULL;
+    door_recv_size = 4096;
+    free(many);
+}
+
+/* And what comes behind it has the rest of the same memory. */
+static void test_hold_room(void **state)
+{
+    char many[40001];
+    struct conn_space *first;
+
+    memset(many, 'x', 40000);
+    many[39999] = '\n';
+    many[40000] = '\0';
+    memcpy(many, "noop\nnoop\n", 10);
+    door_recv_size = 16384;
+    open_session();
+    session->conn.input_max = 65536;
+    conn_receive_bulk(&session->conn);
+    send_text(many);
+    assert_string_equal(received(), many);
+    send_text("hold\n");
+    assert_string_equal(received(), "hold\n");
+    first = held;
+    assert_non_null(first);
+    assert_int_equal(first->used, 5); /* Nobody held what came before it: it lies in front. */
+    conn_space_release(first);
+    held = NULL;
+    hang_up();
+    door_recv_size = 4096;
 }
 
 static void test_round_trip_cost(void **state)
@@ -1536,6 +1601,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLAIN(test_round_trip_cost),
         PLAIN(test_bulk),
+        PLAIN(test_hold),
+        PLAIN(test_hold_room),
         PLAIN(test_quiet),
         PLAIN(test_sleep),
         PLAIN(test_sleep_ends),

@@ -185,26 +185,44 @@ static void accepted(struct listener *l, struct sock sock, const struct net_addr
     wires_accept(sock, peer);
 }
 
+#define KEPT                                                                                                 \
+    1 /* Frames that a reader keeps before he looks at them: more would be more than a first window. */
+
 struct asked {
     struct link_stream *stream;
     uint64_t bytes, sum;
+    struct list kept;
+    unsigned kept_count;
+    unsigned in_place; /* Frames that lay where they were received. */
     bool ended, lost, trailer_good;
     enum link_lost why;
 };
 
+static void kept_read(struct asked *a, unsigned left)
+{
+    for (; a->kept_count > left; a->kept_count--) {
+        struct link_frame *f = CONTAINER_OF(list_pop_front(&a->kept), struct link_frame, link);
+        struct slice data = link_frame_data(f);
+
+        for (size_t i = 0; i < data.size; i++)
+            a->sum += (uint8_t)data.data[i];
+        a->bytes += data.size;
+        link_frame_release(f);
+    }
+}
+
 static void asked_frame(struct link_stream *s, struct link_frame *f)
 {
     struct asked *a = s->owner;
-    struct slice data = link_frame_data(f);
 
-    for (size_t i = 0; i < data.size; i++)
-        a->sum += (uint8_t)data.data[i];
-    a->bytes += data.size;
     if (f->header.type == LINK_END) {
         a->ended = true;
         a->trailer_good = slice_eq(link_frame_head(f), SLICE("done"));
     }
-    link_frame_release(f);
+    a->in_place += f->space != NULL;
+    list_push_back(&a->kept, &f->link);
+    a->kept_count++;
+    kept_read(a, a->ended ? 0 : KEPT);
 }
 
 static void asked_credit(struct link_stream *s)
@@ -235,6 +253,7 @@ static void wait_for(const struct asked *a, unsigned seconds)
 static void ask(struct asked *a, struct link_target to, const char *head, const char *data, bool last)
 {
     *a = (struct asked){.bytes = 0};
+    list_init(&a->kept);
     a->stream = link_open(to, LINK_IMAP, slice_str(head), slice_str(data), last, &asked_ops, a);
     CHECK(a->stream != NULL);
 }
@@ -248,12 +267,14 @@ static void test_small(struct link_target to)
     CHECK(a.ended && a.bytes == 5 && a.trailer_good);
 }
 
-/* Much more than a window, both ways at once. */
-static void test_bulk(struct link_target to)
+/* Much more than a window, both ways at once. `budget`: with none of it left for what lies where it was received. */
+static void test_bulk(struct link_target to, uint64_t budget)
 {
+    struct link_state *links = link_state();
+    uint64_t sent = 0, sum = 0, before = links->budget;
     struct asked a;
-    uint64_t sent = 0, sum = 0;
 
+    links->budget = budget;
     to.bulk = true;
     ask(&a, to, "echo", "", false);
     while (sent < 40 * LINK_WINDOW && !done(&a)) {
@@ -275,6 +296,8 @@ static void test_bulk(struct link_target to)
         link_send(a.stream, link_frame_new(0), 0, LINK_LAST);
     wait_for(&a, 20);
     CHECK(a.ended && a.bytes == sent && a.sum == sum);
+    CHECK((a.in_place > 0) == (budget > 0) && links->held == 0);
+    links->budget = before;
 }
 
 static void test_refused(struct link_target to)
@@ -353,7 +376,8 @@ static void body_run(void *arg)
     for (to.route = 0; to.route < 2;
          to.route++) { /* Served by the shard that the wire came to, and passed on. */
         test_small(to);
-        test_bulk(to);
+        test_bulk(to, link_state()->budget);
+        test_bulk(to, 0);
         test_refused(to);
         test_given_up(to);
     }
