@@ -73,11 +73,27 @@ int64_t link_credit(struct link_stream *s)
     return left;
 }
 
-/* Not for each frame that comes home: half of what there can be makes it worth a fiber. More than that must not be asked for:
+bool link_short(struct link_stream *s, uint32_t size)
+{
+    bool is_short = credit_left(s) < (int64_t)size;
+
+    ASSERT(size <= LINK_PAYLOAD_MAX);
+    if (UNLIKELY(is_short))
+        credit_starve(s, true);
+    return is_short;
+}
+
+uint32_t credit_part(uint32_t window)
+{
+    return window > 4 * LINK_FRAME_MAX ? window / 2 - LINK_FRAME_MAX : window / 2;
+}
+
+/* Not for each frame that comes home: a part of what there can be makes it worth a fiber. More than that must not be asked for:
  * when all frames are home, or have left and are released, nothing else will come that could wake it. */
 void credit_wake(struct link_stream *s)
 {
-    if (!s->starved || credit_left(s) < MIN((int64_t)s->window, stream_share(s)) / 2)
+    if (!s->starved ||
+        credit_left(s) < (int64_t)credit_part((uint32_t)MIN((int64_t)s->window, stream_share(s))))
         return;
     credit_starve(s, false);
     if (s->ops != NULL)

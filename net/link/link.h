@@ -128,7 +128,7 @@ void link_frame_release(struct link_frame *f);
 struct link_stream_ops {
     /* DATA (or END: header.type says it; then nothing follows and ended() is not called apart). Takes f. */
     void (*frame)(struct link_stream *s, struct link_frame *f);
-    /* There is credit again, after link_credit() or link_send() found none left. */
+    /* There is credit again, after link_credit() or link_send() found none left, or link_short() too little. */
     void (*credit)(struct link_stream *s);
     /* RESET by the peer, or the link died (s->why): nothing follows. The stream is gone when this returns. */
     void (*lost)(struct link_stream *s);
@@ -188,6 +188,8 @@ bool link_stream_sent(const struct link_stream *s);
 /* Bytes that may be sent now; negative when a sender went ahead by one item, as it may. When there are none,
  * ops->credit() will tell. */
 int64_t link_credit(struct link_stream *s);
+/* Fewer than `size`, at most LINK_PAYLOAD_MAX: then ops->credit() will tell too. For whoever sends whole frames. */
+bool link_short(struct link_stream *s, uint32_t size);
 /* A new frame to write into, at least `size` bytes of payload (<= LINK_PAYLOAD_MAX). Never NULL. */
 struct link_frame *link_frame_new(size_t size);
 /* Sends `size` payload bytes of f as DATA. Takes f. flags: LINK_LAST, LINK_HOLD. */
@@ -208,6 +210,8 @@ struct link_writer {
     unsigned flags; /* LINK_HOLD while a sync block is written. */
 };
 void link_writer_init(struct link_writer *w, struct link_stream *s);
+/* The same for the rest of a long answer. */
+void link_writer_resume(struct link_writer *w, struct link_stream *s);
 /* Sends what is in the window, if anything. */
 void link_writer_flush(struct link_writer *w);
 /* Flushes before a change of flags, so that HOLD begins at the right byte. */

@@ -4,7 +4,6 @@
 #define WIRE_QUEUED_MAX (256 * 1024)      /* Bytes given to the connection and not yet taken by the kernel. */
 #define WIRE_TURN_BULK  (128 * 1024)      /* Of one stream before the next one's turn; elsewhere a frame. */
 #define WIRE_WAITING    (4 * 1024 * 1024) /* The budget of what waits to leave by one connection. */
-#define CREDIT_PART     2                 /* Of a window: released, it is worth a CREDIT. */
 
 static void frame_left(void *arg)
 {
@@ -132,7 +131,7 @@ void wire_released(struct link_stream *s, uint32_t size)
     ASSERT(s->received >= size);
     s->received -= size;
     s->credit_due += size;
-    if (s->credit_due < s->grant / CREDIT_PART || s->got_last)
+    if (s->credit_due < credit_part(s->grant) || s->got_last)
         return;
     if (credit_regrant(s)) {
         h.type = LINK_GRANT;

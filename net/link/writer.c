@@ -34,6 +34,12 @@ void link_writer_init(struct link_writer *w, struct link_stream *s)
     window_open(w, WINDOW_FIRST);
 }
 
+void link_writer_resume(struct link_writer *w, struct link_stream *s)
+{
+    *w = (struct link_writer){.writer.more = link_writer_more, .stream = s};
+    window_open(w, LINK_PAYLOAD_MAX);
+}
+
 void link_writer_flush(struct link_writer *w)
 {
     if (writer_used(&w->writer) > 0)

@@ -155,7 +155,7 @@ static void command_run(void *arg)
     c->fiber = fiber_self();
     c->state = COMMAND_RUNNING;
     if (c->out.frame == NULL)
-        link_writer_init(&c->out, c->stream);
+        link_writer_resume(&c->out, c->stream);
     step = command_step(c);
     c->fiber = NULL;
     if (step == STEP_DONE || c->stream == NULL) {
@@ -164,7 +164,7 @@ static void command_run(void *arg)
         link_writer_flush(&c->out);
         link_writer_fini(&c->out); /* A parked command keeps no window. */
         c->state = COMMAND_PARKED;
-        if (link_credit(c->stream) > 0)
+        if (!command_starved(c))
             command_go(c);
     } else {
         c->state = COMMAND_LITERAL;

@@ -96,10 +96,10 @@ static inline bool command_utf8(const struct command *c)
     return (c->token.flags & TOKEN_UTF8) != 0;
 }
 
-/* Between two items of a long answer: no room for another one? Then keep a cursor and return STEP_PARK. */
+/* Between two items of a long answer: no room for another frame? Then keep a cursor and return STEP_PARK. */
 static inline bool command_starved(const struct command *c)
 {
-    return c->stream != NULL && link_credit(c->stream) <= (int64_t)writer_used(&c->out.writer);
+    return c->stream != NULL && link_short(c->stream, LINK_PAYLOAD_MAX);
 }
 
 /* A reading command whose client has gone need not go on. */
