@@ -272,10 +272,9 @@ static void recv_done(struct io_op *op)
     if (c->space != NULL && !op->recv_owned && op->res > 0)
         c->space->used += (uint32_t)op->res;
     if (op->res > 0) {
-        bool secret = c->secret; /* That may end with these very bytes. */
-
+        c->wipes = c->secret; /* That may end with these very bytes. */
         bytes_arrived(c, op->data);
-        if (secret)
+        if (c->wipes)
             bytes_wipe((void *)(uintptr_t)op->data.data, op->data.size);
         if (op->recv_owned)
             io_recv_release(op);
@@ -317,7 +316,7 @@ struct conn_space *conn_hold(struct conn *c, struct slice in)
 {
     struct conn_space *s = c->space;
 
-    if (s == NULL || in.data < s->bytes || in.data + in.size > s->bytes + s->used)
+    if (s == NULL || c->wipes || in.data < s->bytes || in.data + in.size > s->bytes + s->used)
         return NULL;
     s->held++;
     return s;

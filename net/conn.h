@@ -86,6 +86,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool sent;            /* ops->sent() is due. */
     bool bulk, full;      /* conn_receive_bulk(); the last receive filled its buffer. */
     bool secret;          /* conn_carries_secrets() */
+    bool wipes;           /* What the last receive has brought is overwritten behind data(). */
     bool much;            /* The last receive makes one of CONN_BULK_SIZE worth its memory. */
     int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
@@ -145,7 +146,7 @@ struct conn_space {
     char bytes[];
 };
 /* In data(): `in` or a part of it stays where it is until conn_space_release(), whatever happens to c. NULL: it lies
- * elsewhere, and dies with data() as always. The holder keeps what is held bounded: it may be CONN_BULK_SIZE for each hold. */
+ * elsewhere, or may hold secrets, and dies with data() as always. The holder keeps what is held bounded: it may be CONN_BULK_SIZE for each hold. */
 struct conn_space *conn_hold(struct conn *c, struct slice in);
 void conn_space_release(struct conn_space *s);
 

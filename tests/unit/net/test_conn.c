@@ -329,7 +329,13 @@ static void test_hold_room(void **state)
     assert_non_null(first);
     assert_int_equal(first->used, 5); /* Nobody held what came before it: it lies in front. */
     conn_space_release(first);
-    held = NULL;
+    conn_carries_secrets(&session->conn, true);
+    send_text(many);
+    assert_string_equal(received(), many);
+    assert_non_null(session->conn.space);
+    send_text("hold\n");
+    assert_string_equal(received(), "hold\n");
+    assert_null(held); /* It is overwritten behind data(). */
     hang_up();
     door_recv_size = 4096;
 }
