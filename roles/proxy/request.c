@@ -17,7 +17,8 @@
 #include "roles/proxy/session.h"
 
 #define UNSENT_MS 4500
-#define AGAIN_MS  100 /* Before the next try, plus a jitter of as much. */
+#define AGAIN_MS  100 /* Before the next try, plus a jitter of as much; twice that before the one after it, */
+#define DOUBLED   3   /* and so on, so often: who refuses has enough to do. */
 
 struct shown { /* Of what the client has, and of as much as has come again. */
     XXH3_state_t shown, repeated;
@@ -37,13 +38,21 @@ static void hashes_new(struct request *r)
     XXH3_64bits_reset(&hashes_of(r)->shown);
 }
 
+static void try_later(struct request *r)
+{
+    uint32_t pause_ms = AGAIN_MS << MIN(r->tries, DOUBLED);
+
+    r->tries += r->tries < DOUBLED;
+    timer_set(&r->again, pause_ms + (uint32_t)(random_u64() % pause_ms));
+}
+
 static void on_again(struct timer *t)
 {
     struct request *r = CONTAINER_OF(t, struct request, again);
 
     r->session->proxy->shard->metrics->commands_again++;
     if (!session_request_open(r->session))
-        timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
+        try_later(r);
 }
 
 static void on_deadline(struct timer *t)
@@ -89,7 +98,7 @@ void session_request_keep(struct session *s, enum link_kind kind, struct slice t
     if (kind != LINK_SYNC)
         timer_set(&r->deadline, UNSENT_MS);
     if (!session_request_open(s))
-        timer_set(&r->again, AGAIN_MS);
+        try_later(r);
 }
 
 void session_request_drop(struct session *s)
@@ -165,7 +174,7 @@ bool session_request_lost(struct session *s, enum link_lost why)
     }
     if (why == LINK_LOST_TICKET)
         session_renew(s);
-    timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
+    try_later(r);
     return true;
 }
 

@@ -210,6 +210,7 @@ struct request {
     bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
     bool unknown;  /* It may have been executed. */
     bool lost;     /* A link with it on it was; `deadline` runs since. */
+    uint8_t tries; /* That were in vain. */
     /* The answer may come again, from its beginning: what the client has of it, and how much of that has come by now. */
     uint64_t shown, repeated;
     void *hashes; /* Of both; NULL: nothing was shown yet that could come again. */
