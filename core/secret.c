@@ -67,10 +67,13 @@ void *secret_alloc(size_t size)
 
 void secret_free(void *p)
 {
+    size_t size;
+
     if (p == NULL)
         return;
-    bytes_wipe(p, sallocx(p, 0));
-    dallocx(p, thread_flags != 0 ? thread_flags : MALLOCX_TCACHE_NONE);
+    size = sallocx(p, 0);
+    bytes_wipe(p, size);
+    sdallocx(p, size, thread_flags != 0 ? thread_flags : MALLOCX_TCACHE_NONE);
 }
 
 size_t secret_size(const void *p)

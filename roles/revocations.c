@@ -50,16 +50,18 @@ void revocations_add(struct revocations *r, uint64_t user, uint64_t generation)
     *bucket_of(r, user) = (uint16_t)r->count;
 }
 
+bool revocations_name(const struct revocations *r, uint64_t user, uint64_t generation)
+{
+    const struct revocation *e = entry_of(r, user);
+
+    return e != NULL && generation < e->generation;
+}
+
 bool revocations_refuse(const struct revocations *r, uint64_t user, uint64_t generation)
 {
-    const struct revocation *e;
-
     if (generation >= r->generation) /* Made after all of them. */
         return false;
-    if (generation < r->floor)
-        return true;
-    e = entry_of(r, user);
-    return e != NULL && generation < e->generation;
+    return generation < r->floor || revocations_name(r, user, generation);
 }
 
 uint32_t revocations_after(const struct revocations *r, uint64_t generation)

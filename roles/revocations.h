@@ -28,5 +28,7 @@ struct revocations {     /* Zeroed: none. */
 void revocations_add(struct revocations *r, uint64_t user, uint64_t generation);
 /* Is a ticket of that generation too old for its user? */
 bool revocations_refuse(const struct revocations *r, uint64_t user, uint64_t generation);
+/* Was that done to the user himself, since? So, too, of those who are not known any more: false. */
+bool revocations_name(const struct revocations *r, uint64_t user, uint64_t generation);
 /* Index of the first that is newer than `generation`; count: none. */
 uint32_t revocations_after(const struct revocations *r, uint64_t generation);

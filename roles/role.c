@@ -29,7 +29,12 @@ static unsigned place_shard(unsigned partition)
     return store_partition_shard(store_self(), partition);
 }
 
-static const struct place place_store = {place_partition, place_shard};
+static uint64_t place_user(struct slice user)
+{
+    return store_account_hash(store_self(), user);
+}
+
+static const struct place place_store = {place_partition, place_user, place_shard};
 
 static void control_route(struct control_route *r)
 {

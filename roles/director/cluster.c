@@ -33,6 +33,11 @@ struct cluster_view { /* What every shard has a copy of. */
     struct revocations revoked;
 };
 
+struct told {      /* Of the revocations: */
+    bool all;      /* Nothing so far, */
+    uint64_t sent; /* else all up to that generation. */
+};
+
 struct member { /* A backend of the configuration. */
     struct cluster *cluster;
     struct link_target target; /* Its link, or this process. */
@@ -45,9 +50,8 @@ struct member { /* A backend of the configuration. */
     bool known; /* It has said its name and its state. */
     bool news;  /* ... since the fiber looked. */
     bool grant_due;
-    bool revoked_all;      /* It is to hear of all revocations, */
-    uint64_t revoked_sent; /* else of those after that generation. */
-    int node;              /* In the table; -1: none. */
+    struct told revoked;
+    int node; /* In the table; -1: none. */
     struct ticket_key keys[2];
 };
 
@@ -56,6 +60,9 @@ struct reader { /* A proxy core that wants the table. */
     struct link_stream *stream;
     uint64_t version;       /* That it has, */
     uint32_t tls_keys_sent; /* and of these. */
+    bool hears;             /* Of revocations: it is not of the release before. */
+    bool named;             /* It has the secret of their users' hash. */
+    struct told revoked;
 };
 
 struct cluster {
@@ -73,9 +80,10 @@ struct cluster {
     uint32_t rotate_every_ms;
     uint32_t renewal_steps; /* and after how many of these times the renewal key is. */
     struct tls_keys tls_keys;
-    bool deal;    /* The operator has said so. */
-    bool revoked; /* Somebody was, since the file was written. */
-    bool aged;    /* The renewal key has. */
+    bool deal;              /* The operator has said so. */
+    bool revoked;           /* Somebody was, since the file was written, */
+    uint64_t revoked_saved; /* which has those up to this generation. */
+    bool aged;              /* The renewal key has. */
     bool due, working, running, stopping;
 };
 
@@ -128,6 +136,7 @@ static bool revoked_decode(struct slice in, struct revocations *r)
 static int file_save(struct cluster *c)
 {
     char *bytes = heap_alloc(c->shard->heap, FILE_SIZE_MAX);
+    uint64_t generation = c->view.revoked.generation;
     size_t size = FILE_FRONT + 4;
     int rc;
 
@@ -145,6 +154,8 @@ static int file_save(struct cluster *c)
     if (rc < 0)
         log_event(LOG_ERROR, "cannot write the table of partitions", "file=%s error=%s", FILE_NAME,
                   log_error(rc));
+    else
+        c->revoked_saved = generation;
     return rc;
 }
 
@@ -164,8 +175,11 @@ static bool file_parse(struct cluster *c, struct slice in)
         renewal_decode(in.data + 56, &c->view.renewal);
     in = slice_from(slice_first(in, size), front + 4);
     table = get_u32(in.data - 4);
-    return table <= in.size && cluster_table_decode(slice_first(in, table), &c->table) &&
-           revoked_decode(slice_from(in, table), &c->view.revoked);
+    if (table > in.size || !cluster_table_decode(slice_first(in, table), &c->table) ||
+        !revoked_decode(slice_from(in, table), &c->view.revoked))
+        return false;
+    c->revoked_saved = c->view.revoked.generation;
+    return true;
 }
 
 static int file_make(struct cluster *c)
@@ -234,6 +248,41 @@ static void view_give(void *arg) /* On shard 0. */
         *view = c->view;
 }
 
+/* ---- Revocations ---------------------------------------------------------------------------------------
+ *
+ * Nobody hears of one that is not on the disk: after a crash its generation would be another's. */
+
+/* Those that he has not heard of, each frame behind `header` bytes that say CLUSTER_PIECE_REVOKED. False: there was no room. */
+static bool revoked_send(const struct cluster *c, struct link_stream *s, size_t header, struct told *told)
+{
+    const struct revocations *r = &c->view.revoked;
+    uint32_t at = told->all ? 0 : revocations_after(r, told->sent);
+    uint32_t end = revocations_after(r, c->revoked_saved);
+    struct member_revoked *piece;
+
+    if (!told->all && told->sent == c->revoked_saved)
+        return true;
+    if (link_credit(s) <= 0)
+        return false;
+    piece = heap_zalloc(c->shard->heap, sizeof *piece);
+    piece->all = told->all;
+    piece->floor = r->floor;
+    do {
+        struct link_frame *f = link_frame_new(header + MEMBER_REVOKED_SIZE_MAX);
+
+        piece->count = (uint16_t)MIN(end - at, (uint32_t)MEMBER_REVOKED_MAX);
+        memcpy(piece->entries, &r->entries[at], piece->count * sizeof piece->entries[0]);
+        at += piece->count;
+        piece->last = at == end;
+        memset(f->payload, 0xff, header);
+        link_send(s, f, header + member_revoked_encode(piece, f->payload + header), 0);
+        piece->all = false;
+    } while (at < end);
+    heap_free(c->shard->heap, piece);
+    *told = (struct told){.sent = c->revoked_saved};
+    return true;
+}
+
 /* ---- Proxies ------------------------------------------------------------------------------------------- */
 
 static void table_send(struct cluster *c, struct reader *l)
@@ -258,8 +307,27 @@ static void table_send(struct cluster *c, struct reader *l)
     heap_free(c->shard->heap, bytes);
 }
 
+/* How users are called. */
+static void names_send(const struct cluster *c, struct reader *l)
+{
+    struct link_frame *f;
+
+    if (l->named || link_credit(l->stream) <= 0)
+        return;
+    f = link_frame_new(CLUSTER_PIECE_HEADER + PARTITION_SECRET_SIZE);
+    put_u32(f->payload, CLUSTER_PIECE_SECRET);
+    put_u32(f->payload + 4, 0);
+    memcpy(f->payload + CLUSTER_PIECE_HEADER, c->view.secret, PARTITION_SECRET_SIZE);
+    link_send(l->stream, f, CLUSTER_PIECE_HEADER + PARTITION_SECRET_SIZE, 0);
+    l->named = true;
+}
+
 static void reader_send(struct cluster *c, struct reader *l)
 {
+    if (l->hears)
+        names_send(c, l);
+    if (l->named)
+        (void)revoked_send(c, l->stream, CLUSTER_PIECE_HEADER, &l->revoked); /* Again when there is room. */
     tls_keys_send(&c->tls_keys, l->stream, &l->tls_keys_sent);
     table_send(c, l);
 }
@@ -300,12 +368,15 @@ static void table_serve(struct link_stream *s, struct link_frame *open)
     struct cluster *c = cluster_self();
     struct reader *l = c->stopping ? NULL : slab_take(&c->readers);
 
-    link_frame_release(open);
     if (l == NULL) {
+        link_frame_release(open);
         link_stream_refuse(s, LINK_LOST_REFUSED);
         return;
     }
     l->stream = s;
+    l->hears = cluster_table_head_decode(link_frame_head(open), &l->revoked.sent);
+    l->revoked.all = l->revoked.sent > c->revoked_saved; /* Of what is not known here any more. */
+    link_frame_release(open);
     s->ops = &reader_ops;
     s->owner = l;
     list_push_back(&c->reader_list, &l->link);
@@ -360,43 +431,14 @@ static void member_open(struct timer *t)
         timer_set(&m->retry, RETRY_MS);
 }
 
-/* False: there was no room. */
-static bool revoked_send(struct cluster *c, struct member *m)
-{
-    const struct revocations *r = &c->view.revoked;
-    uint32_t at = m->revoked_all ? 0 : revocations_after(r, m->revoked_sent);
-    struct member_revoked *piece;
-    struct link_frame *f;
-
-    if (!m->revoked_all && m->revoked_sent == r->generation)
-        return true;
-    if (link_credit(m->stream) <= 0)
-        return false;
-    piece = heap_zalloc(c->shard->heap, sizeof *piece);
-    piece->all = m->revoked_all;
-    piece->floor = r->floor;
-    do {
-        piece->count = (uint16_t)MIN(r->count - at, (uint32_t)MEMBER_REVOKED_MAX);
-        memcpy(piece->entries, &r->entries[at], piece->count * sizeof piece->entries[0]);
-        at += piece->count;
-        piece->last = at == r->count;
-        f = link_frame_new(MEMBER_REVOKED_SIZE_MAX);
-        link_send(m->stream, f, member_revoked_encode(piece, f->payload), 0);
-        piece->all = false;
-    } while (at < r->count);
-    heap_free(c->shard->heap, piece);
-    m->revoked_all = false;
-    m->revoked_sent = r->generation;
-    return true;
-}
-
 static void grant_send(struct cluster *c, struct member *m)
 {
     const struct cluster_node *node = &c->table.nodes[m->node];
     struct member_grant grant = {.table_version = c->table.version};
     struct link_frame *f;
 
-    if (m->stream == NULL || !revoked_send(c, m) || !m->grant_due || link_credit(m->stream) <= 0)
+    if (m->stream == NULL || !revoked_send(c, m->stream, 0, &m->revoked) || !m->grant_due ||
+        link_credit(m->stream) <= 0)
         return; /* Its state comes again with its next stream, and credit by itself. */
     m->grant_due = false;
     memcpy(grant.cluster_id, c->id, sizeof grant.cluster_id);
@@ -512,7 +554,7 @@ static bool member_settle(struct cluster *c, struct member *m)
     bool changed, ours = memcmp(m->state.cluster_id, c->id, CLUSTER_ID_SIZE) == 0;
 
     m->news = false;
-    m->revoked_all = true;
+    m->revoked.all = true;
     m->node = node_find(c, m->name);
     if (m->node < 0) {
         log_event(LOG_WARN, "a backend has no partitions", "node=%s hint=it_joined_after_they_were_dealt",

@@ -259,13 +259,12 @@ void director_control_user(struct control_user *user)
 static void revoked_take(void *arg)
 {
     struct director *d = shard_self()->slot[SLOT_DIRECTOR];
-    struct control_revoked *r = arg;
+    const struct revocations *revoked = arg;
 
-    r->more = false;
     if (d != NULL)
-        d->generation = r->revoked->generation;
+        d->generation = revoked->generation;
     if (control_self() != NULL)
-        control_self()->revoked(r);
+        control_self()->revoked(revoked);
 }
 
 static void revoke_run(void *arg)
@@ -277,14 +276,8 @@ static void revoke_run(void *arg)
     fiber_mask();
     while (d->generation < d->revoked->generation) { /* More may come meanwhile. */
         *now = *d->revoked;
-        for (unsigned i = 0; i < self->node->shard_count; i++) {
-            struct control_revoked r = {.revoked = now};
-
-            do {
-                shard_call(self->node->shards[i], revoked_take, &r);
-                r.go_on = true;
-            } while (r.more);
-        }
+        for (unsigned i = 0; i < self->node->shard_count; i++)
+            shard_call(self->node->shards[i], revoked_take, now);
     }
     fiber_unmask();
     heap_free(self->heap, now);

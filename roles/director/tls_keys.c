@@ -22,7 +22,7 @@ void tls_keys_send(const struct tls_keys *k, struct link_stream *s, uint32_t *ve
     if (*version_sent == k->version || link_credit(s) <= 0)
         return;
     f = link_frame_new(CLUSTER_PIECE_HEADER + CLUSTER_TLS_KEYS_SIZE_MAX);
-    memset(f->payload, 0, CLUSTER_PIECE_HEADER);
+    memset(f->payload, 0, CLUSTER_PIECE_HEADER); /* CLUSTER_PIECE_TLS_KEYS */
     link_send(s, f,
               CLUSTER_PIECE_HEADER + cluster_tls_keys_encode(&k->keys, f->payload + CLUSTER_PIECE_HEADER), 0);
     *version_sent = k->version;

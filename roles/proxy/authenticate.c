@@ -67,7 +67,7 @@ static void login_accept(struct session *s, const struct login_reply *reply)
     s->user_size = (uint8_t)reply->user.size;
     s->partition = reply->partition;
     s->ticket = reply->ticket;
-    if (session_revoked(s->proxy, session_user(s), &s->ticket)) { /* While his password was being checked. */
+    if (revoked_is(s->proxy, session_user(s), &s->ticket)) { /* While his password was being checked. */
         s->user_size = 0;
         login_fail(s, LOGIN_UNAVAILABLE, 0);
         return;

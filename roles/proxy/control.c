@@ -150,23 +150,11 @@ static void sleeper_visit(struct sleepers *t, uint32_t id, struct control_page *
     bytes_wipe(&packed, sizeof packed);
 }
 
-static bool sleeper_is_revoked(struct proxy *p, uint32_t id)
-{
-    struct slice user = sleepers_user(&p->sleepers, id);
-    struct packed packed;
-    bool revoked;
-
-    sleepers_look(&p->sleepers, id, &packed);
-    revoked = user.size > 0 && session_revoked(p, user, &packed.ticket);
-    bytes_wipe(&packed, sizeof packed);
-    return revoked;
-}
-
 /* ---- Walks --------------------------------------------------------------------------------------------- */
 
-static struct proxy_walk *walk_begin(struct proxy *p, enum proxy_walks which, bool go_on)
+static struct proxy_walk *walk_begin(struct proxy *p, bool go_on)
 {
-    struct proxy_walk *w = &p->walks[which];
+    struct proxy_walk *w = &p->walk;
 
     if (!go_on || w->until_ms == 0)
         *w = (struct proxy_walk){0};
@@ -255,48 +243,19 @@ void proxy_control_sessions(struct control_page *page)
     page->more = p != NULL;
     if (p == NULL)
         return;
-    w = walk_begin(p, PROXY_WALK_OPERATOR, page->go_on);
+    w = walk_begin(p, page->go_on);
     for (unsigned visits = 0; page->more && page_has_room(page, visits); visits++)
         page->more = visit_next(p, w, page);
     if (!page->more)
         walk_end(p, w);
 }
 
-static bool revoke_next(struct proxy *p, struct proxy_walk *w)
-{
-    uint32_t id = walk_sleeper(p, w);
-    struct session *s;
-
-    if (id != RECORD_NONE && sleeper_is_revoked(p, id)) {
-        s = sleepers_wake(&p->sleepers, id, METRIC_WAKE_OPERATOR, false);
-        if (s != NULL)
-            session_kick(s);
-    }
-    if (id != RECORD_NONE)
-        return true;
-    s = walk_session(p, w);
-    if (s != NULL && s->user_size > 0 && session_revoked(p, session_user(s), &s->ticket))
-        session_kick(s);
-    return s != NULL;
-}
-
-void proxy_control_revoked(struct control_revoked *r)
+void proxy_control_revoked(const struct revocations *revoked)
 {
     struct proxy *p = shard_self()->slot[SLOT_PROXY];
-    struct proxy_walk *w;
 
-    r->more = p != NULL;
-    if (p == NULL)
-        return;
-    if (p->revoked == NULL)
-        p->revoked = heap_alloc(p->heap, sizeof *p->revoked);
-    if (!r->go_on)
-        *p->revoked = *r->revoked;
-    w = walk_begin(p, PROXY_WALK_REVOKED, r->go_on);
-    for (unsigned visits = 0; r->more && visits < CONTROL_VISITS; visits++)
-        r->more = revoke_next(p, w);
-    if (!r->more)
-        walk_end(p, w);
+    if (p != NULL)
+        revoked_take_all(p, revoked);
 }
 
 const char *proxy_control_lacks(void)

@@ -3,5 +3,5 @@
 #include "roles/words/control.h"
 
 void proxy_control_sessions(struct control_page *page);
-void proxy_control_revoked(struct control_revoked *revoked);
+void proxy_control_revoked(const struct revocations *revoked);
 const char *proxy_control_lacks(void);

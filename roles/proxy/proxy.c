@@ -12,6 +12,8 @@
 #include "roles/proxy/ticket_keys.h"
 #include "roles/proxy/tls_setup.h"
 #include "roles/role.h"
+#include "roles/settings.h"
+#include "roles/words/control.h"
 #include <errno.h>
 
 #define TOLD_MAX      64    /* Beyond those who are admitted: they are being told that they are not. */
@@ -226,6 +228,7 @@ static void proxy_stop(struct shard *s)
     for (unsigned i = 0; i < p->listener_count; i++)
         listener_wait(&p->listeners[i]);
     s->slot[SLOT_PROXY] = NULL;
+    revoked_fini(p);
     sleepers_fini(&p->sleepers);
     subscriptions_fini(&p->subscriptions);
     users_fini(&p->users);
@@ -240,7 +243,6 @@ static void proxy_stop(struct shard *s)
     slab_fini(&p->sessions);
     slab_fini(&p->lmtp_sessions);
     heap_free(p->heap, p->listeners);
-    heap_free(p->heap, p->revoked);
     heap_free(p->heap, p);
 }
 
@@ -275,11 +277,13 @@ static int proxy_start(struct shard *s)
     list_init(&p->session_list);
     handshakes_init(&p->handshakes, p->limits.handshakes, random_u64());
     list_init(&p->lmtp_list);
-    users_init(&p->users, p->heap);
+    users_init(&p->users, p->heap,
+               settings_roles(s->node->config) == LINK_ROLE_ALL ? control_user_hash : NULL);
     subscriptions_init(&p->subscriptions, p);
     differences_init(&p->differences, p->heap);
     arena_init(&p->arena, p->heap);
     sleepers_init(&p->sleepers, p);
+    revoked_init(p);
     s->slot[SLOT_PROXY] = p;
     rc = tls_setup(p);
     if (rc == 0)

@@ -9,10 +9,10 @@
 #include "net/tls.h"
 #include "roles/proxy/difference.h"
 #include "roles/proxy/handshakes.h"
+#include "roles/proxy/revoked.h"
 #include "roles/proxy/route.h"
 #include "roles/proxy/sleepers.h"
 #include "roles/proxy/subscription.h"
-#include "roles/revocations.h"
 
 struct proxy_limits { /* limits.* of the configuration. */
     uint64_t connections, handshakes;
@@ -25,9 +25,8 @@ struct proxy_limits { /* limits.* of the configuration. */
 
 enum sleep_after { SLEEP_AFTER_IDLE, SLEEP_AFTER_COMMAND, SLEEP_AFTER_RECORD }; /* debug.sleep_after */
 
-/* Over those who sleep and then over session_list (the operator's then over lmtp_list), a page at a time. Who wakes meanwhile comes to the
- * end of that list; nobody falls asleep until `until_ms`, so nobody is missed. */
-enum proxy_walks { PROXY_WALK_OPERATOR, PROXY_WALK_REVOKED, PROXY_WALKS };
+/* The operator's, over those who sleep and then over session_list and lmtp_list, a page at a time. Who wakes meanwhile comes to the end of
+ * that list; nobody falls asleep until `until_ms`, so nobody is missed. */
 struct proxy_walk {
     struct list *at;   /* NULL: not among those who are awake yet. */
     uint32_t sleeper;  /* Where it goes on among the others. */
@@ -52,8 +51,8 @@ struct proxy {
     struct slab sessions, lmtp_sessions;
     struct list session_list, lmtp_list;
     struct route route;
-    struct proxy_walk walks[PROXY_WALKS];
-    struct revocations *revoked; /* Whose sessions have ended, in a process with all roles. NULL: nobody's. */
+    struct proxy_walk walk;
+    struct revoked revoked;
     struct users users;
     struct sleepers sleepers;
     uint8_t sleep_after; /* enum sleep_after */
@@ -67,13 +66,12 @@ struct proxy {
     bool stopping;
 };
 
-/* A session goes: no walk must stand on it. */
+/* A session goes, or goes to sleep: no walk must stand on it. */
 static inline void proxy_walks_leave(struct proxy *p, const struct list *link)
 {
-    for (unsigned i = 0; i < PROXY_WALKS; i++) {
-        if (p->walks[i].at == link)
-            p->walks[i].at = link->next;
-    }
+    if (p->walk.at == link)
+        p->walk.at = link->next;
+    revoked_leave(p, link);
 }
 
 /* False: over a limit, or over the memory budget; the caller says so to the client and closes. */

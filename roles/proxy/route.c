@@ -81,6 +81,15 @@ static void tls_keys_arrived(struct route_director *d, struct slice in)
     bytes_wipe(&keys, sizeof keys);
 }
 
+static void revoked_arrived(struct route_director *d, struct slice in)
+{
+    struct member_revoked *piece = heap_alloc(d->route->heap, sizeof *piece);
+
+    if (member_revoked_decode(in, piece))
+        revoked_take(CONTAINER_OF(d->route, struct proxy, route), piece);
+    heap_free(d->route->heap, piece);
+}
+
 static void piece_arrived(struct route_director *d, struct slice in)
 {
     struct slice piece;
@@ -91,9 +100,19 @@ static void piece_arrived(struct route_director *d, struct slice in)
     size = get_u32(in.data);
     at = get_u32(in.data + 4);
     piece = slice_from(in, CLUSTER_PIECE_HEADER);
-    if (size == 0) {
+    switch (size) {
+    case CLUSTER_PIECE_TLS_KEYS:
         tls_keys_arrived(d, piece);
         return;
+    case CLUSTER_PIECE_SECRET:
+        if (piece.size == PARTITION_SECRET_SIZE)
+            users_rename(&CONTAINER_OF(d->route, struct proxy, route)->users, (const uint8_t *)piece.data);
+        return;
+    case CLUSTER_PIECE_REVOKED:
+        revoked_arrived(d, piece);
+        return;
+    default:
+        break;
     }
     if (at == 0 && size > 0 && size <= CLUSTER_TABLE_SIZE_MAX) {
         piece_drop(d);
@@ -146,8 +165,11 @@ static const struct link_stream_ops table_ops = {on_frame, on_credit, on_lost};
 static void on_retry(struct timer *t)
 {
     struct route_director *d = CONTAINER_OF(t, struct route_director, retry);
+    char head[CLUSTER_TABLE_HEAD_SIZE];
 
-    d->table = link_open(d->target, LINK_TABLE, slice_of(NULL, 0), slice_of(NULL, 0), true, &table_ops, d);
+    cluster_table_head_encode(revoked_generation(CONTAINER_OF(d->route, struct proxy, route)), head);
+    d->table =
+        link_open(d->target, LINK_TABLE, slice_of(head, sizeof head), slice_of(NULL, 0), true, &table_ops, d);
     if (d->table == NULL)
         table_later(d);
 }

@@ -23,12 +23,6 @@ bool session_secure(const struct session *s)
     return s->conn.tls != NULL || s->near;
 }
 
-bool session_revoked(const struct proxy *p, struct slice user, const struct ticket *ticket)
-{
-    return p->revoked != NULL &&
-           revocations_refuse(p->revoked, control_user_hash(user), ticket_generation(ticket));
-}
-
 void session_deadline(struct session *s, uint64_t ms)
 {
     timer_set(&s->timer, (uint32_t)MIN(ms, UINT32_MAX));

@@ -135,8 +135,6 @@ void session_bye(struct session *s, const char *text);
 void session_close(struct session *s);
 void session_deadline(struct session *s, uint64_t ms);
 bool session_secure(const struct session *s); /* TLS, or a loopback peer. */
-/* In a process with all roles: is its login older than its user's revocation? */
-bool session_revoked(const struct proxy *p, struct slice user, const struct ticket *ticket);
 
 /* A new record, in the proxy's list. NULL: there is none. */
 struct session *session_new(struct proxy *p);

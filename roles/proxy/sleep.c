@@ -68,6 +68,7 @@ static void session_sleep(struct session *s, struct packed *packed)
     timer_cancel(&s->timer);
     p->shard->metrics->session_states[s->counted]--;
     p->shard->metrics->session_states[METRIC_SESSION_ASLEEP]++;
+    proxy_walks_leave(p, &s->link);
     list_remove(&s->link);
     bytes_wipe(&s->ticket, sizeof s->ticket);
     heap_free(p->heap, s->client_sid);
@@ -77,11 +78,7 @@ static void session_sleep(struct session *s, struct packed *packed)
 /* Does somebody look at all sessions now? */
 static bool walked(const struct proxy *p)
 {
-    uint64_t until_ms = 0;
-
-    for (unsigned i = 0; i < PROXY_WALKS; i++)
-        until_ms = MAX(until_ms, p->walks[i].until_ms);
-    return until_ms != 0 && time_ms() < until_ms;
+    return p->walk.until_ms != 0 && time_ms() < p->walk.until_ms;
 }
 
 void session_rested(struct session *s)
@@ -91,6 +88,10 @@ void session_rested(struct session *s)
 
     if (!session_sleeps(s))
         return;
+    if (s->user_size > 0 && revoked_is(p, session_user(s), &s->ticket)) { /* The walk might miss him. */
+        session_kick(s);
+        return;
+    }
     if (walked(p) && !p->sleepers.frozen) {
         s->drowsy = true;
         return;

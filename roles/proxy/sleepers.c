@@ -350,6 +350,37 @@ static void on_stir(struct timer *timer)
     }
 }
 
+/* ---- Some of a user's ---------------------------------------------------------------------------------- */
+
+unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
+                            bool (*is)(const struct proxy *p, struct slice user, const struct packed *packed),
+                            void (*woken)(struct session *session))
+{
+    struct user *u = user_of(t, user);
+    unsigned count = 0;
+    uint32_t next;
+
+    u->pinned = true;
+    for (uint32_t id = u->first; id != RECORD_NONE && count < max; id = next) {
+        struct session *session = NULL;
+        struct packed packed;
+        bool wanted;
+
+        next = sleeper_at(t, id)->next;
+        sleepers_look(t, id, &packed);
+        wanted = is(t->proxy, user_name_of(u), &packed);
+        bytes_wipe(&packed, sizeof packed);
+        if (wanted)
+            session = sleepers_wake(t, id, METRIC_WAKE_OPERATOR, false);
+        if (session != NULL)
+            woken(session);
+        count = wanted && session == NULL ? max : count + wanted;
+    }
+    u->pinned = false;
+    users_release(&t->proxy->users, user);
+    return count;
+}
+
 /* ---- Deadlines ----------------------------------------------------------------------------------------- */
 
 /* The user's others who idle behind the same address, and whose keep-alives are due soon. Number of sessions woken. */

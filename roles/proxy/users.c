@@ -2,7 +2,6 @@
  * divided. */
 #include "roles/proxy/users.h"
 #include "core/io.h"
-#include "core/map.h"
 
 #define CHUNK_BUCKETS 1024
 
@@ -11,10 +10,15 @@ static uint32_t *bucket_at(const struct users *t, uint32_t bucket)
     return &t->chunks[bucket / CHUNK_BUCKETS][bucket % CHUNK_BUCKETS];
 }
 
-/* mask + 1 is the power of two that is not below bucket_count. */
-static uint32_t bucket_of(const struct users *t, struct slice name)
+uint64_t users_hash(const struct users *t, struct slice name)
 {
-    uint32_t hash = (uint32_t)map_hash(name, t->secret);
+    return t->hash != NULL ? t->hash(name) : partition_user(t->secret, name);
+}
+
+/* mask + 1 is the power of two that is not below bucket_count. */
+static uint32_t bucket_of(const struct users *t, uint64_t name_hash)
+{
+    uint32_t hash = (uint32_t)name_hash;
 
     return (hash & t->mask) < t->bucket_count ? hash & t->mask : hash & t->mask >> 1;
 }
@@ -38,7 +42,7 @@ static bool chunk_add(struct users *t)
 static void user_put(struct users *t, uint32_t id)
 {
     struct user *u = user_at(t, id);
-    uint32_t *bucket = bucket_at(t, bucket_of(t, user_name_of(u)));
+    uint32_t *bucket = bucket_at(t, bucket_of(t, users_hash(t, user_name_of(u))));
 
     u->next = *bucket;
     *bucket = id;
@@ -65,11 +69,32 @@ static void bucket_add(struct users *t)
 
 uint32_t users_find(const struct users *t, struct slice name)
 {
-    uint32_t id = *bucket_at(t, bucket_of(t, name));
+    uint32_t id = *bucket_at(t, bucket_of(t, users_hash(t, name)));
 
     while (id != RECORD_NONE && !slice_eq(user_name_of(user_at(t, id)), name))
         id = user_at(t, id)->next;
     return id;
+}
+
+uint32_t users_named(const struct users *t, uint64_t hash, uint32_t after)
+{
+    uint32_t id = after == RECORD_NONE ? *bucket_at(t, bucket_of(t, hash)) : user_at(t, after)->next;
+
+    while (id != RECORD_NONE && users_hash(t, user_name_of(user_at(t, id))) != hash)
+        id = user_at(t, id)->next;
+    return id;
+}
+
+void users_rename(struct users *t, const uint8_t secret[PARTITION_SECRET_SIZE])
+{
+    if (memcmp(t->secret, secret, sizeof t->secret) == 0)
+        return;
+    memcpy(t->secret, secret, sizeof t->secret);
+    for (uint32_t i = 0; i * CHUNK_BUCKETS < t->bucket_count; i++)
+        memset(t->chunks[i], 0xff, CHUNK_BUCKETS * sizeof **t->chunks);
+    for (uint32_t id = records_next(&t->records, 0); id != RECORD_NONE;
+         id = records_next(&t->records, id + 1))
+        user_put(t, id);
 }
 
 uint32_t users_get(struct users *t, struct slice name, uint16_t partition)
@@ -102,7 +127,7 @@ void users_release(struct users *t, uint32_t id)
 
     if (u->state != 0 || u->first != RECORD_NONE || u->stirred || u->pinned)
         return;
-    at = bucket_at(t, bucket_of(t, user_name_of(u)));
+    at = bucket_at(t, bucket_of(t, users_hash(t, user_name_of(u))));
     while (*at != id)
         at = &user_at(t, *at)->next;
     *at = u->next;
@@ -116,9 +141,10 @@ size_t users_table_size(const struct users *t)
     return chunks * (CHUNK_BUCKETS * sizeof **t->chunks + sizeof *t->chunks);
 }
 
-void users_init(struct users *t, struct heap *h)
+void users_init(struct users *t, struct heap *h, uint64_t (*hash)(struct slice name))
 {
-    *t = (struct users){.heap = h, .secret = random_u64(), .bucket_count = 1};
+    *t = (struct users){.heap = h, .hash = hash, .bucket_count = 1};
+    random_bytes(t->secret, sizeof t->secret);
     records_init(&t->records, h);
     t->chunks = heap_alloc(h, sizeof *t->chunks);
     t->chunks[0] = heap_alloc(h, CHUNK_BUCKETS * sizeof **t->chunks);

@@ -6,6 +6,7 @@
  * Memory: 96 bytes and the name, and 4 of the table, which grows by a bucket at a time: nobody waits for a table of millions. */
 #pragma once
 #include "core/records.h"
+#include "roles/words/cluster.h"
 #include "roles/words/request.h"
 
 struct user {
@@ -31,16 +32,23 @@ _Static_assert(USER_HEAD_SIZE + USER_SIZE_MAX <= RECORD_SIZE_MAX, "a user is a r
 struct users { /* Private. */
     struct records records;
     struct heap *heap;
-    uint64_t secret;
+    uint64_t (*hash)(struct slice name); /* NULL: partition_user(), by this secret. */
+    uint8_t secret[PARTITION_SECRET_SIZE];
     uint32_t **chunks; /* Of buckets. */
     uint32_t bucket_count, mask;
 };
 
-void users_init(struct users *t, struct heap *h);
+/* hash: how revocations name them, keyed; NULL: at random, until users_rename() says by which secret. */
+void users_init(struct users *t, struct heap *h, uint64_t (*hash)(struct slice name));
 void users_fini(struct users *t); /* Forgets whoever is left. */
 
 /* RECORD_NONE: there is none. */
 uint32_t users_find(const struct users *t, struct slice name);
+uint64_t users_hash(const struct users *t, struct slice name);
+/* Those with that hash, from `after` (RECORD_NONE: the first) on; RECORD_NONE: no more. */
+uint32_t users_named(const struct users *t, uint64_t hash, uint32_t after);
+/* Puts all where they are found by that secret, in one go: as a rule before anybody is there. */
+void users_rename(struct users *t, const uint8_t secret[PARTITION_SECRET_SIZE]);
 /* Makes him if there is none. RECORD_NONE: the name is empty; or over the memory budget, but not right behind records_reserve(). */
 uint32_t users_get(struct users *t, struct slice name, uint16_t partition);
 /* Forgets him, unless somebody needs him still. */

@@ -35,10 +35,29 @@ struct cluster_table {
 size_t cluster_table_encode(const struct cluster_table *t, char *out);
 MUST_CHECK bool cluster_table_decode(struct slice in, struct cluster_table *out);
 
-/* LINK_TABLE: the OPEN says nothing; each table comes in pieces, one a DATA frame, in order: total size 4, offset 4, bytes. */
-#define CLUSTER_PIECE_HEADER 8
-#define CLUSTER_PIECE_MAX    8192
-/* Of total size 0 are the keys under which all proxies make TLS tickets, so that a session resumes at any of them. */
+/* LINK_TABLE: the OPEN says up to which generation the proxy has heard of revocations (one of the release before says nothing, and hears
+ * of none); each table comes in pieces, one a DATA frame, in order: total size 4, offset 4, bytes. */
+#define CLUSTER_TABLE_HEAD_SIZE 9
+#define CLUSTER_PIECE_HEADER    8
+#define CLUSTER_PIECE_MAX       8192
+static inline void cluster_table_head_encode(uint64_t revoked, char out[CLUSTER_TABLE_HEAD_SIZE])
+{
+    out[0] = CLUSTER_VERSION;
+    put_u64(out + 1, revoked);
+}
+MUST_CHECK static inline bool cluster_table_head_decode(struct slice in, uint64_t *revoked_out)
+{
+    if (in.size != CLUSTER_TABLE_HEAD_SIZE || in.data[0] != CLUSTER_VERSION)
+        return false;
+    *revoked_out = get_u64(in.data + 1);
+    return true;
+}
+/* What is no part of a table, by its total size: the keys under which all proxies make TLS tickets, so that a session resumes at any of
+ * them; the secret of the hash that names users (partition_user()), from which nothing but these names follows; and, behind it, whose
+ * tickets are not valid any more (struct member_revoked). */
+#define CLUSTER_PIECE_TLS_KEYS    0
+#define CLUSTER_PIECE_REVOKED     UINT32_MAX
+#define CLUSTER_PIECE_SECRET      (UINT32_MAX - 1)
 #define CLUSTER_TLS_KEYS_SIZE_MAX (2 + TLS_TICKET_KEYS_MAX * TLS_TICKET_KEY_SIZE)
 size_t cluster_tls_keys_encode(const struct tls_ticket_keys *k, char out[CLUSTER_TLS_KEYS_SIZE_MAX]);
 MUST_CHECK bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out);

@@ -3,10 +3,10 @@
  * Everything here runs on the shard that is asked, from its loop, and does not suspend; what it is given belongs
  * to the asker, on another shard. */
 #pragma once
-#include "core/map.h"
 #include "core/net_prefix.h"
 #include "core/shard.h"
 #include "roles/revocations.h"
+#include "roles/words/place.h"
 #include "roles/words/request.h"
 
 #define CONTROL_ROWS   64   /* Of one answer. */
@@ -36,17 +36,10 @@ struct control_page {
     struct control_session rows[CONTROL_ROWS];
 };
 
-/* A walk of its own over the sessions of a shard, in steps of CONTROL_VISITS: those end that are older than their user's revocation.
- * In a process with all roles; elsewhere backends refuse their tickets. */
-struct control_revoked {
-    const struct revocations *revoked; /* All that there are, by control_user_hash(). */
-    bool go_on;                        /* From where the last step ended. */
-    bool more;                         /* Ask again. */
-};
-
+/* How revocations name users in a process with all roles. */
 static inline uint64_t control_user_hash(struct slice user)
 {
-    return map_hash(user, 0);
+    return place_self()->user(user);
 }
 
 struct control_user {
@@ -91,7 +84,9 @@ struct control {
     void (*cluster)(struct control_cluster *cluster); /* On shard 0. */
     /* On shard 0: his sessions on all proxies end, at their next command at the latest. False: no director of a cluster is here. */
     bool (*revoke)(struct slice user);
-    void (*revoked)(struct control_revoked *revoked);
+    /* Sessions end that are older than their user's revocation. All that there are, by control_user_hash(). In a process with all roles;
+     * elsewhere proxies hear of them by LINK_TABLE. */
+    void (*revoked)(const struct revocations *revoked);
     void (*account)(struct control_account *account); /* On the account's shard. */
     /* Why what this shard does is of no use to those who come now, in words; NULL: it is. */
     const char *(*lacks)(void);

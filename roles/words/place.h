@@ -8,6 +8,7 @@
 
 struct place {
     unsigned (*partition)(struct slice user); /* `user` in canonical form. */
+    uint64_t (*user)(struct slice user);      /* A keyed hash, the same on all shards. */
     unsigned (*shard)(unsigned partition);    /* Index of the shard of this node that serves it. */
 };
 

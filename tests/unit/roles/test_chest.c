@@ -147,7 +147,7 @@ static void proxy_make(void *arg)
     p->heap = s->heap;
     p->limits.login_timeout_ms = p->limits.session_idle_ms = p->limits.idle_keep_alive_ms = 3600000;
     p->process = (struct packed_process){.id_base = 1000, .secret = 77}; /* Of both: HELLO would see to it. */
-    users_init(&p->users, p->heap);
+    users_init(&p->users, p->heap, NULL);
     subscriptions_init(&p->subscriptions, p);
     sleepers_init(&p->sleepers, p);
     sleepers_freeze(&p->sleepers);

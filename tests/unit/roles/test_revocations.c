@@ -60,6 +60,9 @@ static void test_full(void **state)
         assert_false(revocations_refuse(r, i * 0x9e3779b97f4a7c15, last));
     }
     assert_true(revocations_refuse(r, 12345, r->floor - 1));
+    assert_false(revocations_name(r, 12345, r->floor - 1)); /* Perhaps he was; but nobody knows. */
+    assert_true(revocations_name(r, last * 0x9e3779b97f4a7c15, last - 1));
+    assert_false(revocations_name(r, last * 0x9e3779b97f4a7c15, last));
     assert_false(revocations_refuse(r, 12345, r->floor));
     free(r);
 }

@@ -37,7 +37,7 @@ static void test_random(void **state)
     uint32_t count = 0;
 
     (void)state;
-    users_init(&t, h);
+    users_init(&t, h, NULL);
     memset(ids, 0xff, sizeof ids);
     for (unsigned round = 0; round < ROUNDS; round++) {
         unsigned i = random_below(COUNT);
@@ -64,8 +64,20 @@ static void test_random(void **state)
         }
         assert_int_equal(t.records.count, count);
     }
-    for (unsigned i = 0; i < COUNT; i++)
-        assert_int_equal(users_find(&t, name_of(i, space)), ids[i]);
+    for (unsigned again = 0; again < 2; again++) { /* By one secret, and by another. */
+        uint8_t secret[PARTITION_SECRET_SIZE];
+
+        for (unsigned i = 0; i < COUNT; i++) {
+            struct slice name = name_of(i, space);
+
+            assert_int_equal(users_find(&t, name), ids[i]);
+            assert_int_equal(users_named(&t, users_hash(&t, name), RECORD_NONE), ids[i]);
+            if (ids[i] != RECORD_NONE)
+                assert_int_equal(users_named(&t, users_hash(&t, name), ids[i]), RECORD_NONE);
+        }
+        memset(secret, 0x55, sizeof secret);
+        users_rename(&t, secret);
+    }
     assert_false(records_has(&t.records, RECORD_NONE));
     assert_false(records_has(&t.records, records_end(&t.records)));
     users_fini(&t);
@@ -80,7 +92,7 @@ static void test_size(void **state)
     struct users t;
 
     (void)state;
-    users_init(&t, h);
+    users_init(&t, h, NULL);
     for (unsigned i = 0; i < 100000; i++) {
         char name[12];
 
@@ -103,7 +115,7 @@ static void test_no_memory(void **state)
     unsigned count = 0;
 
     (void)state;
-    users_init(&t, h);
+    users_init(&t, h, NULL);
     while (users_get(&t, name_of(count, space), 0) != RECORD_NONE)
         count++;
     assert_true(count > 10000 && t.records.count == count);
