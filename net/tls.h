@@ -42,6 +42,9 @@ struct tls_ticket_keys {
 /* Makes it the newest. One more than TLS_TICKET_KEYS_MAX, and the oldest is forgotten. */
 void tls_ticket_keys_add(struct tls_ticket_keys *k, const uint8_t key[TLS_TICKET_KEY_SIZE]);
 
+/* Needs no shard. True: the certificate is one, and the key is its. False: *of_key says whose fault it is, `error` what. */
+MUST_CHECK bool tls_pair_check(const struct tls_pair *pair, bool *of_key, char error[TLS_ERROR_MAX]);
+
 /* For servers. The first pair is the default. Copies what it needs. 0; -EINVAL with a line in `error` that
  * says which pair is wrong and why; -ENOMEM. */
 MUST_CHECK int tls_context_create(const struct tls_pair *pairs, unsigned count,

@@ -195,6 +195,27 @@ static bool common_settings(SSL_CTX *ssl)
            SSL_CTX_set_strict_cipher_list(ssl, CIPHERS_TLS12);
 }
 
+bool tls_pair_check(const struct tls_pair *pair, bool *of_key, char error[TLS_ERROR_MAX])
+{
+    SSL_CTX *ssl = SSL_CTX_new(TLS_method());
+    const char *what = NULL;
+
+    ERR_clear_error();
+    *of_key = false;
+    if (ssl == NULL) {
+        what = "TLS cannot be set up";
+    } else if (!with_pem(ssl, pair->cert, use_certificates)) {
+        what = "not a certificate in PEM";
+    } else if (!with_pem(ssl, pair->key, use_key) || !SSL_CTX_check_private_key(ssl)) {
+        what = "not the certificate's private key in PEM";
+        *of_key = true;
+    }
+    if (what != NULL)
+        (void)fail(error, slice_of(NULL, 0), what);
+    SSL_CTX_free(ssl);
+    return what == NULL;
+}
+
 static SSL_CTX *server_ssl(const struct tls_pair *pair, char error[TLS_ERROR_MAX])
 {
     SSL_CTX *ssl = SSL_CTX_new(TLS_method());

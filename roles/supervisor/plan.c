@@ -1,5 +1,6 @@
 #include "roles/supervisor/plan.h"
 #include "net/link/link.h"
+#include "net/tls.h"
 #include "roles/settings.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -191,6 +192,7 @@ void plan_close_listeners(struct plan *p)
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
 
+/* `error` NULL: what cannot be read is left out. */
 static bool file_add(const struct plan *p, struct given *given, const char *key, const char *path,
                      struct config_error *error)
 {
@@ -204,8 +206,9 @@ static bool file_add(const struct plan *p, struct given *given, const char *key,
         given->count++;
         return true;
     }
-    (void)config_wrong(p->config, key, error, "cannot read %.200s: %s", path, strerror(-rc));
-    return false;
+    if (error == NULL)
+        return true;
+    return config_wrong(p->config, key, error, "cannot read %.200s: %s", path, strerror(-rc));
 }
 
 static bool files_add(const struct plan *p, struct given *given, struct config_error *error)
@@ -223,6 +226,63 @@ static bool files_add(const struct plan *p, struct given *given, struct config_e
             return false;
     }
     return true;
+}
+
+static bool pair_wrong(const struct plan *p, const char *key, const char *path, const char *what,
+                       struct config_error *error)
+{
+    return config_wrong(p->config, key, error, "%.200s: %s", path, what);
+}
+
+/* Does the key fit the certificate? One that was not read is not looked at. */
+static bool pair_good(const struct plan *p, const struct given *given, const char *keys[2],
+                      const char *paths[2], struct config_error *error)
+{
+    struct tls_pair pair = {.name = slice_of(NULL, 0)};
+    char what[TLS_ERROR_MAX];
+    bool of_key;
+
+    if (paths[0] == NULL || paths[1] == NULL || !given_find(given, paths[0], &pair.cert) ||
+        !given_find(given, paths[1], &pair.key) || tls_pair_check(&pair, &of_key, what))
+        return true;
+    return pair_wrong(p, keys[of_key], paths[of_key], what, error);
+}
+
+static bool pairs_good(const struct plan *p, const struct given *given, struct config_error *error)
+{
+    static const char *keys[][2] = {
+        {"tls.cert", "tls.key"}, {"cluster.cert", "cluster.key"}, {"tls.sni", "tls.sni"}};
+    const struct config *c = p->config;
+    const char *paths[2];
+
+    for (size_t i = 0; i < 2; i++) {
+        paths[0] = config_string(c, keys[i][0]);
+        paths[1] = config_string(c, keys[i][1]);
+        if (!pair_good(p, given, keys[i], paths, error))
+            return false;
+    }
+    for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
+        paths[0] = config_record_field(c, "tls.sni", i, "cert");
+        paths[1] = config_record_field(c, "tls.sni", i, "key");
+        if (!pair_good(p, given, keys[2], paths, error))
+            return false;
+    }
+    return true;
+}
+
+int plan_check_files(const struct plan *p)
+{
+    struct given given = {.files = calloc(HANDOVER_FILES_MAX + 1, sizeof *given.files)};
+    struct config_error error;
+    bool good;
+
+    if (given.files == NULL)
+        return EX_OSERR;
+    (void)files_add(p, &given, NULL);
+    good = pairs_good(p, &given, &error);
+    handover_files_wipe(&given);
+    free(given.files);
+    return good ? 0 : config_bad(error.text);
 }
 
 int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error)
@@ -292,6 +352,8 @@ int plan_make(struct plan *p)
     rc = passwd_file_check(p);
     if (rc == 0) {
         rc = plan_give_files(p, &error);
+        if (rc == 0 && !pairs_good(p, &p->handover.given, &error))
+            rc = EX_CONFIG;
         if (rc != 0)
             (void)config_bad(error.text);
     }

@@ -21,5 +21,7 @@ MUST_CHECK int plan_make(struct plan *p);
 MUST_CHECK int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error);
 /* Files for one server more: those of plan_read_files(), and the configuration. */
 MUST_CHECK int plan_give_files(struct plan *p, struct config_error *error);
+/* `trireme check`: the files among them that can be read, as far as nobody needs to be the server's user for it. 0 or an exit status. */
+MUST_CHECK int plan_check_files(const struct plan *p);
 void plan_close_listeners(struct plan *p);
 void plan_fini(struct plan *p);

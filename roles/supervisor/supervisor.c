@@ -606,7 +606,7 @@ int supervisor_main(const struct options *o)
         fprintf(stderr, "trireme: %s\n", error.text);
         status = EX_CONFIG;
     } else {
-        status = o->check ? 0 : run(&v);
+        status = o->check ? plan_check_files(&v.plan) : run(&v);
     }
     plan_fini(&v.plan);
     config_free(c);
