@@ -5,8 +5,9 @@
  *   a read          is asked again;
  *   an idle session is asked for again, for as long as it idles.
  *
- * What the client has of an answer is not written twice: it must come again byte for byte, and the rest follows. If it does not (others
- * changed flags meanwhile), his connection is closed in the middle, since nothing else would be true.
+ * What the client has of an answer is not written twice: it must come again, and the rest follows. It must be the same byte for byte, but for the
+ * whole lines of a FETCH, whose flags others may have changed meanwhile (lines.h). If it is not, his connection is closed in the middle,
+ * since nothing else would be true.
  *
  * What has never left is NO within UNSENT_MS. A change whose outcome stays unknown for limits.outcome_wait closes the
  * connection: neither OK nor NO would be true. */
@@ -14,6 +15,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "core/xxh.h"
+#include "roles/proxy/lines.h"
 #include "roles/proxy/session.h"
 
 #define UNSENT_MS 4500
@@ -24,18 +26,35 @@ struct shown { /* Of what the client has, and of as much as has come again. */
     XXH3_state_t shown, repeated;
 };
 
+struct shown_lines { /* The same of a FETCH. */
+    struct lines shown, repeated;
+};
+
 /* The heap does not align as those want it. */
-static struct shown *hashes_of(const struct request *r)
+static void *aligned(const struct request *r)
 {
-    uintptr_t align = _Alignof(struct shown);
+    uintptr_t align = _Alignof(XXH3_state_t);
 
     return (void *)(((uintptr_t)r->hashes + align - 1) / align * align);
 }
 
+static struct shown *hashes_of(const struct request *r)
+{
+    return aligned(r);
+}
+
+static struct shown_lines *lines_of(const struct request *r)
+{
+    return aligned(r);
+}
+
 static void hashes_new(struct request *r)
 {
-    r->hashes = heap_alloc(r->session->proxy->heap, sizeof(struct shown) + _Alignof(struct shown));
-    XXH3_64bits_reset(&hashes_of(r)->shown);
+    size_t size = (r->by_lines ? sizeof(struct shown_lines) : sizeof(struct shown)) + _Alignof(XXH3_state_t);
+
+    r->hashes = heap_zalloc(r->session->proxy->heap, size);
+    if (!r->by_lines)
+        XXH3_64bits_reset(&hashes_of(r)->shown);
 }
 
 static void try_later(struct request *r)
@@ -86,8 +105,8 @@ void session_request_keep(struct session *s, enum link_kind kind, struct slice t
         .session = s, .kind = kind, .last = last, .more_follows = more_follows, .size = (uint32_t)text.size};
     if (command != NULL) {
         r->changes = imap_command_has(command, IMAP_HAS_MUTATES);
-        r->bulk = command->id == IMAP_FETCH || command->id == IMAP_UID_FETCH ||
-                  imap_command_has(command, IMAP_HAS_APPEND);
+        r->by_lines = command->id == IMAP_FETCH || command->id == IMAP_UID_FETCH;
+        r->bulk = r->by_lines || imap_command_has(command, IMAP_HAS_APPEND);
     }
     if (text.size > 0)
         memcpy(r->text, text.data, text.size);
@@ -130,6 +149,37 @@ static void shown_add(struct request *r, struct slice data)
     XXH3_64bits_update(&hashes_of(r)->shown, data.data, data.size);
 }
 
+/* Of what comes again: takes off *data what the client has. False: it is not what he has. */
+static bool lines_again(struct request *r, struct slice *data)
+{
+    struct lines *shown = &lines_of(r)->shown, *again = &lines_of(r)->repeated;
+    struct slice part;
+
+    *data = slice_from(*data, lines_feed(again, *data, shown->whole));
+    if (again->whole < shown->whole)
+        return true;
+    if (again->digest != shown->digest)
+        return false;
+    part = slice_first(*data, MIN(data->size, shown->part - again->part));
+    *data = slice_from(*data, lines_feed(again, part, UINT64_MAX));
+    if (again->whole != shown->whole) /* The line has become shorter. */
+        return false;
+    r->behind = again->part < shown->part;
+    return r->behind || lines_part_same(again, shown);
+}
+
+static bool lines_show(struct request *r, struct slice *data, bool last)
+{
+    if (r->behind && !lines_again(r, data))
+        return false;
+    if (!r->behind && !last && data->size > 0) {
+        if (r->hashes == NULL)
+            hashes_new(r);
+        lines_feed(&lines_of(r)->shown, *data, UINT64_MAX);
+    }
+    return !last || !r->behind;
+}
+
 bool session_request_show(struct session *s, struct slice *data, bool last)
 {
     struct request *r = s->request;
@@ -137,6 +187,8 @@ bool session_request_show(struct session *s, struct slice *data, bool last)
 
     if (r == NULL)
         return true;
+    if (r->by_lines)
+        return lines_show(r, data, last);
     size = MIN(data->size, r->shown - r->repeated);
     if (size > 0) {
         XXH3_64bits_update(&hashes_of(r)->repeated, data->data, size);
@@ -161,7 +213,10 @@ bool session_request_lost(struct session *s, enum link_lost why)
     if (r == NULL || s->state == SESSION_LITERAL || (s->state == SESSION_ASK && r->streamed))
         return false;
     r->repeated = 0;
-    if (r->hashes != NULL)
+    r->behind = r->by_lines && r->hashes != NULL;
+    if (r->behind)
+        memset(&lines_of(r)->repeated, 0, sizeof lines_of(r)->repeated);
+    else if (r->hashes != NULL)
         XXH3_64bits_reset(&hashes_of(r)->repeated);
     if (why == LINK_LOST_UNKNOWN && r->changes && s->state != SESSION_ASK)
         r->unknown = true; /* Of what still waits for its literal nothing was done. */

@@ -204,6 +204,8 @@ struct request {
     struct timer again, deadline;
     enum link_kind kind;
     bool last, more_follows, bulk;
+    bool by_lines; /* FETCH: what is shown of its answer is counted by lines, */
+    bool behind;   /* and of what comes again the client has some still. */
     bool changes;  /* The account: it is executed once, by its operation id. */
     bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
     bool unknown;  /* It may have been executed. */

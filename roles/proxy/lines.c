@@ -1,0 +1,112 @@
+#include "roles/proxy/lines.h"
+
+#define MIX UINT64_C(0x9e3779b97f4a7c15)
+
+/* `* 7 FETCH (`: 7. 0: another line. */
+static uint64_t fetch_number(struct slice line)
+{
+    uint64_t number = 0;
+    size_t at = 2;
+
+    if (line.size < 2 || line.data[0] != '*' || line.data[1] != ' ')
+        return 0;
+    while (at < line.size && at < LINES_END_MAX && line.data[at] >= '0' && line.data[at] <= '9')
+        number = number * 10 + (uint64_t)(line.data[at++] - '0');
+    return slice_starts_nocase(slice_from(line, at), SLICE(" FETCH (")) ? number : 0;
+}
+
+/* Does it end in `{12}` CRLF? */
+static bool literal_follows(struct slice line, uint64_t *size_out)
+{
+    uint64_t size = 0, unit = 1;
+    size_t at = line.size;
+
+    if (at < 5 || line.data[at - 1] != '\n' || line.data[at - 2] != '\r' || line.data[at - 3] != '}')
+        return false;
+    for (at -= 3;
+         at > 0 && unit < UINT64_C(10000000000) && line.data[at - 1] >= '0' && line.data[at - 1] <= '9';
+         unit *= 10)
+        size += (uint64_t)(line.data[--at] - '0') * unit;
+    if (unit == 1 || at == 0 || line.data[at - 1] != '{')
+        return false;
+    *size_out = size;
+    return true;
+}
+
+static void line_ended(struct lines *l, uint64_t about)
+{
+    l->digest = (l->digest ^ about) * MIX + 1;
+    l->whole++;
+    l->part = 0;
+}
+
+/* The end of what has been of the line so far: of this piece, and of the one before. */
+static void tail_keep(struct lines *l, struct slice piece)
+{
+    size_t take = MIN(piece.size, (size_t)LINES_END_MAX),
+           keep = MIN((size_t)l->tail_size, LINES_END_MAX - take);
+
+    memmove(l->tail, l->tail + l->tail_size - keep, keep);
+    memcpy(l->tail + keep, piece.data + piece.size - take, take);
+    l->tail_size = (uint8_t)(keep + take);
+}
+
+static void piece_take(struct lines *l, struct slice piece)
+{
+    if (l->part == 0) {
+        XXH3_64bits_reset(&l->hash);
+        l->head_size = l->tail_size = 0;
+    }
+    if (l->head_size == l->part && l->head_size < LINES_END_MAX) {
+        size_t take = MIN(piece.size, (size_t)LINES_END_MAX - l->head_size);
+
+        memcpy(l->head + l->head_size, piece.data, take);
+        l->head_size += (uint8_t)take;
+    }
+    XXH3_64bits_update(&l->hash, piece.data, piece.size);
+    l->part += piece.size;
+}
+
+/* Up to and with LF, or what there is. */
+static void text_take(struct lines *l, struct slice piece)
+{
+    uint64_t number;
+
+    piece_take(l, piece);
+    tail_keep(l, piece);
+    if (piece.data[piece.size - 1] != '\n' || literal_follows(slice_of(l->tail, l->tail_size), &l->literal))
+        return;
+    number = fetch_number(slice_of(l->head, l->head_size));
+    line_ended(l, number != 0 ? number : XXH3_64bits_digest(&l->hash));
+}
+
+size_t lines_feed(struct lines *l, struct slice in, uint64_t whole)
+{
+    struct slice rest = in;
+
+    while (rest.size > 0 && l->whole != whole) {
+        size_t size = slice_find(rest, '\n');
+        struct slice piece = slice_first(rest, MIN(size + 1, rest.size));
+        uint64_t number, literal;
+
+        if (l->literal > 0) {
+            piece = slice_first(rest, MIN(l->literal, rest.size));
+            piece_take(l, piece);
+            l->literal -= piece.size;
+            l->tail_size = 0;
+        } else if (l->part > 0 || size == rest.size || literal_follows(piece, &literal)) {
+            text_take(l, piece);
+        } else {
+            number = fetch_number(piece);
+            line_ended(l, number != 0 ? number : XXH3_64bits(piece.data, piece.size));
+        }
+        rest = slice_from(rest, piece.size);
+    }
+    return in.size - rest.size;
+}
+
+bool lines_part_same(const struct lines *a, const struct lines *b)
+{
+    return a->part == b->part &&
+           (a->part == 0 || XXH3_64bits_digest(&a->hash) == XXH3_64bits_digest(&b->hash));
+}

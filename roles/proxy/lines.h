@@ -1,0 +1,27 @@
+/* roles/proxy/lines.h -- how far a client has the answer to a FETCH, by lines, for the case that it must come again.
+ *
+ * `* 7 FETCH (...)` says all by itself: once it is whole, it is enough that message 7 comes at that place again, whatever its flags are by then
+ * (what has changed since the command began is told behind the lines, as ever). Of a line that has begun, what the client has must come
+ * again byte for byte. All other lines must be the same.
+ *
+ * Owner: a request. A line that lies in one piece is not hashed; so is no list of flags. */
+#pragma once
+#include "core/base.h"
+#include "core/xxh.h"
+
+#define LINES_END_MAX 24 /* Of a line: `* 4294967295 FETCH (`, and `{4294967295}` with its CRLF. */
+
+struct lines {         /* Zeroed: nothing. */
+    XXH3_state_t hash; /* Of the line that has begun. */
+    uint64_t whole;    /* Lines that have ended, */
+    uint64_t digest;   /* and what they were about. */
+    uint64_t part;     /* Bytes of the one that has begun, */
+    uint64_t literal;  /* and of its literal that are to come. */
+    uint8_t head_size, tail_size;
+    char head[LINES_END_MAX], tail[LINES_END_MAX]; /* Of that line. */
+};
+
+/* How much of `in` it has taken: all; or up to the end of the line that makes `whole` so many. */
+size_t lines_feed(struct lines *l, struct slice in, uint64_t whole);
+/* Have both the same begun, if any? */
+MUST_CHECK bool lines_part_same(const struct lines *a, const struct lines *b);
