@@ -7,7 +7,7 @@
  *     forever:
  *         scheduler_enter(s)               shard_self() is s from here on
  *         deliver what completed           op->done(op), fiber_wake(), scheduler_deliver()
- *         runnable = scheduler_turn(s)     timers, messages, interactive fibers, a quantum of bulk fibers
+ *         runnable = scheduler_turn(s)     messages, timers, interactive fibers, a quantum of bulk fibers
  *         scheduler_leave()
  *         submit; wait, unless runnable, until scheduler_next_ms(s) or a completion
  *

@@ -106,9 +106,11 @@ bool scheduler_turn(struct shard *s)
     ASSERT(current == s);
     c->turn++;
     s->metrics->loop_turns++;
-    wheel_advance(&c->wheel, time_ms());
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
         deliver_inbox(c);
+        if (round ==
+            0) /* Behind the messages that were there before what the completions of this turn have set for now. */
+            wheel_advance(&c->wheel, time_ms());
         fiber_pool_run_interactive(s, &budget);
         if (c->inbox == NULL)
             break;

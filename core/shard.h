@@ -3,7 +3,7 @@
  * A node is one process (in the simulator: one simulated process) of `shard_count` shards. Shards share nothing;
  * they send each other messages. The loop of a shard, each turn:
  *
- *     completions -> timers -> messages of other shards -> interactive fibers -> a quantum of bulk fibers
+ *     completions -> messages of other shards -> timers -> interactive fibers -> a quantum of bulk fibers
  *     -> submit and wait (not at all while something is runnable)
  */
 #pragma once
