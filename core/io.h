@@ -109,6 +109,11 @@ void io_recv_release(struct io_op *op);
 void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size);
 /* Sends all of it or fails. One in flight a socket. The vector and its bytes live until done(). */
 void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
+/* The same for what its owner need not hear of soon: that all of it went out at once makes no turn of its own. It is
+ * told soon when it is awaited, else with what happens next, mostly with the next receive on that socket. Everything else (the kernel has no room for all of it now, an error) is told as io_send() tells it. */
+void io_send_quiet(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
+/* Its owner waits for it by now: it is told like any other send. Nothing if it is not in flight. */
+void io_send_awaited(struct io_op *op);
 /* Ends both directions: every operation in flight on it completes soon. */
 void io_shutdown(struct sock s);
 /* No operation may be in flight on it; a watch may. */

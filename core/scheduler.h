@@ -47,6 +47,8 @@ size_t scheduler_stack_high_water(const struct shard *s);
 /* shard_send() to another shard ends here, on the sending shard; m->from is set. The door carries m over,
  * wakes the receiver, and there calls scheduler_deliver(), in order of sending for each pair of shards. */
 void door_shard_send(struct shard *to, struct shard_message *m);
+/* Has all that was sent to s been queued? Called on s's own thread. */
+bool door_inbox_empty(struct shard *s);
 /* Queues m for the message phase of s's next turn. Called on s's own thread; s need not be entered. */
 void scheduler_deliver(struct shard *s, struct shard_message *m);
 

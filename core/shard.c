@@ -74,6 +74,11 @@ void shard_send(struct shard *to, struct shard_message *m)
         door_shard_send(to, m);
 }
 
+bool shard_heard_all(void)
+{
+    return current->scheduler->inbox == NULL && door_inbox_empty(current);
+}
+
 void scheduler_deliver(struct shard *s, struct shard_message *m)
 {
     struct scheduler *c = s->scheduler;

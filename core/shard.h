@@ -83,6 +83,8 @@ struct shard_message {
  * shard that made it, so most receivers send it back with another deliver(). To itself is allowed, and is
  * delivered from the loop too. */
 void shard_send(struct shard *to, struct shard_message *m);
+/* Is there nothing that was sent to the current shard before now, and is not delivered yet? */
+bool shard_heard_all(void);
 
 /* ---- Timers -------------------------------------------------------------------------------------------- */
 

@@ -22,6 +22,8 @@ _Static_assert(TLS_PACKED_MAX <= UINT8_MAX, "its size fits a byte");
 #define INPUT_GROW_SIZE 2048
 #define HELLO_GROW_SIZE 64
 #define INFLATE_TURN    65536 /* Bytes that a turn makes of what is compressed: a little can become a lot. */
+#define QUIET_SEND_MAX                                                                                       \
+    4096 /* Of one send whose success may be told late: it keeps a block for so long, and no owner waits for less. */
 #define RECEIVE_FULL    16384 /* What one buffer of the ring takes: more may be waiting. */
 #define RECEIVE_MUCH    4096  /* After a receive that was not bound to that: the next may bring much again. */
 #define CONN_BULK_LEAST (64 * 1024) /* Room that a receive gets. */
@@ -548,6 +550,27 @@ static void output_seal(struct conn *c)
 
 static void send_done(struct io_op *op);
 
+/* All that is written leaves with it, there is no loan to be given back, and its owner reads on: it is the end of an answer.
+ * The timer asks after it at the latest. */
+static bool send_is_quiet(const struct conn *c, size_t size)
+{
+    return c->active && timer_armed(&c->timer) && !c->paused && !c->closing && !c->ended &&
+           size <= QUIET_SEND_MAX && c->sealed.size == 0 && unsealed(c) == 0 &&
+           (c->phase == PHASE_PLAIN || tls_open(c));
+}
+
+/* The vector that is in c->output. */
+static void send_begin(struct conn *c, unsigned count, bool lent)
+{
+    const struct iovec *vector = c->output->vector;
+
+    c->send_op.done = send_done;
+    if (count == 1 && !lent && send_is_quiet(c, vector->iov_len))
+        io_send_quiet(c->sock, &c->send_op, vector, 1);
+    else
+        io_send(c->sock, &c->send_op, vector, count);
+}
+
 static void send_cipher(struct conn *c)
 {
     struct conn_output *out = output_of(c);
@@ -556,8 +579,7 @@ static void send_cipher(struct conn *c)
     c->sealed = (struct tls_output){0};
     out->vector[0] = (struct iovec){out->cipher.data, out->cipher.size};
     out->vector_count = 0;
-    c->send_op.done = send_done;
-    io_send(c->sock, &c->send_op, out->vector, 1);
+    send_begin(c, 1, false);
 }
 
 static void send_pieces(struct conn *c)
@@ -584,14 +606,16 @@ static void send_pieces(struct conn *c)
     if (out->sending == 0)
         return;
     out->vector_count = count;
-    c->send_op.done = send_done;
-    io_send(c->sock, &c->send_op, out->vector, count);
+    send_begin(c, count, out->first->release != NULL);
 }
 
 static void output_flush(struct conn *c)
 {
-    if (c->send_op.in_flight)
+    if (c->send_op.in_flight) {
+        if (unsealed(c) > 0 || c->sealed.size > 0 || c->closing || !c->active || c->phase == PHASE_TLS_WAIT)
+            io_send_awaited(&c->send_op);
         return;
+    }
     if (c->broken) {
         output_free(c);
         tls_output_fini(&c->sealed);

@@ -87,7 +87,10 @@ void sim_op_complete(struct sim_op *o, int result)
     sim_event_cancel(&o->event);
     if (o->kind == OP_ACCEPT)
         list_remove(&o->link);
-    sim_shard_done(o->p, &o->done);
+    if (o->quiet && result > 0)
+        sim_shard_done_quiet(o->p, &o->done);
+    else
+        sim_shard_done(o->p, &o->done);
 }
 
 void sim_op_bind(struct sim_op *o, struct io_op *op)
@@ -185,8 +188,10 @@ void io_cancel(struct io_op *op)
         return;
     ASSERT(op->index < p->op_count && p->ops[op->index]->op == op);
     o = p->ops[op->index];
-    if (o->completed)
+    if (o->completed) {
+        io_send_awaited(op);
         return;
+    }
     if (o->kind == OP_CONNECT && o->connection != NULL) {
         sim_connection_release(o->connection);
         o->connection = NULL;

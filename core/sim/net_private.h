@@ -82,6 +82,7 @@ struct sim_op {
     enum op_kind kind;
     int result;
     bool completed;
+    bool quiet;                 /* OP_SEND: all of it makes no turn. */
     const struct iovec *vector; /* OP_SEND: what is left. */
     unsigned count;
     size_t skip, total;

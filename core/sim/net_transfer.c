@@ -178,17 +178,42 @@ void io_recv_release(struct io_op *op)
     op->data = slice_of(NULL, 0);
 }
 
-void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
+static void send_begin(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count,
+                       bool quiet)
 {
     struct shard_private *p = sim_private();
     struct sim_op *o = sim_op_new(p, op, OP_SEND, sim_socket_of(p, s));
 
+    o->quiet = quiet;
     o->vector = vector;
     o->count = count;
     for (unsigned k = 0; k < count; k++)
         o->total += vector[k].iov_len;
-    sim_trace_shard(TRACE_SEND, s.slot, o->total, 0);
+    sim_trace_shard(TRACE_SEND, s.slot, o->total, quiet);
     sim_op_look(o);
+}
+
+void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
+{
+    send_begin(s, op, vector, count, false);
+}
+
+void io_send_quiet(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
+{
+    send_begin(s, op, vector, count, true);
+}
+
+void io_send_awaited(struct io_op *op)
+{
+    struct shard_private *p = sim_private();
+    struct sim_op *o;
+
+    if (!op->in_flight)
+        return;
+    o = p->ops[op->index];
+    if (o->quiet && o->completed)
+        sim_shard_wake(p);
+    o->quiet = false;
 }
 
 void sim_send_look(struct sim_op *o)
@@ -218,6 +243,8 @@ void sim_send_look(struct sim_op *o)
         sim_pipe_segments(p, sent);
     if (o->count == 0)
         sim_op_complete(o, (int)o->total);
+    else
+        o->quiet = false;
 }
 
 /* ---- Ending ------------------------------------------------------------------------------------------- */
@@ -238,6 +265,7 @@ void io_shutdown(struct sock s)
         sim_pipe_segment(sim_pipe_of(end_peer(e)), SEGMENT_FIN, 0);
     e->fin_sent = e->shut = true;
     sim_socket_look(e);
+    sim_shard_wake(e->p); /* For a quiet send that is over. */
 }
 
 void io_close(struct sock s)

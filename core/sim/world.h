@@ -217,6 +217,8 @@ static inline struct shard_private *sim_private(void)
 /* Makes the shard take a turn, soon. */
 void sim_shard_wake(struct shard_private *p);
 void sim_shard_done(struct shard_private *p, struct sim_done *d);
+/* The same, in the next turn that there is for another reason. */
+void sim_shard_done_quiet(struct shard_private *p, struct sim_done *d);
 /* A file operation was done, and wrote so many bytes: the hour of the node's death may be now. */
 void sim_nemesis_file(struct sim_node *n, size_t written);
 /* The power fails, most likely so that the disk shows `outcome`: SIM_POWER (any), SIM_LOST, SIM_TORN,

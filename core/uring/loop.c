@@ -56,6 +56,11 @@ void door_shard_send(struct shard *to, struct shard_message *m)
     }
 }
 
+bool door_inbox_empty(struct shard *s)
+{
+    return atomic_load(&s->private->shared.inbox) == NULL;
+}
+
 static void inbox_collect(struct shard_private *p)
 {
     struct shard_message *newest, *next, *oldest = NULL;
@@ -72,6 +77,12 @@ static void inbox_collect(struct shard_private *p)
         next = oldest->next;
         scheduler_deliver(p->shard, oldest);
     }
+}
+
+static void check_submit(int rc)
+{
+    /* What is transient leaves the submissions queued, and the next turn tries again. */
+    ASSERT(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN || rc == -ENOMEM);
 }
 
 /* ---- Completions --------------------------------------------------------------------------------------- */
@@ -92,6 +103,12 @@ static void special_completed(struct shard_private *p, uint64_t user_data)
     switch (user_data & 0xff) {
     case UD_EVENT:
         event_arm(p);
+        break;
+    case UD_ALARM:
+        p->alarm_ns = UINT64_MAX;
+        break;
+    case UD_QUIET_REFUSED:
+        quiet_ask(p);
         break;
     case UD_TABLE:
         r = p->rings[user_data >> 8];
@@ -118,7 +135,7 @@ static void completed(struct shard_private *p, uint64_t user_data, int32_t res, 
         return;
     }
     o = op_at(&p->ops, index);
-    ASSERT(o->generation == user_data >> 32 && o->kind != OP_FREE); /* Each completes once. */
+    ASSERT(op_user_data(o, index) == user_data && o->kind != OP_FREE); /* Each completes once. */
     trace(o->kind == OP_FILE ? "file completed" : "socket completed", user_data, (uint64_t)(int64_t)res);
     if (o->kind == OP_FILE)
         file_completed(p, index, res);
@@ -161,25 +178,13 @@ static void reap(struct shard_private *p, struct ring *r)
 
 static void reap_all(struct shard_private *p)
 {
+    quiet_settle(p);
     reap(p, p->rings[0]);
     while (p->ready_count > 0)
         reap(p, p->rings[p->ready[--p->ready_count]]);
 }
 
 /* ---- Submitting and waiting ---------------------------------------------------------------------------- */
-
-static bool kernel_has_work(struct ring *r)
-{
-    unsigned flags = atomic_load_explicit((_Atomic unsigned *)r->uring.sq.kflags, memory_order_relaxed);
-
-    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-}
-
-static void check_submit(int rc)
-{
-    /* What is transient leaves the submissions queued, and the next turn tries again. */
-    ASSERT(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN || rc == -ENOMEM);
-}
 
 /* Table rings: what was queued for them; and a poll of each, so that its completions end the wait. */
 static void submit_tables(struct shard_private *p)
@@ -208,33 +213,52 @@ static void submit_only(struct shard_private *p)
 {
     struct ring *r = p->rings[0];
 
-    if (io_uring_sq_ready(&r->uring) > 0 || kernel_has_work(r))
+    if (io_uring_sq_ready(&r->uring) > 0 || ring_has_work(r))
         check_submit(io_uring_submit_and_get_events(&r->uring));
 }
 
-static void submit_and_wait(struct shard_private *p, uint64_t next_ms)
+static struct __kernel_timespec timespec_of(uint64_t ns)
 {
-    struct __kernel_timespec ts, *timeout = NULL;
+    return (struct __kernel_timespec){.tv_sec = (int64_t)(ns / 1000000000),
+                                      .tv_nsec = (long long)(ns % 1000000000)};
+}
+
+/* A wait with an end of its own sets a timer of the kernel and takes it away again, at some 0.4 us. So one alarm is left
+ * standing over many waits: it comes early when what it was set for has moved, which makes one turn for nothing. */
+static void alarm_set(struct shard_private *p, uint64_t at_ns)
+{
+    struct io_uring_sqe *sqe = ring_sqe(p, p->rings[0]);
+
+    p->alarm = timespec_of(at_ns); /* The kernel reads it when it takes the submission. */
+    io_uring_prep_timeout(sqe, &p->alarm, 0, IORING_TIMEOUT_ABS);
+    sqe->user_data = user_data_special(UD_ALARM, 0);
+    p->alarm_ns = at_ns;
+}
+
+static void submit_and_wait(struct shard_private *p, uint64_t next_ns)
+{
+    struct io_uring *ring = &p->rings[0]->uring;
+    struct __kernel_timespec ts;
     struct io_uring_cqe *cqe;
 
-    if (next_ms != UINT64_MAX) {
-        uint64_t next_ns = next_ms * 1000000;
-        uint64_t wait_ns = next_ns > p->now_ns ? next_ns - p->now_ns : 0;
-
-        ts = (struct __kernel_timespec){.tv_sec = (int64_t)(wait_ns / 1000000000),
-                                        .tv_nsec = (long long)(wait_ns % 1000000000)};
-        timeout = &ts;
+    if (next_ns != UINT64_MAX && p->alarm_ns == UINT64_MAX)
+        alarm_set(p, next_ns);
+    if (next_ns >= p->alarm_ns) {
+        check_submit(io_uring_submit_and_wait(ring, 1));
+        return;
     }
-    check_submit(io_uring_submit_and_wait_timeout(&p->rings[0]->uring, &cqe, 1, timeout, NULL));
+    ts = timespec_of(next_ns - p->now_ns); /* Sooner than the alarm. */
+    check_submit(io_uring_submit_and_wait_timeout(ring, &cqe, 1, &ts, NULL));
 }
 
 static void wait_for_work(struct shard_private *p, bool runnable)
 {
     uint64_t next_ms = scheduler_next_ms(p->shard);
+    uint64_t next_ns = next_ms < UINT64_MAX / 1000000 ? next_ms * 1000000 : UINT64_MAX;
     struct door_shared *shared = &p->shared;
 
     submit_tables(p);
-    if (runnable || next_ms * 1000000 <= p->now_ns) {
+    if (runnable || next_ns <= p->now_ns) {
         submit_only(p);
         return;
     }
@@ -242,7 +266,7 @@ static void wait_for_work(struct shard_private *p, bool runnable)
     if (atomic_load(&shared->inbox) != NULL)
         submit_only(p);
     else
-        submit_and_wait(p, next_ms);
+        submit_and_wait(p, next_ns);
     atomic_store_explicit(&shared->sleeping, false, memory_order_relaxed);
 }
 
@@ -293,6 +317,7 @@ int door_init(struct shard *s, struct process *process, int cpu)
     p->cpu = cpu;
     p->set = process->ring_sets != NULL ? &process->ring_sets[s->index] : NULL;
     p->ops.free_head = UINT32_MAX;
+    p->alarm_ns = UINT64_MAX;
     p->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->private = p;
     rc = p->event_fd < 0 ? -errno : buffers_init(p);
@@ -337,6 +362,7 @@ static void cancel_everything(struct shard_private *p)
             (void)io_uring_register_sync_cancel(&p->rings[i]->uring, &all);
             reap_away(p, p->rings[i]);
         }
+        quiet_reaped_away(p);
         if (p->ops.used_count == 0)
             break;
         nanosleep(&pause, NULL);

@@ -12,6 +12,7 @@ static const uint8_t ops_always[] = {
     IORING_OP_NOP,
     IORING_OP_READ,
     IORING_OP_POLL_ADD,
+    IORING_OP_TIMEOUT,
     IORING_OP_ASYNC_CANCEL,
     IORING_OP_ACCEPT,
     IORING_OP_RECV,
@@ -314,6 +315,13 @@ struct io_uring_sqe *ring_sqe(struct shard_private *p, struct ring *r)
     }
     ring_mark(p, r);
     return sqe;
+}
+
+bool ring_has_work(const struct ring *r)
+{
+    unsigned flags = atomic_load_explicit((_Atomic unsigned *)r->uring.sq.kflags, memory_order_relaxed);
+
+    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
 struct ring *ring_for_socket(struct shard_private *p)

@@ -109,6 +109,10 @@ void io_cancel(struct io_op *op)
         poll_cancel(p, p->rings[o->ring], o->slot);
         return;
     }
+    if (o->kind == OP_SEND_QUIET) { /* It is tried once, and soon. */
+        quiet_await(p, o);
+        return;
+    }
     sqe = ring_sqe(p, p->rings[o->ring]);
     io_uring_prep_cancel64(sqe, op_user_data(o, op->index), 0);
     op_submit_ignored(sqe);
@@ -305,18 +309,25 @@ static void connect_completed(struct shard_private *p, struct io_connect *c, str
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
 
 /* Where nothing is expected yet, trying first would be a wasted call into TCP. */
-static void recv_flags(const struct ring *r, struct io_uring_sqe *sqe, uint32_t slot)
+static void recv_flags(struct shard_private *p, const struct ring *r, struct io_uring_sqe *sqe, uint32_t slot,
+                       uint32_t index)
 {
+    struct op *o = op_at(&p->ops, index);
+
     sqe->flags |= IOSQE_FIXED_FILE;
-    if (!r->slots[slot].readable)
-        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    o->proves = false;
+    if (r->slots[slot].readable)
+        return;
+    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    if (r->index == 0)
+        quiet_prove(p, o);
 }
 
 static void recv_submit(struct shard_private *p, struct ring *r, struct io_uring_sqe *sqe, uint32_t slot,
                         uint32_t index)
 {
     io_uring_prep_recv(sqe, (int)slot, NULL, 0, 0);
-    recv_flags(r, sqe, slot);
+    recv_flags(p, r, sqe, slot, index);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = RECV_GROUP;
     tag(p, sqe, index);
@@ -351,7 +362,7 @@ void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size)
     op->data = slice_of(space, size);
     sqe = begin(p, op, OP_RECV_INTO, r, s.slot);
     io_uring_prep_recv(sqe, (int)s.slot, space, size, 0);
-    recv_flags(r, sqe, s.slot);
+    recv_flags(p, r, sqe, s.slot, op->index);
     tag(p, sqe, op->index);
 }
 
@@ -469,6 +480,13 @@ void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsign
     send_vector(p, sqe, s.slot, send, op->index);
 }
 
+void io_send_quiet(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count)
+{
+    if (count != 1 || vector->iov_len == 0 ||
+        !quiet_send(door_self(), s, op, slice_of(vector->iov_base, vector->iov_len)))
+        io_send(s, op, vector, count);
+}
+
 static bool send_goes_on(struct shard_private *p, const struct op *o, int32_t *res)
 {
     if (*res < 0)
@@ -494,6 +512,16 @@ static void send_completed(struct shard_private *p, struct io_op *op, struct op 
     }
     op->data = slice_of(NULL, 0);
     op_finish(p, op, res);
+}
+
+/* Not all of it went out at once: on like any other. */
+static void send_quiet_completed(struct shard_private *p, struct io_op *op, struct op *o, int32_t res)
+{
+    o->kind = OP_SEND;
+    if ((res == -EAGAIN || res == -EOPNOTSUPP) && !o->cancelled && !p->rings[o->ring]->slots[o->slot].shut)
+        send_piece(p, ring_sqe(p, p->rings[o->ring]), o->slot, op->data, op->index);
+    else
+        send_completed(p, op, o, res);
 }
 
 static void sendv_completed(struct shard_private *p, struct io_op *op, struct op *o, int32_t res)
@@ -539,6 +567,8 @@ void io_shutdown(struct sock s)
         return;
     r->slots[s.slot].shut = true;
     cancel_all(p, r, (int)s.slot, IORING_ASYNC_CANCEL_FD_FIXED);
+    if (p->quiet_count > 0)
+        quiet_ask(p);
 }
 
 void io_close(struct sock s)
@@ -574,6 +604,9 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
         return;
     case OP_SEND:
         send_completed(p, op, o, res);
+        return;
+    case OP_SEND_QUIET:
+        send_quiet_completed(p, op, o, res);
         return;
     case OP_SENDV:
         sendv_completed(p, op, o, res);

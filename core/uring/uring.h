@@ -46,23 +46,29 @@ enum op_kind {
     OP_CONNECT,
     OP_POLL, /* The slot knows its index: see poll.c. */
     OP_RECV,
-    OP_RECV_INTO, /* Until it completes io_op.data is the whole space. */
-    OP_SEND,      /* One piece: what is left of it is in io_op.data. */
-    OP_SENDV,     /* A vector: io_op.data.data is its struct send. */
+    OP_RECV_INTO,  /* Until it completes io_op.data is the whole space. */
+    OP_SEND,       /* One piece: what is left of it is in io_op.data. */
+    OP_SEND_QUIET, /* The kernel says nothing when all of it went out at once: see quiet.c. */
+    OP_SENDV,      /* A vector: io_op.data.data is its struct send. */
     OP_FILE,
     OP_PASS, /* A step of passing.c; `slot` says which. */
     OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
 };
 
-#define OP_GENERATION_MAX (UINT32_MAX >> 1) /* The bit above it in user_data says UD_POLL. */
+#define OP_GENERATION_MAX (UINT32_MAX >> 2) /* The bits above it in user_data say UD_POLL and UD_QUIET. */
+#define QUIET_MAX         RING_SQ_MAIN /* Quiet sends of which nothing is known yet: no more than a turn submits. */
 
 struct op {
     void *owner; /* struct io_op; or struct file_wait for OP_FILE, pass_wait for OP_PASS. Free: unused. */
     uint32_t generation;
     uint32_t slot; /* Free: next free index. */
-    uint16_t ring;
+    uint64_t
+        quiet_to; /* OP_RECV: its completion is behind all that there is to say of quiet sends before that number. */
+    uint16_t ring; /* OP_SEND_QUIET: the number after its own. */
     uint8_t kind;
-    bool cancelled;
+    bool cancelled : 1;
+    bool proves : 1; /* OP_RECV: quiet_to holds. */
+    bool told : 1;   /* OP_SEND_QUIET: it has a completion, so not all went well. */
 };
 
 struct op_table {
@@ -124,11 +130,17 @@ struct shard_private {
     uint16_t dirty[RING_COUNT_MAX], ready[RING_COUNT_MAX];
     unsigned dirty_count, ready_count;
     struct op_table ops;
-    char *buffers;                            /* RECV_BUFFER_COUNT of RECV_BUFFER_SIZE. */
+    uint64_t quiet[QUIET_MAX]; /* user_data of quiet sends, in the order of submission. */
+    unsigned quiet_count;
+    uint64_t quiet_begin;    /* The number of quiet[0]; they are numbered from the first one on. */
+    uint64_t quiet_asked_to; /* Those before it are known soon. */
+    char *buffers;           /* RECV_BUFFER_COUNT of RECV_BUFFER_SIZE. */
     uint16_t free_buffers[RECV_BUFFER_COUNT]; /* A stack. */
     unsigned free_buffer_count;
     void (*watch_fired)(uint32_t cookie, int32_t res);
     uint64_t now_ns;
+    uint64_t alarm_ns; /* When the kernel makes a turn by itself; UINT64_MAX: it does not. */
+    struct __kernel_timespec alarm;
     int event_fd;
     uint64_t event_value;
     uint32_t random_left;
@@ -191,12 +203,14 @@ void ring_free(struct ring *r);
 struct io_uring_sqe *ring_sqe(struct shard_private *p, struct ring *r);
 /* Makes room for `count` submissions that must go in together. */
 void ring_reserve(struct shard_private *p, struct ring *r, unsigned count);
+/* Does the kernel keep completions back until it is entered? */
+bool ring_has_work(const struct ring *r);
 /* A ring with a free place for a socket, which it now counts; makes rings as needed. NULL: none. */
 struct ring *ring_for_socket(struct shard_private *p);
 void ring_socket_gone(struct shard_private *p, struct ring *r);
 
 /* user_data of completions that belong to no operation: generation 0. */
-enum { UD_IGNORE, UD_WAKE, UD_EVENT, UD_TABLE };
+enum { UD_IGNORE, UD_WAKE, UD_EVENT, UD_TABLE, UD_ALARM, UD_QUIET_PROOF, UD_QUIET_REFUSED };
 static inline uint64_t user_data_special(unsigned what, unsigned ring)
 {
     return what | (uint64_t)ring << 8;
@@ -209,6 +223,9 @@ static inline uint64_t user_data_poll(const struct ring *r, uint32_t slot)
     return UD_POLL | (uint64_t)r->index << 48 | (uint64_t)r->slots[slot].generation << 32 | slot;
 }
 
+/* user_data of a send that completes only if something is wrong: told apart without a look at its operation. */
+#define UD_QUIET (UINT64_C(1) << 62)
+
 /* ---- op.c ---------------------------------------------------------------------------------------------- */
 
 /* An index, with the ring, slot and kind filled in. */
@@ -217,7 +234,7 @@ struct op *op_at(struct op_table *t, uint32_t index);
 void op_free(struct op_table *t, uint32_t index);
 static inline uint64_t op_user_data(const struct op *o, uint32_t index)
 {
-    return (uint64_t)o->generation << 32 | index;
+    return (o->kind == OP_SEND_QUIET ? UD_QUIET : 0) | (uint64_t)o->generation << 32 | index;
 }
 
 /* ---- socket.c, file.c: what completions do ------------------------------------------------------------- */
@@ -247,6 +264,29 @@ void poll_completed(struct shard_private *p, uint64_t user_data, int32_t res);
 void poll_reaped_away(struct shard_private *p, uint64_t user_data);
 /* Before the slot is closed: the kernel's poll would keep the socket open. */
 void poll_cancel(struct shard_private *p, struct ring *r, uint32_t slot);
+
+/* ---- quiet.c ------------------------------------------------------------------------------------------- */
+
+/* Submits, on the main ring. False: it must be an ordinary send. */
+MUST_CHECK bool quiet_send(struct shard_private *p, struct sock s, struct io_op *op, struct slice data);
+static inline uint64_t quiet_end(const struct shard_private *p)
+{
+    return p->quiet_begin + p->quiet_count;
+}
+/* `o` was asked for on the main ring, and will complete out of the kernel's queue of work. */
+static inline void quiet_prove(const struct shard_private *p, struct op *o)
+{
+    o->quiet_to = quiet_end(p);
+    o->proves = true;
+}
+/* Before the main ring's completions are looked at: those of which the kernel has nothing to say are done. */
+void quiet_settle(struct shard_private *p);
+/* Somebody waits for it: if it is a quiet send, it is told soon. */
+void quiet_await(struct shard_private *p, const struct op *o);
+/* Has all of them told soon. */
+void quiet_ask(struct shard_private *p);
+/* Nobody may hear of them any more. */
+void quiet_reaped_away(struct shard_private *p);
 
 /* ---- buffers.c ----------------------------------------------------------------------------------------- */
 

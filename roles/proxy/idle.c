@@ -1,8 +1,8 @@
 /* roles/proxy/idle.c -- IDLE (RFC 2177), NOOP and CHECK: the backend is asked for a difference only when the account has
  * moved past what this client has been shown, or when nobody knows.
  *
- * A NOOP that the proxy answers waits for one turn of the loop: notices of changes that were acknowledged before the NOOP
- * came are in this shard's queue by then, and count. */
+ * A NOOP that the proxy answers waits until the messages are delivered that are in this shard's queue, if there are any:
+ * notices of changes that were acknowledged before the NOOP came are among them, and count. */
 #include "core/map.h"
 #include "core/metrics.h"
 #include "roles/proxy/session.h"
@@ -87,6 +87,14 @@ static bool unchanged(const struct session *s)
     return s->token.mailbox_id == 0 || (at != 0 && at <= shown(&s->token));
 }
 
+static void noop_reply(struct session *s)
+{
+    s->proxy->shard->metrics->commands++;
+    session_timed(s);
+    session_reply(s, "OK", s->noop_check ? "Check completed." : "NOOP completed.");
+    session_deadline(s, s->proxy->limits.session_idle_ms);
+}
+
 bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool more_follows)
 {
     if (s->token.mailbox_id != 0 && !session_watch(s))
@@ -96,6 +104,11 @@ bool session_noop_begin(struct session *s, const struct imap_frame *frame, bool 
     session_time(s, imap_command_metric(frame->command));
     s->noop_check = frame->command->id == IMAP_CHECK;
     s->noop_more_follows = more_follows;
+    if (shard_heard_all() && !s->proxy->stopping) {
+        noop_reply(s);
+        session_command_done(s);
+        return true;
+    }
     session_busy(s, SESSION_NOOP);
     session_deadline(s, 0);
     return true;
@@ -119,9 +132,7 @@ void session_noop(struct session *s)
         noop_forward(s);
         return;
     }
-    s->proxy->shard->metrics->commands++;
-    session_timed(s);
-    session_reply(s, "OK", s->noop_check ? "Check completed." : "NOOP completed.");
+    noop_reply(s);
     session_ready(s);
 }
 

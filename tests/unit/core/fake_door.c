@@ -14,6 +14,12 @@ void door_shard_send(struct shard *to, struct shard_message *m)
     scheduler_deliver(to, m);
 }
 
+bool door_inbox_empty(struct shard *s)
+{
+    (void)s;
+    return true;
+}
+
 int helper_call(void (*fn)(void *arg), void *arg)
 {
     fn(arg);

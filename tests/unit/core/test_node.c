@@ -525,6 +525,135 @@ static void test_send(void **state)
     run_node(1, send_body);
 }
 
+static void quiet_begin(struct sock s, struct call *c, const char *data, size_t size)
+{
+    static struct iovec v;
+
+    v = (struct iovec){(char *)(uintptr_t)data, size};
+    call_init(c);
+    io_send_quiet(s, &c->op, &v, 1);
+}
+
+/* True: it has ended, with success, within a while. */
+static bool quiet_ends(struct call *c, size_t size)
+{
+    io_send_awaited(&c->op);
+    for (unsigned ms = 0; ms < 100 && c->op.in_flight; ms++)
+        CHECK(fiber_sleep_ms(1) == 0);
+    return !c->op.in_flight && c->op.res == (int)size;
+}
+
+/* What 50 sends and as many sleeps take. */
+static uint64_t send_turns(struct shard *s, struct pair *p, bool quiet)
+{
+    uint64_t before = s->metrics->loop_turns, turns;
+    struct call c;
+
+    for (unsigned i = 0; i < 50; i++) {
+        struct iovec v = {"x", 1};
+
+        call_init(&c);
+        if (quiet)
+            io_send_quiet(p->server, &c.op, &v, 1);
+        else
+            io_send(p->server, &c.op, &v, 1);
+        CHECK(fiber_sleep_ms(2) == 0);
+        io_send_awaited(&c.op);
+        CHECK(call_wait(&c) == 1);
+    }
+    turns = s->metrics->loop_turns - before;
+    for (unsigned i = 0; i < 50;) {
+        call_init(&c);
+        io_recv(p->client, &c.op);
+        CHECK(call_wait(&c) > 0);
+        i += (unsigned)MAX(c.op.res, 1);
+        io_recv_release(&c.op);
+    }
+    return turns;
+}
+
+/* A quiet send makes no turn, and its owner knows it has ended when the answer to it is there. */
+static void quiet_body(struct shard *s)
+{
+    struct call c, receive;
+    struct pair p;
+
+    (void)s;
+    pair_open(&p);
+    call_init(&c);
+    io_send_awaited(&c.op); /* Not in flight: nothing. */
+    CHECK(send_turns(s, &p, true) + 25 < send_turns(s, &p, false));
+    quiet_begin(p.server, &c, "hello", 5);
+    watch_recv(p.client, "hello");
+    call_init(&receive);
+    io_recv(p.server, &receive.op);
+    CHECK(fiber_sleep_ms(1) == 0);
+    CHECK(send_text(p.client, "answer") == 6);
+    CHECK(call_wait(&receive) == 6);
+    CHECK(!c.op.in_flight && c.op.res == 5);
+    io_recv_release(&receive.op);
+
+    quiet_begin(p.server, &c, "again", 5);
+    CHECK(quiet_ends(&c, 5));
+    watch_recv(p.client, "again");
+    for (unsigned i = 0; i < 3000; i++) { /* More than are remembered at once, some awaited twice. */
+        quiet_begin(p.server, &c, "x", 1);
+        io_send_awaited(&c.op);
+        io_send_awaited(&c.op);
+        CHECK(call_wait(&c) == 1);
+    }
+    quiet_begin(p.server, &c, "y", 1);
+    io_cancel(&c.op);
+    CHECK(call_wait(&c) == 1 || c.op.res == -ECANCELED);
+    quiet_begin(p.server, &c, "z", 1);
+    io_shutdown(p.server);
+    CHECK(call_wait(&c) == 1 || c.op.res == -ECANCELED);
+    quiet_begin(p.server, &c, "late", 4);
+    CHECK(call_wait(&c) == -ECANCELED);
+    pair_close(&p);
+}
+
+static void test_quiet(void **state)
+{
+    (void)state;
+    run_node(1, quiet_body);
+}
+
+/* Where the kernel has no room a quiet send waits for it like any other: nothing is lost, nothing overtakes. */
+static void quiet_full_body(struct shard *s)
+{
+    enum { CHUNK = 4096 };
+    struct reader r = {.wanted = 0};
+    struct call c;
+    struct pair p;
+
+    (void)s;
+    bulk = malloc(2ull * BULK_SIZE);
+    for (size_t i = 0; i < 2ull * BULK_SIZE; i++)
+        bulk[i] = (char)(i % BULK_SIZE * 2654435761u >> 13);
+    pair_open(&p);
+    do {
+        CHECK(r.wanted + CHUNK <= 2ull * BULK_SIZE);
+        quiet_begin(p.server, &c, bulk + r.wanted, CHUNK);
+        r.wanted += CHUNK;
+    } while (r.wanted + CHUNK <= 2ull * BULK_SIZE && quiet_ends(&c, CHUNK));
+    CHECK(c.op.in_flight);
+    r.sock = p.client;
+    CHECK(fiber_start("reader", RUN_INTERACTIVE, read_all, &r) != NULL);
+    CHECK(call_wait(&c) == CHUNK); /* Not awaited: now it is told by itself. */
+    while (!r.ended)
+        CHECK(fiber_sleep_ms(1) == 0);
+    CHECK(r.size == r.wanted);
+    pair_close(&p);
+    free(bulk);
+}
+
+static void test_quiet_full(void **state)
+{
+    (void)state;
+    run_node(1, quiet_full_body);
+}
+
 static void buffers_body(struct shard *s)
 {
     enum { COUNT = 1400 };
@@ -1094,7 +1223,8 @@ int main(void)
         cmocka_unit_test(test_echo),           cmocka_unit_test(test_refused),
         cmocka_unit_test(test_cancel),         cmocka_unit_test(test_close_race),
         cmocka_unit_test(test_watch),          cmocka_unit_test(test_watch_close),
-        cmocka_unit_test(test_send),           cmocka_unit_test(test_buffers),
+        cmocka_unit_test(test_send),           cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_quiet_full),     cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_many),           cmocka_unit_test(test_files),
         cmocka_unit_test(test_list),           cmocka_unit_test(test_parallel_files),
         cmocka_unit_test(test_helpers),        cmocka_unit_test(test_messages),

@@ -5,7 +5,7 @@
 #include "core/shard.h"
 
 struct door_counts {
-    unsigned polls, recvs, recvs_into, sends, cancels, closes;
+    unsigned polls, recvs, recvs_into, sends, quiet_sends, awaited, cancels, closes;
     unsigned loans, loans_max; /* Receive buffers out. */
 };
 extern struct door_counts door_counts;

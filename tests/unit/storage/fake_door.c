@@ -73,6 +73,12 @@ void random_bytes(void *data, size_t size)
         p[i] = (unsigned char)(random_u64() >> 32);
 }
 
+bool door_inbox_empty(struct shard *s)
+{
+    (void)s;
+    return true;
+}
+
 int helper_call(void (*fn)(void *arg), void *arg)
 {
     fn(arg);
