@@ -13,8 +13,9 @@
  * TLS: both sides show a certificate that cluster.ca has signed, whose subject names node (CN) and roles (OU: one each); what
  * HELLO says must agree. Without cluster.*, plain TCP, between loopback addresses only.
  *
- * Owner:  one shard. Memory: a connection holds one frame that arrives and WIRE_QUEUED_MAX bytes that leave; what waits is
- *         bounded by its streams' windows. */
+ * Owner:  one shard. Memory: a connection holds one frame that arrives, CONN_BULK_SIZE while much does, and WIRE_QUEUED_MAX bytes that
+ *         leave; what waits is bounded by its streams' windows. A frame of more than WIRE_COPY_MAX lies where it was received and holds
+ *         that memory, within a quarter of the link's budget (credit_holds()); beyond it frames are copied. */
 #pragma once
 #include "net/conn.h"
 #include "net/link/link.h"
