@@ -97,8 +97,7 @@ void bench_pause(double us)
     usleep((useconds_t)us);
 }
 
-/* ---- Filling
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Filling ------------------------------------------------------------------------------------------- */
 
 static void fill_more(struct worker *w)
 {
@@ -126,8 +125,7 @@ static unsigned status_messages(struct slice line)
     return at != NULL ? (unsigned)strtoul(at + 9, NULL, 10) : 0;
 }
 
-/* ---- Answers
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Answers ------------------------------------------------------------------------------------------- */
 
 bool answer_is(struct slice line, const char *tag)
 {
@@ -263,8 +261,7 @@ static void worker_event(struct client *c, enum client_event event)
     }
 }
 
-/* ---- Runs
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Runs ---------------------------------------------------------------------------------------------- */
 
 /* Whose pause is over goes on. */
 static void pauses_end(struct bench *b)

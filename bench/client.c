@@ -149,8 +149,7 @@ void client_free(struct client *c)
     c->in_capacity = c->out_capacity = 0;
 }
 
-/* ---- Output
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Output -------------------------------------------------------------------------------------------- */
 
 void client_write(struct client *c, const void *data, size_t size)
 {
@@ -220,8 +219,7 @@ void client_flush(struct client *c)
     }
 }
 
-/* ---- Input
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Input --------------------------------------------------------------------------------------------- */
 
 /* `... {123}` at the end of a line: so many bytes follow that are no lines. */
 static uint64_t literal_after(struct slice line)

@@ -35,7 +35,7 @@ struct place {
     unsigned line;
 };
 
-/* ---- config_words.c -------------------------------------------------------------------------------- */
+/* ---- config_words.c ------------------------------------------------------------------------------------ */
 
 struct slice config_trim(struct slice s);
 bool config_bool_parse(struct slice text, uint64_t *value_out);
@@ -43,7 +43,7 @@ bool config_bool_parse(struct slice text, uint64_t *value_out);
 bool config_choice_find(const char *choices, struct slice word, size_t *index_out);
 size_t config_choice_count(const char *choices);
 
-/* ---- config_value.c -------------------------------------------------------------------------------- */
+/* ---- config_value.c ------------------------------------------------------------------------------------ */
 
 /* Text for a message: printable ASCII stays, everything else becomes a question mark, and it is cut. */
 void config_printable(struct slice s, char *out, size_t size);

@@ -119,7 +119,7 @@ void io_shutdown(struct sock s);
 /* No operation may be in flight on it; a watch may. */
 void io_close(struct sock s);
 
-/* ---- Sockets that go to another process: fibers only, each call suspends ------------------------------------ */
+/* ---- Sockets that go to another process: fibers only, each call suspends ------------------------------- */
 
 #define PASS_SOCKETS_MAX 64
 #define PASS_SIZE_MAX    (48 * 1024)

@@ -105,8 +105,7 @@ struct slice account_user(const struct account *a)
     return slice_of(a->private->user, a->private->user_size);
 }
 
-/* ---- Names
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Names --------------------------------------------------------------------------------------------- */
 
 static int slice_compare(struct slice a, struct slice b)
 {
@@ -263,8 +262,7 @@ int mailbox_keyword_find(const struct mailbox *m, struct slice keyword)
     return -1;
 }
 
-/* ---- Messages
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 const struct message *mailbox_message_at(const struct mailbox *m, uint32_t index)
 {
@@ -374,8 +372,7 @@ void mailbox_trim(struct mailbox *m, uint32_t now_s)
     }
 }
 
-/* ---- Operation ids
- * ------------------------------------------------------------------------------------------ */
+/* ---- Operation ids ------------------------------------------------------------------------------------- */
 
 uint64_t operation_key(const struct id128 *id)
 {

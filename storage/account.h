@@ -92,8 +92,7 @@ bool account_loaded(struct store *store, struct slice user);
 void account_close(struct account *a); /* NULL is fine. Does not suspend. */
 struct slice account_user(const struct account *a);
 
-/* ---- Mailboxes: none of these suspends
- * --------------------------------------------------------------------- */
+/* ---- Mailboxes: none of these suspends ----------------------------------------------------------------- */
 
 static inline struct slice mailbox_name(const struct mailbox *m)
 {

@@ -8,8 +8,7 @@
 #define CHAIN_RECORD_MAX      (1024 * 1024)
 #define UIDVALIDITY_FIRST_MAX (1u << 30)
 
-/* ---- Reading an account back
- * -------------------------------------------------------------------------------- */
+/* ---- Reading an account back --------------------------------------------------------------------------- */
 
 /* Records of a chain, newest first; each is one allocation. */
 struct chain_link {
@@ -123,8 +122,7 @@ static int account_load(struct account *a, const struct account_entry *entry)
     return rc;
 }
 
-/* ---- Committing
- * --------------------------------------------------------------------------------------------- */
+/* ---- Committing ---------------------------------------------------------------------------------------- */
 
 void account_entry_set(struct account *a, const struct record_location *at, bool snapshot)
 {
@@ -200,8 +198,7 @@ int account_commit(struct change_commit *c)
     return rc;
 }
 
-/* ---- Creating
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Creating ------------------------------------------------------------------------------------------ */
 
 static void root_pack(struct account *a, struct pack *p)
 {
@@ -251,8 +248,7 @@ static int account_create(struct account *a)
     return rc;
 }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 static struct account *account_find(struct store *store, const struct id128 *id)
 {
@@ -378,8 +374,7 @@ int account_open(struct store *store, struct slice user, unsigned flags, struct 
     return 0;
 }
 
-/* ---- Snapshots
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Snapshots ----------------------------------------------------------------------------------------- */
 
 static void snapshot_run(void *arg)
 {

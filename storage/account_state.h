@@ -109,8 +109,7 @@ struct account_private {
     bool snapshotting;
 };
 
-/* ---- account.c: memory and lookups
- * --------------------------------------------------------------------------- */
+/* ---- account.c: memory and lookups --------------------------------------------------------------------- */
 
 /* NULL only while the account is being loaded: then the budget holds; later the change is durable already,
  * and must be shown. */
@@ -127,8 +126,7 @@ void mailbox_count_message(struct mailbox *m, const struct message *msg, int sig
 /* Forgets tombstones that are too old or too many. */
 void mailbox_trim(struct mailbox *m, uint32_t now_s);
 
-/* ---- account_apply.c
- * ------------------------------------------------------------------------------------------ */
+/* ---- account_apply.c ----------------------------------------------------------------------------------- */
 
 struct change_head {
     struct id128 account;
@@ -149,8 +147,7 @@ MUST_CHECK int account_apply(struct account *a, const struct change_head *h, str
                              struct store_change *touched);
 void message_pack(struct pack *p, const struct message *msg);
 
-/* ---- account_cache.c
- * ------------------------------------------------------------------------------------------ */
+/* ---- account_cache.c ----------------------------------------------------------------------------------- */
 
 /* A record of an account on its way to the disk; its turn is held. */
 struct change_commit {
@@ -168,8 +165,7 @@ MUST_CHECK int account_commit(struct change_commit *c);
 void account_entry_set(struct account *a, const struct record_location *at, bool snapshot);
 void account_snapshot_if_due(struct account *a);
 
-/* ---- snapshot.c
- * ----------------------------------------------------------------------------------------------- */
+/* ---- snapshot.c ---------------------------------------------------------------------------------------- */
 
 /* Writes the account down as a whole, in parts; its turn is held. */
 MUST_CHECK int snapshot_write(struct account *a);

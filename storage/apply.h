@@ -13,7 +13,7 @@ struct apply {
     uint32_t now_s;
 };
 
-/* ---- account_apply.c ------------------------------------------------------------------------------- */
+/* ---- account_apply.c ----------------------------------------------------------------------------------- */
 
 /* Whoever looks at any mailbox is told. */
 void apply_touch_all(struct apply *p);
@@ -25,7 +25,7 @@ int apply_array_grow(struct account *a, void **array, uint32_t *capacity, uint32
 /* NULL: no memory. */
 char *apply_copy_text(struct account *a, struct slice s);
 
-/* ---- apply_mailbox.c ------------------------------------------------------------------------------- */
+/* ---- apply_mailbox.c ----------------------------------------------------------------------------------- */
 
 int apply_names_insert(struct account *a, struct mailbox *m);
 /* -EBADMSG: it is not among them. */
@@ -38,7 +38,7 @@ int apply_subscribe(struct apply *p);
 int apply_unsubscribe(struct apply *p);
 int apply_keyword(struct apply *p);
 
-/* ---- apply_message.c ------------------------------------------------------------------------------- */
+/* ---- apply_message.c ----------------------------------------------------------------------------------- */
 
 /* From `flags` on, as append and messages have it. */
 void apply_message_unpack(struct unpack *u, struct message *msg);

@@ -39,8 +39,7 @@ static char *object_directory(char path[OBJECT_PATH_MAX], const struct id128 *id
     return path;
 }
 
-/* ---- Writing
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 int body_begin(struct store *store, uint64_t size, struct body_writer **writer_out)
 {
@@ -375,8 +374,7 @@ struct body_location body_location_unpack(struct unpack *u)
                                   .size = get_u32(in + 16)};
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 #define READ_WINDOW_SIZE (4 * BODY_BLOCK_SIZE)
 

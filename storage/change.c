@@ -7,8 +7,7 @@
 
 #include <errno.h>
 
-/* ---- Begin and end
- * ------------------------------------------------------------------------------------------ */
+/* ---- Begin and end ------------------------------------------------------------------------------------- */
 
 static struct change_private *private_new(struct change *c, const struct id128 *operation_id)
 {
@@ -130,8 +129,7 @@ int change_packed(struct change *c, uint32_t size)
     return rc;
 }
 
-/* ---- Commit
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Commit -------------------------------------------------------------------------------------------- */
 
 /* What sessions took of \Recent goes along. */
 static void pack_recent(struct change *c)
@@ -261,8 +259,7 @@ int change_commit(struct change *c, struct slice result)
     return rc;
 }
 
-/* ---- Staging
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Staging ------------------------------------------------------------------------------------------- */
 
 struct staged_mailbox *staged_mailbox(struct change *c, struct mailbox *m)
 {
@@ -418,8 +415,7 @@ int change_append(struct change *c, struct mailbox *m, const struct change_messa
     return 0;
 }
 
-/* ---- UIDs of living messages, as ranges
- * ---------------------------------------------------------------------- */
+/* ---- UIDs of living messages, as ranges ---------------------------------------------------------------- */
 
 /* Chosen living messages, in order, packed as ranges that cover no other living message. */
 struct chosen {
@@ -494,8 +490,7 @@ static void each_living(struct mailbox *m, const struct uid_set *uids,
     }
 }
 
-/* ---- Flags
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 struct choose_flags {
     struct chosen chosen;
@@ -566,8 +561,7 @@ int change_flags(struct change *c, struct mailbox *m, const struct uid_set *uids
     return rc;
 }
 
-/* ---- Expunge, copy, move
- * ------------------------------------------------------------------------------------- */
+/* ---- Expunge, copy, move ------------------------------------------------------------------------------- */
 
 static void choose_any(void *arg, uint32_t index)
 {

@@ -47,8 +47,7 @@ bool change_empty(const struct change *c);
 MUST_CHECK int change_commit(struct change *c, struct slice result);
 void change_end(struct change *c);
 
-/* ---- Messages
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 struct change_message {
     struct body *body; /* Stays the caller's; lives until change_end(). */

@@ -4,8 +4,7 @@
 
 #include <errno.h>
 
-/* ---- Names as they will be
- * ---------------------------------------------------------------------------------- */
+/* ---- Names as they will be ----------------------------------------------------------------------------- */
 
 static struct slice canonical(struct slice name)
 {
@@ -55,8 +54,7 @@ static void staged_names_drop(struct change *c, const struct list *mark)
     }
 }
 
-/* ---- Creating and deleting
- * ---------------------------------------------------------------------------------- */
+/* ---- Creating and deleting ----------------------------------------------------------------------------- */
 
 static int pack_create(struct change *c, struct slice name, uint32_t special_use, uint64_t *id_out)
 {
@@ -143,8 +141,7 @@ int change_mailbox_special_use(struct change *c, struct mailbox *m, uint32_t spe
     return change_packed(c, size);
 }
 
-/* ---- Renaming
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Renaming ------------------------------------------------------------------------------------------ */
 
 /* `name` is `from`, or below it. */
 static bool is_in_subtree(struct slice name, struct slice from)
@@ -296,8 +293,7 @@ int change_mailbox_rename(struct change *c, struct slice from, struct slice to)
     return rc;
 }
 
-/* ---- Subscriptions
- * ------------------------------------------------------------------------------------------ */
+/* ---- Subscriptions ------------------------------------------------------------------------------------- */
 
 static int pack_subscription(struct change *c, enum operation op, struct slice name)
 {

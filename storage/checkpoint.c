@@ -28,8 +28,7 @@ static uint64_t chunk_checksum(const char *chunk, uint32_t size, uint32_t number
     return XXH3_64bits_withSeed(chunk + CHUNK_HEADER_SIZE, size, head);
 }
 
-/* ---- Writing
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Writing ------------------------------------------------------------------------------------------- */
 
 struct checkpoint_writer {
     struct store *store;
@@ -183,8 +182,7 @@ int checkpoint_write(struct store *store)
     return rc;
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 struct checkpoint_file {
     uint32_t name;

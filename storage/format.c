@@ -137,8 +137,7 @@ uint64_t block_checksum(uint32_t block, const void *data, size_t size)
     return XXH3_64bits_withSeed(data, size, block);
 }
 
-/* ---- The scan
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The scan ------------------------------------------------------------------------------------------ */
 
 enum found { FOUND_NOTHING, FOUND_HEADER, FOUND_FOOTER };
 

@@ -79,8 +79,7 @@ MUST_CHECK bool record_check(const char in[RECORD_HEADER_SIZE], const struct rec
 
 uint64_t block_checksum(uint32_t block, const void *data, size_t size);
 
-/* ---- The scan
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The scan ------------------------------------------------------------------------------------------ */
 
 /* One segment, read through read(). `end` is where it is known to end (a later segment says so), or 0. */
 struct segment_scan {

@@ -34,8 +34,7 @@ struct recovery {
     uint32_t last_batch_offset, last_batch_size; /* Of the segment at hand; size 0: none was met. */
 };
 
-/* ---- What there is
- * ------------------------------------------------------------------------------------------ */
+/* ---- What there is ------------------------------------------------------------------------------------- */
 
 static void stream_found(void *arg, const char *name)
 {
@@ -77,8 +76,7 @@ static const struct scan_position *recovery_start(const struct recovery *r, uint
     return NULL;
 }
 
-/* ---- Headers
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Headers ------------------------------------------------------------------------------------------- */
 
 static int segment_open(struct recovery *r, uint16_t stream, uint32_t segment, struct file *file_out)
 {
@@ -129,8 +127,7 @@ static int stream_read_headers(struct recovery *r, uint16_t stream)
     return 0;
 }
 
-/* ---- One segment
- * -------------------------------------------------------------------------------------------- */
+/* ---- One segment --------------------------------------------------------------------------------------- */
 
 static ssize_t scan_read(struct segment_scan *s, void *data, size_t size, uint32_t offset)
 {
@@ -277,8 +274,7 @@ static int segment_report_headless(struct recovery *r, uint16_t stream, const st
     return 0;
 }
 
-/* ---- One stream
- * --------------------------------------------------------------------------------------------- */
+/* ---- One stream ---------------------------------------------------------------------------------------- */
 
 static int stream_scan(struct recovery *r, uint32_t stream, struct stream_end *end)
 {

@@ -72,8 +72,7 @@ struct store *store_self(void)
     return store != NULL && store->phase == STORE_OPEN ? store : NULL;
 }
 
-/* ---- Partitions
- * --------------------------------------------------------------------------------------------- */
+/* ---- Partitions ---------------------------------------------------------------------------------------- */
 
 static void secret_make(struct store *store)
 {
@@ -149,8 +148,7 @@ static int heads_take(struct store *store)
     return rc;
 }
 
-/* ---- The data directory
- * ------------------------------------------------------------------------------------- */
+/* ---- The data directory -------------------------------------------------------------------------------- */
 
 /* Bytes of a small file; -ENOENT; -EBADMSG: it is larger. */
 static int small_file_read(const char *path, char *data, size_t size_max, size_t *size_out)
@@ -272,8 +270,7 @@ static int directory_open(struct store *store)
     return rc;
 }
 
-/* ---- The start, in step
- * ------------------------------------------------------------------------------------- */
+/* ---- The start, in step -------------------------------------------------------------------------------- */
 
 static void phase_set(struct store *store, enum store_phase phase, int result)
 {
@@ -364,8 +361,7 @@ static int start_scanned(struct store *store)
     return rc < 0 ? rc : phase_wait(store, STORE_SCANNED);
 }
 
-/* ---- Streams
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Streams ------------------------------------------------------------------------------------------- */
 
 /* This shard's stream goes on; those of shards that this run does not have are closed off. */
 static int streams_open(struct store *store)
@@ -461,8 +457,7 @@ void store_close(struct store *store)
     fiber_unmask();
 }
 
-/* ---- Checkpoints
- * -------------------------------------------------------------------------------------------- */
+/* ---- Checkpoints --------------------------------------------------------------------------------------- */
 
 static void checkpoint_run(void *arg)
 {

@@ -72,8 +72,7 @@ void store_close(struct store *store);
 /* Of the current shard; NULL before store_open() has succeeded. */
 struct store *store_self(void);
 
-/* ---- Partitions: which shard serves a user. None of these suspends.
- * ---------------------------------------- */
+/* ---- Partitions: which shard serves a user. None of these suspends. ------------------------------------ */
 
 /* Keyed hash of the name, 0 .. STORE_PARTITION_COUNT - 1: the same on every shard and after every restart.
  * The user name must have its one canonical form already (lower case and the like are the director's
@@ -86,7 +85,7 @@ uint64_t store_partition_epoch(const struct store *store, unsigned partition);
 /* Random bytes of this data directory, made once: the key of the hash, 32 bytes. */
 struct slice store_cluster_key(const struct store *store);
 
-/* ---- Watching: notices that need no account in memory ------------------------------------------------------- */
+/* ---- Watching: notices that need no account in memory -------------------------------------------------- */
 
 #define STORE_CHANGE_MAILBOX_MAX 16
 

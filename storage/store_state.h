@@ -115,8 +115,7 @@ void store_checkpoint_if_due(struct store *store);
 /* Counts and logs what does not match. */
 void store_report_rot(struct store *store, const struct record_location *at, const char *what);
 
-/* ---- files.c: reading records
- * ------------------------------------------------------------------------------- */
+/* ---- files.c: reading records -------------------------------------------------------------------------- */
 
 MUST_CHECK int segment_file_get(struct store *store, uint16_t stream, uint32_t segment,
                                 struct segment_file **file_out);
@@ -127,14 +126,12 @@ void segment_files_close(struct store *store);
 MUST_CHECK int record_read(struct store *store, const struct record_location *at, unsigned type_mask,
                            char **data_out);
 
-/* ---- recovery.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- recovery.c ---------------------------------------------------------------------------------------- */
 
 /* Reads checkpoints and what the streams hold behind them. */
 MUST_CHECK int recovery_run(struct store *store);
 
-/* ---- checkpoint.c
- * -------------------------------------------------------------------------------------------- */
+/* ---- checkpoint.c -------------------------------------------------------------------------------------- */
 
 MUST_CHECK int checkpoint_write(struct store *store);
 /* Everything of this shard's partitions that valid checkpoints hold; positions[] (by stream) gets, for each
@@ -142,8 +139,7 @@ MUST_CHECK int checkpoint_write(struct store *store);
 MUST_CHECK int checkpoint_read(struct store *store, struct scan_position *positions, unsigned position_max,
                                unsigned *position_count_out);
 
-/* ---- reserve.c
- * ----------------------------------------------------------------------------------------------- */
+/* ---- reserve.c ----------------------------------------------------------------------------------------- */
 
 /* At the start: is it there from before? */
 MUST_CHECK int reserve_find(struct store *store);
@@ -152,8 +148,7 @@ MUST_CHECK int reserve_take(struct store *store);
 /* Gives it back; true when there was something to give. */
 bool reserve_release(struct store *store);
 
-/* ---- account_cache.c
- * ----------------------------------------------------------------------------------------- */
+/* ---- account_cache.c ----------------------------------------------------------------------------------- */
 
 /* Frees accounts that nobody uses until the heap has room again; `all`: all of them. */
 void accounts_trim(struct store *store, bool all);

@@ -46,8 +46,7 @@ static uint32_t align_up(uint32_t value, uint32_t to)
     return (value + to - 1) / to * to;
 }
 
-/* ---- Segments
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Segments ------------------------------------------------------------------------------------------ */
 
 /* Makes the file of a segment: allocated, its header durable. */
 static int segment_create(const struct segment_header *h, uint32_t size, struct file *file_out)
@@ -147,8 +146,7 @@ int stream_seal(struct store *store, uint16_t number, uint32_t segment_next, uin
     return rc;
 }
 
-/* ---- Batches
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Batches ------------------------------------------------------------------------------------------- */
 
 static uint32_t record_size(const struct commit_record *r)
 {

@@ -294,8 +294,7 @@ const struct message *view_next(struct view *v, uint32_t *uid, uint32_t *seq_out
     return found;
 }
 
-/* ---- The difference to now
- * ---------------------------------------------------------------------------------- */
+/* ---- The difference to now ----------------------------------------------------------------------------- */
 
 uint32_t view_gone_count(struct view *v)
 {

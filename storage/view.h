@@ -44,8 +44,7 @@ const struct message *view_find(struct view *v, uint32_t uid);
  * found. NULL at the end. The walk may be suspended anywhere: it goes on by UID. Constant time a step. */
 const struct message *view_next(struct view *v, uint32_t *uid, uint32_t *seq_out);
 
-/* ---- The difference to now: what a sync reports
- * -------------------------------------------------------------- */
+/* ---- The difference to now: what a sync reports -------------------------------------------------------- */
 
 /* Messages that are visible here and expunged by now, in UID order: index < view_gone_count(). Sequence
  * numbers are this view's; to report them as EXPUNGE responses go from the last to the first. */

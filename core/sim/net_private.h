@@ -118,7 +118,7 @@ static inline struct sim_node *end_node(const struct end *e)
     return sim_world_current()->nodes[e->node];
 }
 
-/* ---- net_op.c -------------------------------------------------------------------------------------- */
+/* ---- net_op.c ------------------------------------------------------------------------------------------ */
 
 struct sim_socket *sim_socket_of(struct shard_private *p, struct sock s);
 struct sock sim_sock_of(struct shard_private *p, const struct sim_socket *socket);
@@ -136,7 +136,7 @@ void sim_op_look(struct sim_op *o);
 /* Looks at all that waits for the end. */
 void sim_socket_look(struct end *e);
 
-/* ---- net_pipe.c ------------------------------------------------------------------------------------ */
+/* ---- net_pipe.c ---------------------------------------------------------------------------------------- */
 
 uint64_t sim_delay_to(struct end *e);
 /* Made when it is not there. */
@@ -156,7 +156,7 @@ void sim_end_fail(struct end *e, int error);
 void sim_end_send_reset(struct end *e);
 void sim_pipe_unstall(struct pipe *p);
 
-/* ---- net_connection.c ------------------------------------------------------------------------------ */
+/* ---- net_connection.c ---------------------------------------------------------------------------------- */
 
 void sim_connection_free(struct connection *c);
 /* What close(2) does with what is on its way. */
@@ -169,7 +169,7 @@ void sim_accept_look(struct sim_op *o);
 void sim_listener_free(struct listener *l, bool silent);
 void sim_connect_look(struct sim_op *o);
 
-/* ---- net_transfer.c -------------------------------------------------------------------------------- */
+/* ---- net_transfer.c ------------------------------------------------------------------------------------ */
 
 /* Each completes the operation, if there is something to complete it with. */
 void sim_poll_look(struct sim_op *o);

@@ -403,8 +403,7 @@ void dir_unlock_all(void)
         close(process->lock_fds[i]);
 }
 
-/* ---- Directories: no operation of the ring reads them, so a helper thread does
- * ------------------------------ */
+/* ---- Directories: no operation of the ring reads them, so a helper thread does ------------------------- */
 
 struct dir_names {
     const char *path;

@@ -221,7 +221,7 @@ static void accept_completed(struct shard_private *p, struct io_accept *a, struc
     op_finish(p, &a->op, MIN(res, 0));
 }
 
-/* ---- Connecting: a socket goes into the table, then is connected; two submissions, one operation ---------- */
+/* ---- Connecting: a socket goes into the table, then is connected; two submissions, one operation ------- */
 
 static void close_slot(struct shard_private *p, struct ring *r, uint32_t slot)
 {

@@ -81,7 +81,7 @@ void status_command(struct admin *a, struct slice argument, struct reply *r)
     heap_free(heap, m);
 }
 
-/* ---- Walks over the sessions ------------------------------------------------------------------------------ */
+/* ---- Walks over the sessions --------------------------------------------------------------------------- */
 
 struct walk {
     struct control_page *page;
@@ -304,7 +304,7 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         why_show(a, &user, r);
 }
 
-/* ---- cluster init ----------------------------------------------------------------------------------------- */
+/* ---- cluster init -------------------------------------------------------------------------------------- */
 
 static void cluster_show(const struct control_cluster *cluster, struct reply *r)
 {

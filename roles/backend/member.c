@@ -47,7 +47,7 @@ static struct member *member_self(void)
     return shard_self()->slot[SLOT_MEMBER];
 }
 
-/* ---- The file: magic 8, store id 16, grant without keys of tickets, checksum 8 ---------------------------- */
+/* ---- The file: magic 8, store id 16, grant without keys of tickets, checksum 8 ------------------------- */
 
 static int file_save(struct member *m)
 {

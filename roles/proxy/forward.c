@@ -6,8 +6,7 @@
 
 #define UNAVAILABLE "[UNAVAILABLE] Temporary failure, try again later"
 
-/* ---- The answer
- * -------------------------------------------------------------------------------------------- */
+/* ---- The answer ---------------------------------------------------------------------------------------- */
 
 void session_run_failed(struct session *s)
 {
@@ -86,8 +85,7 @@ static void on_lost(struct link_stream *stream)
 
 static const struct link_stream_ops run_ops = {on_frame, on_credit, on_lost};
 
-/* ---- The request
- * ------------------------------------------------------------------------------------------- */
+/* ---- The request --------------------------------------------------------------------------------------- */
 
 static void send_data(struct session *s, struct slice data, bool last)
 {
@@ -171,8 +169,7 @@ void session_sync(struct session *s)
         session_sync_alone(s);
 }
 
-/* ---- APPEND's literals
- * --------------------------------------------------------------------------------------- */
+/* ---- APPEND's literals --------------------------------------------------------------------------------- */
 
 bool session_append_credit(const struct session *s)
 {

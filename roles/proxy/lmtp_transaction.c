@@ -57,8 +57,7 @@ void transaction_reset(struct lmtp_session *l)
     arena_reset(&l->arena);
 }
 
-/* ---- RCPT
- * -------------------------------------------------------------------------------------------------- */
+/* ---- RCPT ---------------------------------------------------------------------------------------------- */
 
 static void lookup_answered(struct lmtp_session *l, const struct login_reply *answer)
 {
@@ -148,8 +147,7 @@ void transaction_lookup(struct lmtp_session *l, const struct lmtp_path *path)
     }
 }
 
-/* ---- Answers
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Answers ------------------------------------------------------------------------------------------- */
 
 static void recipient_answer(struct lmtp_recipient *r, unsigned code, struct slice text)
 {
@@ -241,8 +239,7 @@ static void on_deliver_lost(struct link_stream *stream)
 
 static const struct link_stream_ops deliver_ops = {on_deliver_frame, on_deliver_credit, on_deliver_lost};
 
-/* ---- The message
- * --------------------------------------------------------------------------------------------- */
+/* ---- The message --------------------------------------------------------------------------------------- */
 
 /* RFC 5321 4.4, one field for each recipient, since only one is named in it. */
 static size_t received_write(const struct lmtp_session *l, const struct lmtp_recipient *r,

@@ -39,8 +39,7 @@ void session_greet(struct session *s)
     session_write(s, "] Trireme ready\r\n");
 }
 
-/* ---- SASL
- * -------------------------------------------------------------------------------------------------- */
+/* ---- SASL ---------------------------------------------------------------------------------------------- */
 
 void session_sasl_end(struct session *s)
 {
@@ -111,8 +110,7 @@ static void authenticate(struct session *s, const struct imap_authenticate *a)
     sasl_step(s, result, challenge);
 }
 
-/* ---- Commands
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Commands ------------------------------------------------------------------------------------------ */
 
 static void starttls(struct session *s)
 {

@@ -81,8 +81,7 @@ enum proxy_header_result proxy_take_header(struct proxy *p, struct conn *c, stru
     return result;
 }
 
-/* ---- Listeners
- * --------------------------------------------------------------------------------------------- */
+/* ---- Listeners ----------------------------------------------------------------------------------------- */
 
 static void imap_accepted(struct listener *l, struct sock sock, const struct net_addr *peer)
 {
@@ -144,8 +143,7 @@ static int listen_all(struct proxy *p)
     return rc;
 }
 
-/* ---- Start and stop
- * ---------------------------------------------------------------------------------------- */
+/* ---- Start and stop ------------------------------------------------------------------------------------ */
 
 static void limits_read(struct proxy_limits *limits, const struct node *node)
 {

@@ -170,8 +170,7 @@ void session_login_ask(struct session *s, struct slice user, struct slice passwo
 void session_login_refuse(struct session *s);
 void session_login_drop(struct session *s); /* Allowed when nothing is asked. */
 
-/* ---- forward.c: what the backend does
- * ---------------------------------------------------------------------- */
+/* ---- forward.c: what the backend does ------------------------------------------------------------------ */
 
 void session_forward(struct session *s, const struct imap_frame *frame, bool more_follows);
 /* The events of a streamed literal. */
@@ -188,8 +187,7 @@ bool session_request_open(struct session *s);
 /* There will be no answer: says so to the client, as far as it is true. */
 void session_run_failed(struct session *s);
 
-/* ---- answer.c: what the backend says
- * ------------------------------------------------------------------- */
+/* ---- answer.c: what the backend says ------------------------------------------------------------------- */
 
 /* Takes f, DATA or END of s->stream. */
 void session_answer_add(struct session *s, struct link_frame *f);
@@ -232,8 +230,7 @@ bool session_request_lost(struct session *s, enum link_lost why);
 /* Exchanges the ticket for one that is valid. */
 void session_renew(struct session *s);
 
-/* ---- idle.c
- * -------------------------------------------------------------------------------------------------- */
+/* ---- idle.c -------------------------------------------------------------------------------------------- */
 
 void session_idle_begin(struct session *s);
 void session_idle_resume(struct session *s); /* After sleep. */

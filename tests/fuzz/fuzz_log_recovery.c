@@ -15,8 +15,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* ---- A segment
- * ---------------------------------------------------------------------------------------------- */
+/* ---- A segment ----------------------------------------------------------------------------------------- */
 
 struct segment {
     struct segment_scan scan;
@@ -106,8 +105,7 @@ static void segment(const uint8_t *data, size_t size, bool sealed, bool ended)
     free(directory);
 }
 
-/* ---- An account
- * --------------------------------------------------------------------------------------------- */
+/* ---- An account ---------------------------------------------------------------------------------------- */
 
 static void look(struct account *a)
 {

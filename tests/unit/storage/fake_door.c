@@ -34,8 +34,7 @@ static uint64_t capacity = UINT64_MAX; /* Of all files together. */
 static uint64_t now_ns = 1000000000, random_state = 88172645463325252u;
 static int64_t wall_s = 1700000000;
 
-/* ---- Time and chance
- * ---------------------------------------------------------------------------------------- */
+/* ---- Time and chance ----------------------------------------------------------------------------------- */
 
 uint64_t time_ns(void)
 {
@@ -90,8 +89,7 @@ void door_shard_send(struct shard *to, struct shard_message *m)
     scheduler_deliver(to, m);
 }
 
-/* ---- The disk
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The disk ------------------------------------------------------------------------------------------ */
 
 static struct fake_file *find(const char *name)
 {
@@ -253,8 +251,7 @@ const char *fake_file_name(unsigned index)
     return NULL;
 }
 
-/* ---- The door
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The door ------------------------------------------------------------------------------------------ */
 
 /* Begins an operation: lets others run; the power may go now, or the operation fail. */
 static int begin(void)
@@ -540,8 +537,7 @@ unsigned fake_operations(void)
     return operation_count;
 }
 
-/* ---- Running
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Running ------------------------------------------------------------------------------------------- */
 
 struct run {
     void (*work)(void *arg);

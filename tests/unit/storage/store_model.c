@@ -218,8 +218,7 @@ int test_subscribe(struct account *a, const char *name, bool subscribe)
     return finish(&c, rc);
 }
 
-/* ---- Description
- * -------------------------------------------------------------------------------------------- */
+/* ---- Description --------------------------------------------------------------------------------------- */
 
 struct text {
     char *data;

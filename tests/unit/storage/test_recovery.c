@@ -203,8 +203,7 @@ static void check_after_crash(unsigned at)
     assert_int_equal(reported, 0);
 }
 
-/* ---- The power goes at every operation of the disk
- * ----------------------------------------------------------- */
+/* ---- The power goes at every operation of the disk ----------------------------------------------------- */
 
 static void crash_everywhere(enum fake_crash how, unsigned stride, bool second_life)
 {
@@ -256,8 +255,7 @@ static void test_crash_checkpoints(void **state)
     crash_everywhere(CRASH_RANDOM, 1, true);
 }
 
-/* ---- The disk fails
- * ------------------------------------------------------------------------------------------ */
+/* ---- The disk fails ------------------------------------------------------------------------------------ */
 
 static void fail_everywhere(int error)
 {
@@ -286,8 +284,7 @@ static void test_disk_fails(void **state)
     fail_everywhere(-EIO);
 }
 
-/* ---- Damage
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Damage -------------------------------------------------------------------------------------------- */
 
 /* The stream's newest segment with something in it. */
 static const char *segment_name(void)
@@ -391,8 +388,7 @@ static void test_flipped_after_kill(void **state)
     flip_everywhere(false);
 }
 
-/* ---- The disk is full
- * ---------------------------------------------------------------------------------------- */
+/* ---- The disk is full ---------------------------------------------------------------------------------- */
 
 static void life_full(void *arg)
 {
@@ -442,8 +438,7 @@ static void test_full(void **state)
     assert_true(fake_run(life_full_again, NULL, 0));
 }
 
-/* ---- More or fewer cores
- * ------------------------------------------------------------------------------------- */
+/* ---- More or fewer cores ------------------------------------------------------------------------------- */
 
 static unsigned shards_writing;
 

@@ -123,8 +123,7 @@ static void test_everything_killed(void **state)
     assert_true(fake_run(life_same, "close", 0));
 }
 
-/* ---- Snapshots
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Snapshots ----------------------------------------------------------------------------------------- */
 
 static void life_snapshot(void *arg)
 {

@@ -26,8 +26,7 @@ static int setup(void **state)
     return 0;
 }
 
-/* ---- The model: every message that ever was
- * ------------------------------------------------------------------ */
+/* ---- The model: every message that ever was ------------------------------------------------------------ */
 
 struct model_message {
     uint32_t uid;
@@ -232,8 +231,7 @@ static void test_random_floor(void **state)
     assert_true(fake_run(life_random, NULL, 0));
 }
 
-/* ---- The floor
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The floor ----------------------------------------------------------------------------------------- */
 
 static void life_floor(void *arg)
 {
@@ -275,8 +273,7 @@ static void test_floor(void **state)
     assert_true(fake_run(life_floor, NULL, 0));
 }
 
-/* ---- A deleted mailbox
- * --------------------------------------------------------------------------------------- */
+/* ---- A deleted mailbox --------------------------------------------------------------------------------- */
 
 static void life_deleted(void *arg)
 {
@@ -308,8 +305,7 @@ static void test_deleted(void **state)
     assert_true(fake_run(life_deleted, NULL, 0));
 }
 
-/* ---- Conditions and results
- * ---------------------------------------------------------------------------------- */
+/* ---- Conditions and results ---------------------------------------------------------------------------- */
 
 static void life_conditions(void *arg)
 {
@@ -419,8 +415,7 @@ static void test_keywords(void **state)
     assert_true(fake_run(life_keywords, NULL, 0));
 }
 
-/* ---- Many at once
- * -------------------------------------------------------------------------------------------- */
+/* ---- Many at once -------------------------------------------------------------------------------------- */
 
 #define WRITERS 20
 

@@ -105,7 +105,7 @@ static void test_hello(void **state)
     assert_false(link_hello_decode(slice_of(bytes, size), &back));
 }
 
-/* ---- Who serves, and who asks ----------------------------------------------------------------------------- */
+/* ---- Who serves, and who asks -------------------------------------------------------------------------- */
 
 #define CHECK(x) check((x), __LINE__, #x)
 static int failures;
