@@ -85,9 +85,16 @@ def wait_ready(server, seconds=30):
             if b"trireme: ready\n" in f.read():
                 return
         if server.process.poll() is not None:
-            raise RuntimeError(f"ended with status {server.process.returncode} before it was ready")
+            raise RuntimeError(f"ended with status {server.process.returncode} before it was ready: {said(path, before)}")
         time.sleep(0.02)
-    raise RuntimeError("not ready in time")
+    raise RuntimeError(f"not ready in time: {said(path, before)}")
+
+
+def said(path, before):
+    """The end of what a server has logged since."""
+    with open(path, "rb") as f:
+        f.seek(before)
+        return f.read()[-2000:].decode(errors="replace")
 
 
 def wait_port(port, process, seconds=60):

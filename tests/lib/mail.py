@@ -62,6 +62,7 @@ def messages(scratch):
 
 
 RESERVED = []  # Locked files, until this test ends.
+PORTS = 4  # Of a server: IMAP, IMAPS, LMTP and its admin.listen (a peer: what it asks itself on).
 
 
 def reserve(port):
@@ -80,13 +81,13 @@ def reserve(port):
 
 
 def free_port_base(root=os.geteuid() == 0):
-    """Three ports in a row that nobody else uses; for root below 1024, where no outgoing connection can take one while
+    """The first of PORTS in a row that nobody else uses; for root below 1024, where no outgoing connection can take one while
     a server restarts."""
     low, high = (200, 1020) if root else (10000, 30000)
     while True:
         base, before = random.SystemRandom().randrange(low, high), len(RESERVED)
         try:
-            for port in range(base, base + 3):
+            for port in range(base, base + PORTS):
                 reserve(port)
             return base
         except OSError:
