@@ -63,7 +63,7 @@ struct conn_ops {
     void (*hello)(struct conn *c);
 };
 
-struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn.c. */
+struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn*.c. */
     const struct conn_ops *ops;
     struct sock sock;
     struct net_addr peer;

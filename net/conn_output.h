@@ -1,4 +1,4 @@
-/* net/conn_output.h -- what a connection has been given to send: blocks of its own, and loans. Private to net/conn.c.
+/* net/conn_output.h -- what a connection has been given to send: blocks of its own, and loans. Private to net/conn*.c.
  * Owner:  one connection. Memory: the shard's heap; nothing once it is freed. */
 #pragma once
 #include "core/heap.h"
