@@ -1,9 +1,11 @@
 #include "core/notify.h"
 #include "core/base.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 int notify_manager(const char *state)
@@ -29,4 +31,15 @@ int notify_manager(const char *state)
         rc = -errno;
     close(fd);
     return rc;
+}
+
+int notify_reloading(void)
+{
+    struct timespec now;
+    char text[96];
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld",
+             (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+    return notify_manager(text);
 }

@@ -5,3 +5,5 @@
 /* `state` as sd_notify(3) has it, for instance "READY=1\nSTATUS=serving". 0, or -errno, which nobody needs to
  * act on. */
 int notify_manager(const char *state);
+/* A reload has begun; READY=1 ends it. */
+int notify_reloading(void);

@@ -5,6 +5,7 @@
 #include "roles/process.h"
 #include "roles/server.h"
 #include "roles/settings.h"
+#include "roles/supervisor/plan.h"
 #include "roles/supervisor/supervisor.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,9 @@ static int serve(int argc, char **argv)
         rc = options_wrong("check needs --config FILE", "");
     if (rc == 0 && argc == 1)
         rc = options_wrong("nothing to do", "");
-    if (rc == 0)
+    if (rc == 0 && options.check)
+        rc = plan_check(&options);
+    else if (rc == 0)
         rc = handed ? server_main(&options, atoi(argv[1] + size)) : supervisor_main(&options);
     options_free(&options);
     return rc;

@@ -2,6 +2,7 @@
 #include "roles/process.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -41,40 +42,51 @@ NORETURN static void server_exec(const struct handover *h, const struct options 
     _exit(EX_OSERR);
 }
 
-/* By its name, and not by the descriptor, if there is one: a file that names its interpreter has to be found by him. */
-static int executable_open(const char *path, const struct child *like)
-{
-    return path != NULL ? open(path, O_PATH | O_CLOEXEC) : fcntl(like->executable_fd, F_DUPFD_CLOEXEC, 0);
-}
-
 int child_start(struct handover *h, const struct options *o, const char *path, const struct child *like,
                 struct child *child_out)
 {
-    int pair[2], handover_fd, executable_fd = executable_open(path, like);
-    pid_t pid;
+    struct child child = CHILD_NONE;
+    bool same = like != NULL && like->executable_fd >= 0;
+    int pair[2], handover_fd, rc;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        rc = -errno;
         handover_files_wipe(&h->given);
-        close(executable_fd);
-        return -errno;
+        return rc;
     }
+    child.control_fd = pair[0];
+    child.executable_fd =
+        same ? fcntl(like->executable_fd, F_DUPFD_CLOEXEC, 0) : open(path, O_PATH | O_CLOEXEC);
     h->control_fd = pair[1];
     h->supervisor = getpid();
-    handover_fd = handover_write(h);
-    handover_files_wipe(&h->given);
-    pid = handover_fd < 0 ? -1 : fork();
-    if (pid == 0)
-        server_exec(h, o, path, executable_fd, handover_fd);
+    handover_fd = rc = handover_write(h);
+    handover_files_wipe(&h->given); /* Before there are two of them. */
+    if (handover_fd >= 0) {
+        child.pid = fork();
+        rc = child.pid < 0 ? -errno : 0;
+    }
+    if (rc == 0 &&
+        child.pid == 0) /* By a descriptor, a file that names its interpreter is not found by him. */
+        server_exec(h, o, same ? NULL : path, child.executable_fd, handover_fd);
     close(pair[1]);
     if (handover_fd >= 0)
         close(handover_fd);
-    if (pid < 0) {
-        close(pair[0]);
-        close(executable_fd);
-        return handover_fd < 0 ? handover_fd : -errno;
-    }
-    *child_out = (struct child){pid, pair[0], executable_fd};
-    return 0;
+    if (rc == 0)
+        *child_out = child;
+    else
+        child_forget(&child);
+    return rc;
+}
+
+void child_signal(const struct child *c, int number)
+{
+    if (c->pid != 0)
+        (void)kill(c->pid, number);
+}
+
+void child_kill(const struct child *c)
+{
+    child_signal(c, SIGKILL);
 }
 
 void child_forget(struct child *c)

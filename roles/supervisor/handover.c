@@ -1,6 +1,7 @@
 #include "roles/supervisor/handover.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -59,7 +60,7 @@ int handover_write(const struct handover *h)
                         .cpu_count = h->cpu_count,
                         .listener_count = h->listener_count,
                         .predecessor_count = h->predecessor_count,
-                        .file_count = (uint32_t)h->given.count,
+                        .file_count = (uint32_t)h->given.count + (h->config_file != NULL),
                         .memory = h->memory,
                         .anew = h->anew,
                         .supervisor = h->supervisor,
@@ -77,6 +78,8 @@ int handover_write(const struct handover *h)
         rc = put(fd, h->predecessors, h->predecessor_count * sizeof *h->predecessors);
     for (size_t i = 0; rc == 0 && i < h->given.count; i++)
         rc = put_file(fd, &h->given.files[i]);
+    if (rc == 0 && h->config_file != NULL)
+        rc = put_file(fd, h->config_file);
     if (rc == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
         rc = -errno;
     if (rc == 0)
@@ -206,6 +209,7 @@ void handover_fini(struct handover *h)
 int handover_file_read(const char *path, struct given_file *file_out)
 {
     size_t size = 0, space = HANDOVER_FILE_MAX + 1;
+    struct given_file file;
     char *bytes = malloc(space);
     ssize_t n = 1;
     int fd, rc = 0;
@@ -225,23 +229,27 @@ int handover_file_read(const char *path, struct given_file *file_out)
     else if (size > HANDOVER_FILE_MAX)
         rc = -EFBIG;
     close(fd);
-    if (rc == 0) {
-        *file_out = (struct given_file){slice_str(path), slice_of(bytes, size)};
-    } else {
-        bytes_wipe(bytes, size);
-        free(bytes);
-    }
+    file = (struct given_file){slice_str(path), slice_of(bytes, size)};
+    if (rc == 0)
+        *file_out = file;
+    else
+        handover_file_wipe(&file);
     return rc;
+}
+
+void handover_file_wipe(struct given_file *file)
+{
+    char *bytes = (char *)(uintptr_t)file->bytes.data;
+
+    bytes_wipe(bytes, file->bytes.size);
+    free(bytes);
+    *file = (struct given_file){0};
 }
 
 void handover_files_wipe(struct given *given)
 {
-    for (size_t i = 0; i < given->count; i++) {
-        char *bytes = (char *)(uintptr_t)given->files[i].bytes.data;
-
-        bytes_wipe(bytes, given->files[i].bytes.size);
-        free(bytes);
-    }
+    for (size_t i = 0; i < given->count; i++)
+        handover_file_wipe(&given->files[i]);
     given->count = 0;
 }
 
@@ -260,7 +268,7 @@ union order_space { /* For descriptors, aligned. */
     char space[CMSG_SPACE(HANDOVER_FDS_MAX * sizeof(int))];
 };
 
-int handover_order(int control_fd, const struct handover_order *order, const struct handover_fds *fds)
+static int order_send(int control_fd, const struct handover_order *order, const struct handover_fds *fds)
 {
     struct iovec vector = {(void *)(uintptr_t)order, sizeof *order};
     size_t size = fds != NULL ? fds->count * sizeof *fds->at : 0;
@@ -279,17 +287,27 @@ int handover_order(int control_fd, const struct handover_order *order, const str
     return sendmsg(control_fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int handover_order_files(int control_fd, struct handover_order *order, const struct handover *files)
+int handover_order(int control_fd, enum handover_order_kind kind, const char *error,
+                   const struct handover_fds *fds)
 {
+    struct handover_order order = {.kind = kind};
+
+    snprintf(order.error, sizeof order.error, "%s", error);
+    return order_send(control_fd, &order, fds);
+}
+
+int handover_order_files(int control_fd, enum handover_order_kind kind, const struct handover *files)
+{
+    struct handover_order order = {.kind = kind};
     struct handover_fds fds = {.count = 1};
     int fd = handover_write(files), rc;
     off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
 
     if (fd < 0 || size < 0)
         return fd < 0 ? fd : -errno;
-    order->file_size = (uint64_t)size;
+    order.file_size = (uint64_t)size;
     fds.at[0] = fd;
-    rc = handover_order(control_fd, order, &fds);
+    rc = order_send(control_fd, &order, &fds);
     close(fd);
     return rc;
 }

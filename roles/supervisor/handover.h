@@ -62,8 +62,10 @@ struct handover {
     struct node_listener *listeners;
     unsigned predecessor_count; /* 0: there is none. */
     int *predecessors;
-    bool anew; /* A successor has died before it served: this is the old executable again. */
-    struct given given;
+    bool anew;          /* A successor has died before it served: this is the old executable again. */
+    struct given given; /* The writer's: read by handover_file_read(). */
+    /* The writer's: one file more, which stays as it is when the others are wiped. NULL: none. */
+    const struct given_file *config_file;
     /* The reader's: */
     char *map;
     size_t map_size;
@@ -77,17 +79,20 @@ MUST_CHECK int handover_read(int fd, struct handover *h_out);
 void handover_forget(struct handover *h);
 void handover_fini(struct handover *h);
 
-/* A file of the operator's, whole. The caller wipes and frees. 0 or -errno; -EFBIG: too large. */
+/* A file of the operator's, whole. 0 or -errno; -EFBIG: too large. */
 MUST_CHECK int handover_file_read(const char *path, struct given_file *file_out);
+void handover_file_wipe(struct given_file *file);
+/* Of all; then there are none. */
 void handover_files_wipe(struct given *given);
 
 /* The server's word. Never blocks; from any thread. */
 void handover_say(int control_fd, enum handover_word word);
 
-/* The supervisor's. `fds` or `files`: what comes with it; NULL: nothing. They stay the caller's. 0 or -errno. */
-MUST_CHECK int handover_order(int control_fd, const struct handover_order *order,
+/* The supervisor's. `error`: "", or why it comes. `fds` or `files`: what comes with it; NULL: nothing. They stay the caller's.
+ * 0 or -errno. */
+MUST_CHECK int handover_order(int control_fd, enum handover_order_kind kind, const char *error,
                               const struct handover_fds *fds);
-MUST_CHECK int handover_order_files(int control_fd, struct handover_order *order,
+MUST_CHECK int handover_order_files(int control_fd, enum handover_order_kind kind,
                                     const struct handover *files);
 /* The server's, in its sandbox. False: there is none, or it is none. The descriptors are the caller's. */
 MUST_CHECK bool handover_receive(int control_fd, struct handover_order *order_out,

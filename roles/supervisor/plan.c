@@ -1,6 +1,5 @@
 #include "roles/supervisor/plan.h"
 #include "net/link/link.h"
-#include "net/tls.h"
 #include "roles/settings.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -190,144 +189,43 @@ void plan_close_listeners(struct plan *p)
     p->handover.listener_count = 0;
 }
 
-/* ---- Files --------------------------------------------------------------------------------------------- */
+/* ---- All of it ----------------------------------------------------------------------------------------- */
 
-/* `error` NULL: what cannot be read is left out. */
-static bool file_add(const struct plan *p, struct given *given, const char *key, const char *path,
-                     struct config_error *error)
+static int configure(struct plan *p, const struct options *o)
 {
-    struct slice known;
-    int rc;
-
-    if (path == NULL || given_find(given, path, &known))
-        return true;
-    rc = given->count < HANDOVER_FILES_MAX ? handover_file_read(path, &given->files[given->count]) : -E2BIG;
-    if (rc == 0) {
-        given->count++;
-        return true;
-    }
-    if (error == NULL)
-        return true;
-    return config_wrong(p->config, key, error, "cannot read %.200s: %s", path, strerror(-rc));
-}
-
-static bool files_add(const struct plan *p, struct given *given, struct config_error *error)
-{
-    static const char *const keys[] = {"tls.cert", "tls.key", "cluster.cert", "cluster.key", "cluster.ca"};
-    const struct config *c = p->config;
-
-    for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
-        if (!file_add(p, given, keys[i], config_string(c, keys[i]), error))
-            return false;
-    }
-    for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
-        if (!file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "cert"), error) ||
-            !file_add(p, given, "tls.sni", config_record_field(c, "tls.sni", i, "key"), error))
-            return false;
-    }
-    return true;
-}
-
-static bool pair_wrong(const struct plan *p, const char *key, const char *path, const char *what,
-                       struct config_error *error)
-{
-    return config_wrong(p->config, key, error, "%.200s: %s", path, what);
-}
-
-/* Does the key fit the certificate? One that was not read is not looked at. */
-static bool pair_good(const struct plan *p, const struct given *given, const char *keys[2],
-                      const char *paths[2], struct config_error *error)
-{
-    struct tls_pair pair = {.name = slice_of(NULL, 0)};
-    char what[TLS_ERROR_MAX];
-    bool of_key;
-
-    if (paths[0] == NULL || paths[1] == NULL || !given_find(given, paths[0], &pair.cert) ||
-        !given_find(given, paths[1], &pair.key) || tls_pair_check(&pair, &of_key, what))
-        return true;
-    return pair_wrong(p, keys[of_key], paths[of_key], what, error);
-}
-
-static bool pairs_good(const struct plan *p, const struct given *given, struct config_error *error)
-{
-    static const char *keys[][2] = {
-        {"tls.cert", "tls.key"}, {"cluster.cert", "cluster.key"}, {"tls.sni", "tls.sni"}};
-    const struct config *c = p->config;
-    const char *paths[2];
-
-    for (size_t i = 0; i < 2; i++) {
-        paths[0] = config_string(c, keys[i][0]);
-        paths[1] = config_string(c, keys[i][1]);
-        if (!pair_good(p, given, keys[i], paths, error))
-            return false;
-    }
-    for (size_t i = 0; i < config_record_count(c, "tls.sni"); i++) {
-        paths[0] = config_record_field(c, "tls.sni", i, "cert");
-        paths[1] = config_record_field(c, "tls.sni", i, "key");
-        if (!pair_good(p, given, keys[2], paths, error))
-            return false;
-    }
-    return true;
-}
-
-int plan_check_files(const struct plan *p)
-{
-    struct given given = {.files = calloc(HANDOVER_FILES_MAX + 1, sizeof *given.files)};
+    const struct slice *bytes = NULL;
     struct config_error error;
-    bool good;
+    int status;
 
-    if (given.files == NULL)
-        return EX_OSERR;
-    (void)files_add(p, &given, NULL);
-    good = pairs_good(p, &given, &error);
-    handover_files_wipe(&given);
-    free(given.files);
+    if (o->config_file != NULL && handover_file_read(o->config_file, &p->config_file) == 0) {
+        bytes = &p->config_file.bytes; /* Else reading it once more says what is wrong. */
+        p->handover.config_file = &p->config_file;
+    }
+    p->config = options_config(o, bytes, &status);
+    if (p->config == NULL)
+        return status;
+    return identity_find(p->config, &p->identity, &error) ? 0 : config_bad(error.text);
+}
+
+static int kernel_check(void)
+{
+    char error[NODE_ERROR_MAX];
+
+    if (node_check_kernel(error) == 0)
+        return 0;
+    fprintf(stderr, "trireme: %s\n", error);
+    return EX_UNAVAILABLE;
+}
+
+/* Read once more when the server is started: here it is told early what is wrong. */
+static int files_check(struct plan *p, bool all)
+{
+    struct config_error error;
+    bool good = plan_read_files(p, all ? &error : NULL) && plan_files_good(p, &error);
+
+    handover_files_wipe(&p->handover.given);
     return good ? 0 : config_bad(error.text);
 }
-
-int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error)
-{
-    struct given given = {.files = calloc(HANDOVER_FILES_MAX + 1, sizeof *given.files)};
-
-    if (given.files == NULL) {
-        snprintf(error->text, sizeof error->text, "no memory to read certificates");
-        return EX_OSERR;
-    }
-    if (files_add(p, &given, error)) {
-        *given_out = given;
-        return 0;
-    }
-    handover_files_wipe(&given);
-    free(given.files);
-    return EX_CONFIG;
-}
-
-/* The configuration as the supervisor has read it, not as it may be by now. */
-int plan_give_files(struct plan *p, struct config_error *error)
-{
-    struct slice bytes = p->config_file.bytes;
-    struct given given;
-    char *copy;
-    int rc = plan_read_files(p, &given, error);
-
-    if (rc != 0)
-        return rc;
-    free(p->handover.given.files);
-    p->handover.given = given;
-    if (p->config_file.path.size == 0)
-        return 0;
-    copy = malloc(bytes.size + 1);
-    if (copy == NULL) {
-        snprintf(error->text, sizeof error->text, "no memory for the configuration");
-        return EX_OSERR;
-    }
-    memcpy(copy, bytes.data, bytes.size);
-    p->handover.given.files[p->handover.given.count++] =
-        (struct given_file){p->config_file.path, slice_of(copy, bytes.size)};
-    return 0;
-}
-
-/* ---- All of it ----------------------------------------------------------------------------------------- */
 
 /* A passwd-file is the server's own to read, again and again: it must be there at the start. */
 static int passwd_file_check(const struct plan *p)
@@ -342,21 +240,26 @@ static int passwd_file_check(const struct plan *p)
     return config_bad(error.text);
 }
 
-int plan_make(struct plan *p)
+static int data_give(const struct plan *p)
 {
-    struct config_error error;
-    int rc;
+    int rc = identity_give_data(&p->identity);
 
-    if (!identity_find(p->config, &p->identity, &error))
-        return config_bad(error.text);
-    rc = passwd_file_check(p);
-    if (rc == 0) {
-        rc = plan_give_files(p, &error);
-        if (rc == 0 && !pairs_good(p, &p->handover.given, &error))
-            rc = EX_CONFIG;
-        if (rc != 0)
-            (void)config_bad(error.text);
-    }
+    if (rc < 0)
+        fprintf(stderr, "trireme: data: %s cannot be given to %s: %s\n", p->identity.data, p->identity.user,
+                strerror(-rc));
+    return rc < 0 ? EX_OSERR : 0;
+}
+
+int plan_make(struct plan *p, const struct options *o)
+{
+    int rc = configure(p, o);
+
+    if (rc == 0)
+        rc = kernel_check();
+    if (rc == 0)
+        rc = passwd_file_check(p);
+    if (rc == 0)
+        rc = files_check(p, true);
     if (rc == 0)
         rc = data_make(p);
     if (rc == 0)
@@ -367,22 +270,25 @@ int plan_make(struct plan *p)
         rc = settings_each_listener(p->config, bind_one, p);
     if (rc == 0)
         rc = bind_admin_socket(p);
-    if (rc != 0)
-        return rc;
-    rc = identity_give_data(&p->identity);
-    if (rc < 0)
-        fprintf(stderr, "trireme: data: %s cannot be given to %s: %s\n", p->identity.data, p->identity.user,
-                strerror(-rc));
-    return rc < 0 ? EX_OSERR : 0;
+    return rc == 0 ? data_give(p) : rc;
+}
+
+int plan_check(const struct options *o)
+{
+    struct plan p = {.config = NULL};
+    int rc = configure(&p, o);
+
+    if (rc == 0)
+        rc = files_check(&p, false);
+    plan_fini(&p);
+    return rc;
 }
 
 void plan_fini(struct plan *p)
 {
     plan_close_listeners(p);
     free(p->handover.listeners);
-    handover_files_wipe(&p->handover.given);
-    free(p->handover.given.files);
-    bytes_wipe((char *)(uintptr_t)p->config_file.bytes.data, p->config_file.bytes.size);
-    free((char *)(uintptr_t)p->config_file.bytes.data);
+    handover_file_wipe(&p->config_file);
     cpu_plan_fini(&p->cpus);
+    config_free(p->config);
 }

@@ -5,23 +5,31 @@
 #include "core/config.h"
 #include "core/cpu.h"
 #include "roles/identity.h"
+#include "roles/options.h"
 #include "roles/supervisor/handover.h"
 
 struct plan {
-    const struct config *config;
+    struct config *config;
     struct given_file config_file; /* As it was read; without a path: none. Successors get the same. */
     struct identity identity;
     struct cpu_plan cpus;
-    struct handover handover; /* Its listeners and files are the plan's. */
+    struct handover
+        handover; /* Its listeners are the plan's; its files are there between plan_read_files() and their end. */
+    struct given_file files[HANDOVER_FILES_MAX];
 };
 
-MUST_CHECK int plan_make(struct plan *p);
-/* Whatever the configuration names, read anew: the caller wipes it and frees its array. 0; or an exit status, nothing read,
- * and the reason in `error`. */
-MUST_CHECK int plan_read_files(const struct plan *p, struct given *given_out, struct config_error *error);
-/* Files for one server more: those of plan_read_files(), and the configuration. */
-MUST_CHECK int plan_give_files(struct plan *p, struct config_error *error);
-/* `trireme check`: the files among them that can be read, as far as nobody needs to be the server's user for it. 0 or an exit status. */
-MUST_CHECK int plan_check_files(const struct plan *p);
+/* Also if it fails plan_fini() is due. */
+MUST_CHECK int plan_make(struct plan *p, const struct options *o);
 void plan_close_listeners(struct plan *p);
 void plan_fini(struct plan *p);
+
+/* `trireme check`: the configuration, and of the files that it names those which can be read. */
+MUST_CHECK int plan_check(const struct options *o);
+
+/* ---- plan_files.c -------------------------------------------------------------------------------------- */
+
+/* Certificates and keys, read anew into p->handover.given: the caller ends with handover_files_wipe(). `error` NULL: what cannot be
+ * read is left out. False: none was read. */
+MUST_CHECK bool plan_read_files(struct plan *p, struct config_error *error);
+/* Do keys fit their certificates, among those that were read? */
+MUST_CHECK bool plan_files_good(const struct plan *p, struct config_error *error);
