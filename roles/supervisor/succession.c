@@ -126,8 +126,11 @@ static void start_anew(struct supervisor *v)
     handover_close(&v->ends);
     started = kept ? start_paired(v, path, &v->keeper, &v->server, &error)
                    : supervisor_start(v, path, &v->keeper, &v->server, &error);
-    if (!started)
-        v->ended = true;
+    if (started)
+        return;
+    log_event(LOG_ERROR, "upgrade: the old server cannot be started", "error=%s",
+              log_quote(slice_str(error.text)));
+    v->ended = true;
 }
 
 /* ---- From one to the other ----------------------------------------------------------------------------- */

@@ -261,8 +261,12 @@ static int exit_status(const struct supervisor *v)
 
 int supervisor_main(const struct options *o)
 {
-    struct supervisor v = {
-        .options = o, .signal_fd = -1, .server = CHILD_NONE, .next = CHILD_NONE, .keeper = CHILD_NONE};
+    struct supervisor v = {.options = o,
+                           .signal_fd = -1,
+                           .server = CHILD_NONE,
+                           .next = CHILD_NONE,
+                           .keeper = CHILD_NONE,
+                           .status = W_EXITCODE(EX_OSERR, 0)}; /* Unless a server says another. */
     int rc;
 
     process_standard_files();
