@@ -10,60 +10,22 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/on_fiber.h"
+
 #define PORT   7
 #define SEEDS  20
 #define ROUNDS 20
 
 static uint32_t told_cookie;
 static int32_t told_res;
-static unsigned told_count, failures;
+static unsigned told_count;
 static bool ended;
-
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x)) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
-            failures++;                                                                                      \
-        }                                                                                                    \
-    } while (0)
 
 static void told(uint32_t cookie, int32_t res)
 {
     told_cookie = cookie;
     told_res = res;
     told_count++;
-}
-
-struct call {
-    union {
-        struct io_op op;
-        struct io_accept accept;
-        struct io_connect connect;
-    };
-    struct fiber *waiting;
-};
-
-static void call_done(struct io_op *op)
-{
-    struct call *c = (struct call *)(void *)op;
-
-    if (c->waiting != NULL)
-        fiber_wake(c->waiting, 0);
-}
-
-static void call_init(struct call *c)
-{
-    *c = (struct call){.op.done = call_done};
-}
-
-static int call_wait(struct call *c)
-{
-    if (c->op.in_flight) {
-        c->waiting = fiber_self();
-        (void)fiber_suspend();
-        c->waiting = NULL;
-    }
-    return c->op.res;
 }
 
 static void send_byte(struct sock s)

@@ -22,93 +22,13 @@
 
 #include <cmocka.h>
 
-/* Each test's work runs on a fiber of shard 0 and ends the node. A check in there cannot use cmocka, which
- * jumps out: it counts. */
-static int failures;
-static void (*test_body)(struct shard *s);
-static void (*test_stop)(struct shard *s);
+#include "tests/lib/on_node.h"
+
 static char directory[64];
-
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x)) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
-            __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);                                              \
-        }                                                                                                    \
-    } while (0)
-
-static void body_run(void *arg)
-{
-    struct shard *s = arg;
-
-    test_body(s);
-    node_stop(s->node);
-}
-
-static int node_start(struct shard *s)
-{
-    return s->index != 0 || fiber_start("test", RUN_INTERACTIVE, body_run, s) != NULL ? 0 : -EAGAIN;
-}
-
-static void node_stopped(struct shard *s)
-{
-    if (test_stop != NULL)
-        test_stop(s);
-}
 
 static void run_node(unsigned shard_count, void (*body)(struct shard *s))
 {
-    static const struct node_ops ops = {node_start, node_stopped};
-    struct node_options options = {.ops = &ops,
-                                   .data = directory,
-                                   .shard_count = shard_count,
-                                   .helper_count = 2,
-                                   .stop_timeout_ms = 5000};
-    char error[NODE_ERROR_MAX];
-    int rc;
-
-    failures = 0;
-    test_body = body;
-    rc = node_run(&options, error);
-    if (rc < 0)
-        fail_msg("node_run: %d %s", rc, error);
-    assert_int_equal(failures, 0);
-}
-
-/* ---- Waiting for an operation on a fiber --------------------------------------------------------------- */
-
-/* Operations of these tests are completed into fibers; production code runs steps instead. */
-struct call {
-    union {
-        struct io_op op;
-        struct io_accept accept;
-        struct io_connect connect;
-    };
-    struct fiber *waiting;
-};
-
-static void call_done(struct io_op *op)
-{
-    struct call *c = (struct call *)(void *)op;
-
-    if (c->waiting != NULL)
-        fiber_wake(c->waiting, 0);
-}
-
-static void call_init(struct call *c)
-{
-    memset(c, 0, sizeof *c);
-    c->op.done = call_done;
-}
-
-static int call_wait(struct call *c)
-{
-    if (c->op.in_flight) {
-        c->waiting = fiber_self();
-        (void)fiber_suspend();
-        c->waiting = NULL;
-    }
-    return c->op.res;
+    on_node(shard_count, directory, body);
 }
 
 static int send_text(struct sock s, const char *text)
@@ -1189,7 +1109,7 @@ static void stuck_stop(struct shard *s)
 
 static void test_stop_times_out(void **state)
 {
-    static const struct node_ops ops = {node_start, stuck_stop};
+    static const struct node_ops ops = {on_node_start, stuck_stop};
     struct node_options options = {.ops = &ops, .shard_count = 1, .stop_timeout_ms = 100};
     char error[NODE_ERROR_MAX];
 

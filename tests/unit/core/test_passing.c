@@ -2,7 +2,6 @@
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/node.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,99 +12,18 @@
 
 #include <cmocka.h>
 
-static int failures;
-static void (*test_body)(struct shard *s);
+#include "tests/lib/on_node.h"
 
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x)) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
-            failures++;                                                                                      \
-        }                                                                                                    \
-    } while (0)
-
-static void body_run(void *arg)
-{
-    struct shard *s = arg;
-
-    test_body(s);
-    node_stop(s->node);
-}
-
-static int node_start(struct shard *s)
-{
-    return fiber_start("test", RUN_INTERACTIVE, body_run, s) != NULL ? 0 : -EAGAIN;
-}
-
-static void node_stopped(struct shard *s)
-{
-}
-
-static void run_node(void (*body)(struct shard *s))
-{
-    static const struct node_ops ops = {node_start, node_stopped};
-    const struct node_options options = {
-        .ops = &ops, .data = ".", .shard_count = 1, .helper_count = 1, .stop_timeout_ms = 5000};
-    char error[NODE_ERROR_MAX];
-    int rc;
-
-    failures = 0;
-    test_body = body;
-    rc = node_run(&options, error);
-    if (rc < 0)
-        fail_msg("node_run: %d %s", rc, error);
-    assert_int_equal(failures, 0);
-}
-
-/* ---- Sockets of the shard, and their clients ------------------------------------------------------------ */
-
-struct call {
-    struct io_accept accept;
-    struct io_op send;
-    struct fiber *waiting;
-};
-
-static void accept_done(struct io_op *op)
-{
-    fiber_wake(CONTAINER_OF(op, struct call, accept.op)->waiting, 0);
-}
-
-static void send_done(struct io_op *op)
-{
-    fiber_wake(CONTAINER_OF(op, struct call, send)->waiting, 0);
-}
-
-static void open_all(struct sock *socks, int *clients, unsigned count)
-{
-    struct net_addr addr;
-    struct sock listener;
-
-    CHECK(net_addr_parse(SLICE("127.0.0.1:0"), &addr));
-    CHECK(io_listen(&addr, &listener) == 0);
-    CHECK(io_listen_port(listener, &addr.port) == 0);
-    for (unsigned i = 0; i < count; i++) {
-        struct sockaddr_in to = {
-            .sin_family = AF_INET, .sin_port = htons(addr.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        struct call c = {.accept.op.done = accept_done, .waiting = fiber_self()};
-
-        clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        CHECK(connect(clients[i], (struct sockaddr *)&to, sizeof to) == 0);
-        io_accept(listener, &c.accept);
-        (void)fiber_suspend();
-        CHECK(c.accept.op.res == 0);
-        socks[i] = c.accept.sock;
-    }
-    io_close(listener);
-}
+/* ---- Sockets of the shard, and their clients ----------------------------------------------------------- */
 
 static void send_byte(struct sock sock, char byte)
 {
-    struct call c = {.send.done = send_done, .waiting = fiber_self()};
     struct iovec v = {&byte, 1};
+    struct call c;
 
-    io_send(sock, &c.send, &v, 1);
-    (void)fiber_suspend();
-    CHECK(c.send.res == 1);
+    call_init(&c);
+    io_send(sock, &c.op, &v, 1);
+    CHECK(call_wait(&c) == 1);
 }
 
 /* What a turn of the loop has submitted takes a moment. */
@@ -164,7 +82,7 @@ static void there_body(struct shard *s)
         unsigned count = counts[c], got_count = 99;
         size_t size = c == 0 ? 1 : PASS_SIZE_MAX / c;
 
-        open_all(sent, clients, count);
+        clients_open(sent, clients, count);
         CHECK(pass_send(pair[0], slice_of(message, size), sent, count) == 0);
         memset(got, 0, sizeof got);
         CHECK(pass_receive(pair[1], got, sizeof got, received, &got_count) == (ssize_t)size);
@@ -189,7 +107,7 @@ static void there_body(struct shard *s)
 
 static void test_there(void **state)
 {
-    run_node(there_body);
+    on_node(1, ".", there_body);
 }
 
 /* What is longer than whoever receives has room for is lost, and its sockets with it; the next message is not. */
@@ -201,7 +119,7 @@ static void too_long_body(struct shard *s)
     char got[4];
 
     pair_make(pair);
-    open_all(sent, clients, 2);
+    clients_open(sent, clients, 2);
     CHECK(pass_send(pair[0], SLICE("too long"), sent, 2) == 0);
     CHECK(pass_send(pair[0], SLICE("good"), sent, 1) == 0);
     close_all(sent, 2);
@@ -218,7 +136,7 @@ static void too_long_body(struct shard *s)
 
 static void test_too_long(void **state)
 {
-    run_node(too_long_body);
+    on_node(1, ".", too_long_body);
 }
 
 /* Nobody is at the other end: before, and while one waits. */
@@ -235,7 +153,7 @@ static void gone_body(struct shard *s)
     int pair[2], clients[1], rc;
     unsigned count;
 
-    open_all(sent, clients, 1);
+    clients_open(sent, clients, 1);
     pair_make(pair);
     pass_close(pair[1]);
     CHECK(pass_send(pair[0], SLICE("x"), sent, 1) == -EPIPE);
@@ -263,7 +181,7 @@ static void gone_body(struct shard *s)
 
 static void test_gone(void **state)
 {
-    run_node(gone_body);
+    on_node(1, ".", gone_body);
 }
 
 /* The sender waits for room, and nothing is lost or changes places. */
@@ -294,7 +212,7 @@ static void room_body(struct shard *s)
     struct sock sent[1];
     int pair[2], clients[1];
 
-    open_all(sent, clients, 1);
+    clients_open(sent, clients, 1);
     pair_make(pair);
     CHECK(fiber_start("reader", RUN_INTERACTIVE, reader, &pair[1]) != NULL);
     for (uint32_t i = 0; i < MANY; i++) {
@@ -311,7 +229,7 @@ static void room_body(struct shard *s)
 
 static void test_room(void **state)
 {
-    run_node(room_body);
+    on_node(1, ".", room_body);
 }
 
 int main(void)

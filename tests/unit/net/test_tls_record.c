@@ -1,93 +1,16 @@
 /* The record layer against itself: two sessions with mirrored secrets, as if a handshake had been. Every suite; cuts at
- * every byte; what a peer may not send; sleep between any two records; and that no key ever seals two records with
- * one nonce, whatever happens: the linker puts this file between the record layer and the library's ciphers. */
+ * every byte; what a peer may not send; sleep between any two records; and that no key ever seals two records with one
+ * nonce, whatever happens. */
 #include "core/heap.h"
 #include "net/tls_boring.h"
 #include "tests/unit/net/fd_door.h"
+#include "tests/unit/net/nonces.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-/* ---- Keys and nonces that were used -------------------------------------------------------------------- */
-
-struct use {
-    uint8_t key[32], nonce[TLS_NONCE_SIZE];
-    bool taken;
-};
-
-#define USES_MAX  (1u << 20)
-#define KEYED_MAX 1024
-
-static struct use *uses; /* A hash table with open addressing. */
-static unsigned use_count, repeat_count;
-static struct keyed {
-    const EVP_AEAD_CTX *ctx;
-    uint8_t key[32];
-} keyed[KEYED_MAX];
-static unsigned keyed_count;
-
-int __real_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine);
-int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine);
-int __real_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size);
-int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size);
-
-static struct keyed *keyed_find(const EVP_AEAD_CTX *ctx)
-{
-    for (unsigned i = 0; i < keyed_count; i++) {
-        if (keyed[i].ctx == ctx)
-            return &keyed[i];
-    }
-    return NULL;
-}
-
-int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine)
-{
-    struct keyed *k = keyed_find(ctx);
-
-    if (k == NULL) {
-        assert_true(keyed_count < KEYED_MAX);
-        k = &keyed[keyed_count++];
-    }
-    *k = (struct keyed){.ctx = ctx};
-    memcpy(k->key, key, key_size);
-    return __real_EVP_AEAD_CTX_init(ctx, aead, key, key_size, tag_size, engine);
-}
-
-int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size)
-{
-    const struct keyed *k = keyed_find(ctx);
-    struct use u = {.taken = true};
-    size_t at;
-
-    assert_non_null(k);
-    assert_int_equal(nonce_size, TLS_NONCE_SIZE);
-    memcpy(u.key, k->key, sizeof u.key);
-    memcpy(u.nonce, nonce, sizeof u.nonce);
-    at = (get_u64(u.key) ^ get_u64(u.nonce + 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 7;
-    while (uses[at % USES_MAX].taken && memcmp(&uses[at % USES_MAX], &u, sizeof u) != 0)
-        at++;
-    repeat_count += uses[at % USES_MAX].taken;
-    uses[at % USES_MAX] = u;
-    use_count++;
-    assert_true(use_count < USES_MAX / 2);
-    return __real_EVP_AEAD_CTX_seal_scatter(ctx, out, tag, tag_size, tag_size_max, nonce, nonce_size, in,
-                                            in_size, more, more_size, ad, ad_size);
-}
 
 /* ---- Two ends ------------------------------------------------------------------------------------------ */
 
@@ -96,29 +19,14 @@ struct pair {
     struct tls_output ours, theirs; /* Sealed, not yet fed to the other. */
 };
 
-static unsigned secret_count;
-
-/* One session, packed, as if a handshake had just ended; the other is the same the other way round. */
+/* As if a handshake had just ended. */
 static struct pair pair_open(unsigned suite, uint64_t read_sequence, uint64_t write_sequence)
 {
-    struct tls_record us = {.suite = &tls_suites[suite]}, peer = us;
     uint8_t packed[TLS_PACKED_MAX];
     struct pair p = {0};
 
-    for (size_t i = 0; i < TLS_SECRET_MAX; i++) {
-        us.read.secret[i] = (uint8_t)(rand() >> 7);
-        us.write.secret[i] = (uint8_t)(rand() >> 7);
-    }
-    put_u32(us.read.secret, ++secret_count); /* Never the same twice. */
-    put_u32(us.write.secret, ++secret_count);
-    us.read.sequence = read_sequence;
-    us.write.sequence = write_sequence;
-    peer.read = us.write;
-    peer.write = us.read;
-    p.us = tls_unpack(packed, tls_record_pack(&us, false, packed));
-    p.peer = tls_unpack(packed, tls_record_pack(&peer, false, packed));
+    p.us = tls_unpack(packed, tls_ends_make(suite, read_sequence, write_sequence, packed, &p.peer));
     assert_non_null(p.us);
-    assert_non_null(p.peer);
     return p;
 }
 
@@ -726,14 +634,13 @@ static void test_nonces(void **state)
         story_step(&stories[(unsigned)rand() % PAIRS]);
     for (unsigned i = 0; i < PAIRS; i++)
         pair_close(&stories[i].p);
-    assert_int_equal(repeat_count, 0);
-    assert_true(use_count > 15000);
+    assert_int_equal(nonces_repeated(), 0);
+    assert_true(nonces_used() > 15000);
 }
 
 static int setup(void **state)
 {
     srand(1);
-    uses = calloc(USES_MAX, sizeof *uses);
     door_start();
     return tls_shard_acquire() ? 0 : -1; /* Ciphers stay, as they do beside a context. */
 }
@@ -742,9 +649,8 @@ static int teardown(void **state)
 {
     tls_shard_release();
     assert_int_equal(heap_used(shard_self()->heap), 0);
-    assert_int_equal(repeat_count, 0);
+    assert_int_equal(nonces_repeated(), 0);
     door_stop();
-    free(uses);
     return 0;
 }
 

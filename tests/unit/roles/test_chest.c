@@ -1,7 +1,6 @@
 /* Sessions that go from one shard's proxy to another's through a chest, back and forth, as they do between two processes: real sockets, real
  * records of TLS. The other side may end at any moment of the conversation. Whoever is not lost by the rules goes on with his
- * socket, his history and his numbers; and no key ever seals two records with one nonce: the linker puts this file between the record
- * layer and the library's ciphers. */
+ * socket, his history and his numbers; and no key ever seals two records with one nonce. */
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/node.h"
@@ -9,9 +8,8 @@
 #include "net/deflate.h"
 #include "net/tls_boring.h"
 #include "roles/proxy/chest.h"
-#include <arpa/inet.h>
+#include "tests/unit/net/nonces.h"
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,96 +19,10 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/on_node.h"
+
 #define SESSIONS 300
 #define ROUNDS   40
-
-static int failures;
-
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x)) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
-            __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);                                              \
-        }                                                                                                    \
-    } while (0)
-
-/* ---- Keys and nonces that were used -------------------------------------------------------------------- */
-
-struct use {
-    uint8_t key[32], nonce[TLS_NONCE_SIZE];
-    bool taken;
-};
-
-#define USES_MAX  (1u << 18)
-#define KEYED_MAX 4096
-
-static pthread_mutex_t uses_lock = PTHREAD_MUTEX_INITIALIZER; /* Two shards seal, though not at once. */
-static struct use uses[USES_MAX];                             /* A hash table with open addressing. */
-static unsigned use_count, repeat_count;
-static struct keyed {
-    const EVP_AEAD_CTX *ctx;
-    uint8_t key[32];
-} keyed[KEYED_MAX];
-static unsigned keyed_count;
-
-int __real_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine);
-int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine);
-int __real_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size);
-int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size);
-
-static struct keyed *keyed_find(const EVP_AEAD_CTX *ctx)
-{
-    for (unsigned i = 0; i < keyed_count; i++) {
-        if (keyed[i].ctx == ctx)
-            return &keyed[i];
-    }
-    ASSERT(keyed_count < KEYED_MAX);
-    keyed[keyed_count].ctx = ctx;
-    return &keyed[keyed_count++];
-}
-
-int __wrap_EVP_AEAD_CTX_init(EVP_AEAD_CTX *ctx, const EVP_AEAD *aead, const uint8_t *key, size_t key_size,
-                             size_t tag_size, ENGINE *engine)
-{
-    struct keyed *k;
-
-    pthread_mutex_lock(&uses_lock);
-    k = keyed_find(ctx);
-    *k = (struct keyed){.ctx = ctx};
-    memcpy(k->key, key, key_size);
-    pthread_mutex_unlock(&uses_lock);
-    return __real_EVP_AEAD_CTX_init(ctx, aead, key, key_size, tag_size, engine);
-}
-
-int __wrap_EVP_AEAD_CTX_seal_scatter(const EVP_AEAD_CTX *ctx, uint8_t *out, uint8_t *tag, size_t *tag_size,
-                                     size_t tag_size_max, const uint8_t *nonce, size_t nonce_size,
-                                     const uint8_t *in, size_t in_size, const uint8_t *more, size_t more_size,
-                                     const uint8_t *ad, size_t ad_size)
-{
-    struct use u = {.taken = true};
-    size_t at;
-
-    pthread_mutex_lock(&uses_lock);
-    memcpy(u.key, keyed_find(ctx)->key, sizeof u.key);
-    memcpy(u.nonce, nonce, sizeof u.nonce);
-    at = (get_u64(u.key) ^ get_u64(u.nonce + 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 7;
-    while (uses[at % USES_MAX].taken && memcmp(&uses[at % USES_MAX], &u, sizeof u) != 0)
-        at++;
-    repeat_count += uses[at % USES_MAX].taken;
-    uses[at % USES_MAX] = u;
-    ASSERT(++use_count < USES_MAX / 2);
-    pthread_mutex_unlock(&uses_lock);
-    return __real_EVP_AEAD_CTX_seal_scatter(ctx, out, tag, tag_size, tag_size_max, nonce, nonce_size, in,
-                                            in_size, more, more_size, ad, ad_size);
-}
 
 /* ---- What a session must be ---------------------------------------------------------------------------- */
 
@@ -271,51 +183,21 @@ static void all_hear(void *arg)
 
 /* ---- Sockets: fibers ----------------------------------------------------------------------------------- */
 
-struct call {
-    struct io_accept accept;
-    struct io_op send;
-    struct fiber *waiting;
-    bool done;
-};
-
-static void accept_done(struct io_op *op)
-{
-    fiber_wake(CONTAINER_OF(op, struct call, accept.op)->waiting, 0);
-}
-
-static void send_done(struct io_op *op)
-{
-    fiber_wake(CONTAINER_OF(op, struct call, send)->waiting, 0);
-}
-
-static struct sock client_open(struct sock listener, uint16_t port, int *fd_out)
-{
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct call c = {.accept.op.done = accept_done, .waiting = fiber_self()};
-
-    *fd_out = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(connect(*fd_out, (struct sockaddr *)&to, sizeof to) == 0);
-    io_accept(listener, &c.accept);
-    (void)fiber_suspend();
-    CHECK(c.accept.op.res == 0);
-    return c.accept.sock;
-}
-
 /* Of all who are on this shard: what goes in here comes out at the right client's end. */
 static void sockets_check(struct shard *s)
 {
     const struct sleepers *t = &proxy_of(s)->sleepers;
 
     for (uint32_t id = sleepers_next(t, 0); id != RECORD_NONE; id = sleepers_next(t, id + 1)) {
-        struct call c = {.send.done = send_done, .waiting = fiber_self()};
+        struct call c;
         struct packed packed;
         struct iovec v = {&packed.id, sizeof packed.id};
         uint64_t got = 0;
 
         sleepers_look(t, id, &packed);
-        io_send(packed.conn.sock, &c.send, &v, 1);
-        (void)fiber_suspend();
+        call_init(&c);
+        io_send(packed.conn.sock, &c.op, &v, 1);
+        (void)call_wait(&c);
         CHECK(recv(models[packed.id].fd, &got, sizeof got, 0) == (ssize_t)sizeof got && got == packed.id);
     }
 }
@@ -517,26 +399,12 @@ static void give_start(void *arg)
 
 /* ---- All of it ----------------------------------------------------------------------------------------- */
 
-static unsigned secret_count;
-
 /* TLS of both ends, as if a handshake had just ended. */
 static void tls_make(struct model *m)
 {
     unsigned suite = (unsigned)rand() % TLS_SUITE_COUNT;
-    struct tls_record us = {.suite = &tls_suites[suite]}, peer = us;
-    uint8_t packed[TLS_PACKED_MAX];
 
-    for (size_t i = 0; i < TLS_SECRET_MAX; i++) {
-        us.read.secret[i] = (uint8_t)(rand() >> 7);
-        us.write.secret[i] = (uint8_t)(rand() >> 7);
-    }
-    put_u32(us.read.secret, ++secret_count); /* Never the same twice. */
-    put_u32(us.write.secret, ++secret_count);
-    peer.read = us.write;
-    peer.write = us.read;
-    m->packed.conn.tls_size = (uint8_t)tls_record_pack(&us, false, m->packed.conn.tls);
-    m->peer = tls_unpack(packed, tls_record_pack(&peer, false, packed));
-    CHECK(m->peer != NULL);
+    m->packed.conn.tls_size = (uint8_t)tls_ends_make(suite, 0, 0, m->packed.conn.tls, &m->peer);
 }
 
 static void model_make(struct proxy *p, unsigned i, struct sock sock)
@@ -635,22 +503,19 @@ static void ask_sessions(void *arg)
 
 static void clients_make(struct shard *s)
 {
-    struct net_addr addr;
-    struct sock listener, socks[SESSIONS];
+    struct sock socks[SESSIONS];
     struct make make = {socks};
+    int clients[SESSIONS];
 
-    CHECK(net_addr_parse(SLICE("127.0.0.1:0"), &addr));
-    CHECK(io_listen(&addr, &listener) == 0);
-    CHECK(io_listen_port(listener, &addr.port) == 0);
+    clients_open(socks, clients, SESSIONS);
     for (unsigned i = 0; i < SESSIONS; i++)
-        socks[i] = client_open(listener, addr.port, &models[i].fd);
-    io_close(listener);
+        models[i].fd = clients[i];
     shard_call(s, models_make, &make);
 }
 
-static void body_run(void *arg)
+static void hand_overs(struct shard *s)
 {
-    struct shard *s = arg, *where = s, *shards[2] = {s->node->shards[0], s->node->shards[1]};
+    struct shard *where = s, *shards[2] = {s->node->shards[0], s->node->shards[1]};
 
     shard_call(shards[0], proxy_make, NULL);
     shard_call(shards[1], proxy_make, NULL);
@@ -670,32 +535,13 @@ static void body_run(void *arg)
     shard_call(s, peers_free, NULL);
     shard_call(shards[0], proxy_drop, NULL);
     shard_call(shards[1], proxy_drop, NULL);
-    node_stop(s->node);
-}
-
-static int node_start(struct shard *s)
-{
-    return s->index != 0 || fiber_start("test", RUN_INTERACTIVE, body_run, s) != NULL ? 0 : -EAGAIN;
-}
-
-static void node_stopped(struct shard *s)
-{
 }
 
 static void test_hand_overs(void **state)
 {
-    static const struct node_ops ops = {node_start, node_stopped};
-    const struct node_options options = {
-        .ops = &ops, .data = ".", .shard_count = 2, .helper_count = 1, .stop_timeout_ms = 5000};
-    char error[NODE_ERROR_MAX];
-    int rc = node_run(&options, error);
-
-    (void)state;
-    if (rc < 0)
-        fail_msg("node_run: %d %s", rc, error);
-    assert_int_equal(failures, 0);
-    assert_int_equal(repeat_count, 0);
-    assert_true(use_count > SESSIONS * 10);
+    on_node(2, ".", hand_overs);
+    assert_int_equal(nonces_repeated(), 0);
+    assert_true(nonces_used() > SESSIONS * 10);
 }
 
 int main(void)

@@ -16,18 +16,11 @@
 
 #include <cmocka.h>
 
-static char directory[] = "/tmp/trireme-passdb-XXXXXX";
-static int failures, bodies_left;
-static void (*test_body)(struct shard *s, struct passdb *p);
+#include "tests/lib/on_fiber.h"
 
-/* A check on a fiber cannot use cmocka, which jumps out: it counts. */
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x)) {                                                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                          \
-            __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);                                              \
-        }                                                                                                    \
-    } while (0)
+static char directory[] = "/tmp/trireme-passdb-XXXXXX";
+static int bodies_left;
+static void (*test_body)(struct shard *s, struct passdb *p);
 
 static void body_run(void *arg)
 {
