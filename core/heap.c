@@ -53,15 +53,23 @@ static void raw_destroy(struct heap *h)
     mallctl(name, NULL, NULL, NULL, 0);
 }
 
+/* Gives free pages back to the system. */
+static void raw_trim(const struct heap *h)
+{
+    char name[48];
+
+    mallctl("tcache.flush", NULL, NULL, (void *)(uintptr_t)&h->tcache, sizeof h->tcache);
+    snprintf(name, sizeof name, "arena.%u.purge", h->arena);
+    mallctl(name, NULL, NULL, NULL, 0);
+}
+
 static uint64_t raw_resident(const struct heap *h)
 {
     uint64_t epoch = 1;
     size_t resident = 0, size = sizeof epoch;
     char name[64];
 
-    mallctl("tcache.flush", NULL, NULL, (void *)(uintptr_t)&h->tcache, sizeof h->tcache);
-    snprintf(name, sizeof name, "arena.%u.purge", h->arena);
-    mallctl(name, NULL, NULL, NULL, 0);
+    raw_trim(h);
     mallctl("epoch", &epoch, &size, &epoch, sizeof epoch);
     snprintf(name, sizeof name, "stats.arenas.%u.resident", h->arena);
     size = sizeof resident;
@@ -118,6 +126,10 @@ static void raw_destroy(struct heap *h)
 
     while ((node = list_pop_front(&h->blocks)) != NULL)
         free(CONTAINER_OF(node, struct heap_block, link));
+}
+
+static void raw_trim(const struct heap *h)
+{
 }
 
 static uint64_t raw_resident(const struct heap *h)
@@ -281,6 +293,11 @@ size_t heap_step(size_t size)
     size = MAX(size, (size_t)STEP_SIZE_MIN);
     step = ((size_t)1 << (63 - __builtin_clzll(size))) / 4;
     return (size / step + 1) * step;
+}
+
+void heap_trim(struct heap *h)
+{
+    raw_trim(h);
 }
 
 void heap_memory(struct heap *h, struct heap_memory *out)

@@ -16,7 +16,9 @@ uint64_t heap_budget(const struct heap *h);
 /* The next larger size that wastes nothing: there are four a doubling. For tables that are many and grow. */
 size_t heap_step(size_t size);
 
-/* Slow, for a benchmark: gives free pages back to the system first. */
+/* Slow: gives free pages back to the system, of a heap that will not be as large again. */
+void heap_trim(struct heap *h);
+/* The same, for a benchmark, and what there is then. */
 struct heap_memory {
     uint64_t used;     /* heap_used() */
     uint64_t secrets;  /* Of it, heap_try_map_secret(). */

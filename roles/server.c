@@ -25,6 +25,7 @@
 #define STOP_MORE_MS      5000 /* After the clients' time: for the store, to write what it has. */
 #define TAKE_POLL_MS      2    /* Once in the life of a process. */
 #define LOST_WAIT_MS      200
+#define TRIAL_MS          300 /* Of a new server that serves, before the old one gives up what it has kept. */
 #define SOCKETS_OF_OTHERS (LINK_INBOUND_MAX + 1024) /* Of a shard, besides clients: links, the operator's. */
 
 struct server {
@@ -38,12 +39,14 @@ struct server {
     struct handover files; /* From ARRIVED to the end of RUNNING: the reload's. */
     /* Of an upgrade, the old process: */
     struct handover_fds ends;
-    bool asked;         /* To give: shard 0 takes `ends`. */
-    bool giving, given; /* Shard 0's. given: roles have ended, and sessions wait for a successor. */
-    bool lost;          /* There is no successor any more. */
+    struct ledger *ends_ledger; /* Of the successor that they lead to. */
+    bool asked;                 /* To give: shard 0 takes `ends`. */
+    bool giving, given;         /* Shard 0's. given: roles have ended, and sessions wait for a successor. */
+    bool lost;                  /* There is no successor any more. */
     char lost_error[HANDOVER_ERROR_MAX];
     /* The new one: */
     bool take;                /* What the old one had open is free. */
+    struct ledger *ledger;    /* A part for each shard. */
     atomic_uint taken;        /* Shards that have all that comes. */
     atomic_ullong lost_count; /* Sessions that ended with another one before this one. */
 };
@@ -118,23 +121,24 @@ static void shard_stop(struct shard *s)
 }
 
 /* By shard 0's fiber, which has taken the order. The ends are its own from here on. */
-static bool ends_take(struct server *v, int fds[HANDOVER_FDS_MAX])
+static bool ends_take(struct server *v, int fds[HANDOVER_FDS_MAX], const struct ledger **ledgers_out)
 {
     if (!__atomic_load_n(&v->asked, __ATOMIC_ACQUIRE))
         return false;
     memcpy(fds, v->ends.at, sizeof v->ends.at);
+    *ledgers_out = v->ends_ledger;
     __atomic_store_n(&v->asked, false, __ATOMIC_RELEASE);
     return true;
 }
 
 /* Nothing is served here any more, and nothing is open but the clients' sockets. They wait for a successor, and if that one dies,
  * for the next; the supervisor says when one serves. */
-static void server_keep(struct shard *s, int fds[HANDOVER_FDS_MAX])
+static void server_keep(struct shard *s, int fds[HANDOVER_FDS_MAX], const struct ledger *ledgers)
 {
     struct server *v = server_of(s);
 
     for (bool again = false;; again = true) {
-        int rc = upgrade_send(s, fds, again);
+        int rc = upgrade_send(s, fds, ledgers, again);
         struct upgrade_left left = upgrade_left(s);
 
         log_event(rc == 0 ? LOG_INFO : LOG_ERROR,
@@ -142,14 +146,15 @@ static void server_keep(struct shard *s, int fds[HANDOVER_FDS_MAX])
                           : "upgrade: the new server has ended before it had all sessions",
                   "sent=%llu lost=%llu kept=%llu", (unsigned long long)left.sent,
                   (unsigned long long)left.lost, (unsigned long long)left.kept);
-        while (!ends_take(v, fds)) {
+        while (!ends_take(v, fds, &ledgers)) {
             if (fiber_sleep_ms(TAKE_POLL_MS) < 0)
                 return;
         }
     }
 }
 
-static void server_leave(struct shard *s, const struct upgrade_result *result, int fds[HANDOVER_FDS_MAX])
+static void server_leave(struct shard *s, const struct upgrade_result *result, int fds[HANDOVER_FDS_MAX],
+                         const struct ledger *ledgers)
 {
     log_event(LOG_INFO, "sessions wait for the new server", "sessions=%llu dropped=%llu frozen_ms=%llu",
               (unsigned long long)result->moved, (unsigned long long)result->dropped,
@@ -161,16 +166,17 @@ static void server_leave(struct shard *s, const struct upgrade_result *result, i
     upgrade_on_all(s, shard_stop);
     dir_unlock_all();
     server_say(s, HANDOVER_GIVEN);
-    server_keep(s, fds);
+    server_keep(s, fds, ledgers);
 }
 
 static void server_give(struct shard *s)
 {
     struct server *v = server_of(s);
     struct upgrade_result result = {0};
+    const struct ledger *ledgers;
     int fds[HANDOVER_FDS_MAX], rc;
 
-    if (!ends_take(v, fds))
+    if (!ends_take(v, fds, &ledgers))
         return;
     v->giving = true;
     rc = upgrade_pack(s, fds, &v->lost, &result);
@@ -187,7 +193,7 @@ static void server_give(struct shard *s)
         server_say(s, HANDOVER_KEPT);
         return;
     }
-    server_leave(s, &result, fds);
+    server_leave(s, &result, fds, ledgers);
 }
 
 /* What the supervisor says while nothing is given is for the operator who waits. */
@@ -220,17 +226,22 @@ static int server_wait(struct shard *s)
     return rc;
 }
 
-/* The operator hears of it when all of them are here. */
+/* Nobody is served before all shards have all of theirs. */
 static void server_take(struct shard *s)
 {
     struct server *v = server_of(s);
+    struct ledger *ledger = &v->ledger[s->index];
+    struct upgrade_taken taken = upgrade_take(s, v->handover.predecessors[s->index], ledger);
 
-    atomic_fetch_add(&v->lost_count, upgrade_take(s, v->handover.predecessors[s->index]));
+    atomic_fetch_add(&v->lost_count, taken.lost);
     atomic_fetch_add(&v->taken, 1);
-    while (s->index == 0 && atomic_load(&v->taken) < s->node->shard_count) {
+    while (atomic_load(&v->taken) < s->node->shard_count) {
         if (fiber_sleep_ms(TAKE_POLL_MS) < 0)
             break;
     }
+    upgrade_serve(ledger);
+    if (taken.count > 0)
+        (void)fiber_sleep_ms(TRIAL_MS);
 }
 
 /* ---- On the shards, start and stop --------------------------------------------------------------------- */
@@ -324,11 +335,16 @@ static void reload_ordered(struct server *v, struct node *node, const struct han
 
 static void give_ordered(struct server *v, struct node *node, struct handover_fds *fds)
 {
-    if (fds->count != node->shard_count || __atomic_load_n(&v->asked, __ATOMIC_ACQUIRE)) {
+    bool good = fds->count == node->shard_count + 1 && !__atomic_load_n(&v->asked, __ATOMIC_ACQUIRE);
+    struct ledger *ledger = good ? handover_ledger_map(fds->at[node->shard_count], node->shard_count) : NULL;
+
+    if (ledger == NULL) {
         handover_say(v->handover.control_fd, HANDOVER_KEPT);
         return;
     }
+    close(fds->at[node->shard_count]);
     v->ends = *fds;
+    v->ends_ledger = ledger;
     fds->count = 0;
     v->lost = false;
     v->lost_error[0] = '\0';
@@ -431,10 +447,25 @@ static int become(struct server *v)
     return 0;
 }
 
+static int ledger_map(struct server *v)
+{
+    if (v->handover.predecessor_count == 0)
+        return 0;
+    v->ledger = handover_ledger_map(v->handover.ledger_fd, v->handover.cpu_count);
+    close(v->handover.ledger_fd);
+    if (v->ledger != NULL)
+        return 0;
+    fprintf(stderr, "trireme: cannot map the memory that a new server shares with the old one: %s\n",
+            strerror(errno));
+    return EX_OSERR;
+}
+
 static int run(struct server *v)
 {
     int status = become(v);
 
+    if (status == 0)
+        status = ledger_map(v);
     if (status == 0)
         status = confinement_plan(v->config, &v->confinement);
     if (status == 0)

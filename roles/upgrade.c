@@ -1,6 +1,7 @@
 #include "roles/upgrade.h"
 #include "core/config.h"
 #include "core/fiber.h"
+#include "core/heap.h"
 #include "core/io.h"
 #include "core/log.h"
 #include "core/shard_call.h"
@@ -22,6 +23,7 @@ struct giving {
     void (*step)(struct giving *g); /* What its fiber does. */
     void (*run)(struct shard *s);
     bool again; /* Another successor was here before this one. */
+    const struct ledger *ledger;
     int fd, rc;
     bool done;
     uint64_t until_ms;
@@ -90,9 +92,14 @@ static void look(void *arg)
     g->chest = chest_count(shard_self());
 }
 
-static void count_lost(void *arg)
+static void trim(void *arg)
 {
-    chest_sent_are_lost(shard_self());
+    heap_trim(shard_self()->heap);
+}
+
+static void take_back(void *arg)
+{
+    chest_take_back(shard_self());
 }
 
 static void hello_run(struct giving *g)
@@ -123,7 +130,7 @@ static void send_run(struct giving *g)
 {
     g->rc = g->again ? chest_hello(g->shard, g->fd) : 0;
     if (g->rc == 0)
-        g->rc = chest_send(g->shard, g->fd);
+        g->rc = chest_send(g->shard, g->fd, g->ledger);
 }
 
 static void plain_run(struct giving *g)
@@ -296,17 +303,20 @@ void upgrade_on_all(struct shard *s, void (*run)(struct shard *s))
     heap_free(s->heap, all);
 }
 
-int upgrade_send(struct shard *s, const int *fds, bool again)
+int upgrade_send(struct shard *s, const int *fds, const struct ledger *ledgers, bool again)
 {
     struct giving *all = givings(s, fds, NULL);
     int rc;
 
     if (again)
-        (void)call_all(s->node, all, count_lost);
-    for (unsigned i = 0; i < s->node->shard_count; i++)
+        (void)call_all(s->node, all, take_back);
+    for (unsigned i = 0; i < s->node->shard_count; i++) {
         all[i].again = again;
+        all[i].ledger = &ledgers[i];
+    }
     rc = run_all(s->node, all, send_run);
     close_all(s->node, fds);
+    (void)call_all(s->node, all, trim); /* What roles have freed: the successor grows. */
     heap_free(s->heap, all);
     return rc;
 }
@@ -337,15 +347,23 @@ int upgrade_greet(struct shard *s, int fd)
     return rc;
 }
 
-uint64_t upgrade_take(struct shard *s, int fd)
+struct upgrade_taken upgrade_take(struct shard *s, int fd, struct ledger *ledger)
 {
     struct arrivals arrivals;
-    int rc = arrivals_receive(s, s->slot[SLOT_PROXY], fd, &arrivals);
+    int rc;
 
+    freeze(NULL);
+    rc = arrivals_receive(s, proxy_here(), fd, ledger, &arrivals);
     pass_close(fd);
     chest_drop(s);
     log_event(rc < 0 || arrivals.dropped > 0 ? LOG_ERROR : LOG_INFO, "sessions have come",
               "shard=%u sessions=%llu dropped=%llu error=%s", s->index, (unsigned long long)arrivals.count,
               (unsigned long long)arrivals.dropped, rc < 0 ? log_error(rc) : "none");
-    return arrivals.lost;
+    return (struct upgrade_taken){arrivals.count, arrivals.lost};
+}
+
+void upgrade_serve(struct ledger *ledger)
+{
+    ledger_begin(ledger);
+    thaw(NULL);
 }

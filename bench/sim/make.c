@@ -135,9 +135,9 @@ static bool session_make(struct batch *b, const struct made_user *u, unsigned in
     m->connections++;
     m->sessions++;
     m->session_states[METRIC_SESSION_ASLEEP]++;
-    sleepers_add(&p->sleepers, &packed,
-                 users_get(&p->users, slice_of(name, user_name(u->user, name)), u->partition),
-                 time_ms() + 1 + random_u64() % p->limits.idle_keep_alive_ms);
+    (void)sleepers_add(&p->sleepers, &packed,
+                       users_get(&p->users, slice_of(name, user_name(u->user, name)), u->partition),
+                       time_ms() + 1 + random_u64() % p->limits.idle_keep_alive_ms);
     bench->clients[index].answered = true;
     bytes_wipe(&packed, sizeof packed);
     return true;

@@ -3,6 +3,7 @@
 #include "core/io.h"
 #include "core/metrics.h"
 #include "net/deflate.h"
+#include "roles/words/ledger.h"
 #include <errno.h>
 
 #define ALIGNED(size)   (((size) + 7u) & ~7u)
@@ -17,7 +18,7 @@
 
 _Static_assert(RECORD_MAX + 8 <= PASS_SIZE_MAX, "a session fits into a message");
 
-enum moving_kind { MOVING_HELLO = 1, MOVING_READY, MOVING_SESSIONS, MOVING_COMMIT, MOVING_END };
+enum moving_kind { MOVING_HELLO = 1, MOVING_READY, MOVING_SESSIONS, MOVING_TAKEN, MOVING_END };
 
 struct moving_head {
     uint32_t version;
@@ -32,14 +33,29 @@ struct moving_hello {
     uint8_t keys[TLS_TICKET_KEYS_MAX][TLS_TICKET_KEY_SIZE];
 };
 
+struct moving_taken {
+    struct moving_head head;
+    uint32_t ids
+        [PASS_SOCKETS_MAX]; /* How the successor's ledger names them; RECORD_NONE: it has no memory for him. */
+};
+
 struct moving_end {
     struct moving_head head;
     uint64_t lost;
 };
 
+enum batch_state {
+    BATCH_HERE,
+    BATCH_SENT,  /* And not answered: nobody knows what their ids are. */
+    BATCH_TAKEN, /* By the successor. */
+};
+
 struct batch {
+    uint32_t room; /* From its beginning to the next one's. */
     uint32_t size; /* Of the message. */
     uint32_t count;
+    uint32_t state;                 /* enum batch_state */
+    uint32_t ids[PASS_SOCKETS_MAX]; /* Of TAKEN ones. */
     struct sock socks[PASS_SOCKETS_MAX];
     struct moving_head head; /* Here the message begins. */
     char records[];
@@ -53,7 +69,8 @@ struct block {
 
 struct chest {
     struct block *first, *last;
-    struct batch *open; /* The last one, while it is being filled. */
+    struct batch *open;          /* The last one, while it is being filled. */
+    const struct ledger *ledger; /* The successor's. */
     struct moving_hello hello;
     struct chest_count count;
 };
@@ -120,7 +137,9 @@ static struct batch *batch_with_room(struct shard *s, struct chest *c)
     block->used = ALIGNED(block->used);
     b = (struct batch *)(void *)(block->bytes + block->used);
     b->size = sizeof b->head;
+    b->room = sizeof *b;
     b->count = 0;
+    b->state = BATCH_HERE;
     b->head = (struct moving_head){MOVING_VERSION, MOVING_SESSIONS};
     block->used += sizeof *b;
     c->open = b;
@@ -134,18 +153,41 @@ static struct batch *batch_first(struct chest *c)
     return block == NULL ? NULL : (struct batch *)(void *)(block->bytes + block->at);
 }
 
+/* A walk over all batches. */
+struct spot {
+    struct block *block; /* NULL: the end. */
+    uint32_t at;
+};
+
+static struct spot spot_first(const struct chest *c)
+{
+    return (struct spot){c->first, c->first != NULL ? c->first->at : 0};
+}
+
+static struct batch *batch_at(struct spot p)
+{
+    return (struct batch *)(void *)(p.block->bytes + p.at);
+}
+
+static struct spot spot_next(struct spot p)
+{
+    p.at += ALIGNED(batch_at(p)->room);
+    if (p.at >= p.block->used)
+        p = (struct spot){p.block->next, p.block->next != NULL ? p.block->next->at : 0};
+    return p;
+}
+
 /* Wiped; the sockets are the caller's business. */
 static void batch_remove(struct shard *s, struct chest *c)
 {
     struct block *block = c->first;
     struct batch *b = batch_first(c);
-    uint32_t size = ALIGNED((uint32_t)(sizeof *b - sizeof b->head) + b->size);
+    uint32_t room = ALIGNED(b->room);
 
-    c->count.here -= b->count;
     if (c->open == b)
         c->open = NULL;
-    bytes_wipe(b, size);
-    block->at += size;
+    bytes_wipe(b, room);
+    block->at += room;
     if (block->at < block->used)
         return;
     c->first = block->next;
@@ -200,6 +242,7 @@ static void batch_add(struct batch *b, const struct sleepers *t, uint32_t id)
     put_u32(record + 8, history);
     put_u32(record, (uint32_t)(at - record));
     b->size += (uint32_t)(at - record);
+    b->room += (uint32_t)(at - record);
     b->socks[b->count++] = packed.conn.sock;
     bytes_wipe(&packed, sizeof packed);
 }
@@ -241,34 +284,37 @@ int chest_pack(struct proxy *p)
     return rc;
 }
 
-/* False: no memory for one more. */
-static bool settle_one(struct proxy *p, const char *record, struct sock sock)
+/* How he is named here. RECORD_NONE: no memory for one more. */
+static uint32_t settle_one(struct proxy *p, const char *record, struct sock sock)
 {
     uint32_t size = get_u32(record), history = get_u32(record + 8);
     struct slice user = slice_of(record + RECORD_HEAD, (uint8_t)record[12]);
     struct packed packed;
+    uint32_t id;
 
     if (!sleepers_reserve(&p->sleepers))
-        return false;
+        return RECORD_NONE;
     packed_decode(user.data + user.size, (struct packed_shared){.process = &p->process}, &packed);
     packed.conn.sock = sock;
     packed.conn.history = NULL;
     if (history != NO_HISTORY)
         packed.conn.history = deflate_history_new(p->heap, slice_of(record + size - history, history));
     count_session(p, user.size > 0, 1);
-    sleepers_add(&p->sleepers, &packed, users_get(&p->users, user, packed.partition % PARTITION_COUNT),
-                 time_ms() + get_u32(record + 4));
+    id = sleepers_add(&p->sleepers, &packed, users_get(&p->users, user, packed.partition % PARTITION_COUNT),
+                      time_ms() + get_u32(record + 4));
     bytes_wipe(&packed, sizeof packed);
-    return true;
+    return id;
 }
 
 /* How many are. */
-static unsigned settle(struct proxy *p, const char *records, const struct sock *socks, unsigned count)
+static unsigned settle(struct proxy *p, const char *records, const struct sock *socks, unsigned count,
+                       uint32_t ids[PASS_SOCKETS_MAX])
 {
     unsigned settled = 0;
 
     for (unsigned i = 0; i < count; i++) {
-        if (settle_one(p, records, socks[i]))
+        ids[i] = settle_one(p, records, socks[i]);
+        if (ids[i] != RECORD_NONE)
             settled++;
         else
             io_close(socks[i]);
@@ -283,7 +329,9 @@ void chest_unpack(struct proxy *p)
     struct batch *b;
 
     while ((b = batch_first(c)) != NULL) {
-        (void)settle(p, b->records, b->socks, b->count);
+        ASSERT(b->state == BATCH_HERE);
+        (void)settle(p, b->records, b->socks, b->count, b->ids);
+        c->count.here -= b->count;
         batch_remove(p->shard, c);
     }
 }
@@ -297,33 +345,35 @@ static int send_head(int fd, enum moving_kind kind)
     return pass_send(fd, slice_of((const char *)&head, sizeof head), NULL, 0);
 }
 
-static int expect(int fd, enum moving_kind kind)
+/* A message of that kind, and of that size. */
+static int expect(int fd, enum moving_kind kind, void *out, size_t size)
 {
     struct sock socks[PASS_SOCKETS_MAX];
     struct moving_head head;
     unsigned count;
-    ssize_t got = pass_receive(fd, &head, sizeof head, socks, &count);
+    ssize_t got = pass_receive(fd, out, size, socks, &count);
 
     if (got <= 0)
         return got < 0 ? (int)got : -EPIPE;
     for (unsigned i = 0; i < count; i++)
         io_close(socks[i]);
-    return got == (ssize_t)sizeof head && head.version == MOVING_VERSION && head.kind == (uint32_t)kind &&
-                   count == 0
-               ? 0
-               : -EPROTO;
+    if (got != (ssize_t)size || count > 0)
+        return -EPROTO;
+    memcpy(&head, out, sizeof head);
+    return head.version == MOVING_VERSION && head.kind == (uint32_t)kind ? 0 : -EPROTO;
 }
 
 int chest_hello(struct shard *s, int fd)
 {
     struct moving_hello *hello = &chest_of(s)->hello;
+    struct moving_head ready;
     int rc;
 
     hello->next_id +=
         IDS_OF_ONE; /* No other process gives the same, for an operation's name begins with it. */
     rc = pass_send(fd, slice_of((const char *)hello, sizeof *hello), NULL, 0);
 
-    return rc < 0 ? rc : expect(fd, MOVING_READY);
+    return rc < 0 ? rc : expect(fd, MOVING_READY, &ready, sizeof ready);
 }
 
 static int batch_send(const struct batch *b, int fd)
@@ -339,37 +389,41 @@ static int batch_send(const struct batch *b, int fd)
     }
 }
 
-/* Whoever is behind READY is not there any more; whoever is before COMMIT has not begun. */
-static int batch_give(struct shard *s, struct chest *c, int fd)
+/* From here on they may be used at the other end, and what is here is kept for the case that it dies. */
+static int batch_give(struct chest *c, struct batch *b, int fd)
 {
-    struct batch *b = batch_first(c);
-    uint32_t count = b->count;
+    struct moving_taken taken;
     int rc = batch_send(b, fd);
 
-    if (rc == 0)
-        rc = expect(fd, MOVING_READY);
     if (rc < 0)
         return rc;
-    batch_close_sockets(b);
-    batch_remove(s, c);
-    c->count.sent += count;
-    return send_head(fd, MOVING_COMMIT);
+    b->state = BATCH_SENT;
+    rc = expect(fd, MOVING_TAKEN, &taken, sizeof taken);
+    if (rc < 0)
+        return rc;
+    memcpy(b->ids, taken.ids, sizeof b->ids);
+    b->state = BATCH_TAKEN;
+    c->count.here -= b->count;
+    c->count.sent += b->count;
+    return 0;
 }
 
-int chest_send(struct shard *s, int fd)
+int chest_send(struct shard *s, int fd, const struct ledger *ledger)
 {
     struct chest *c = chest_of(s);
-    struct moving_end end = {.head = {MOVING_VERSION, MOVING_END}};
+    struct moving_end end = {.head = {MOVING_VERSION, MOVING_END}, .lost = c->count.lost};
+    struct moving_head ready;
     int rc = 0;
 
     c->open = NULL;
-    while (rc == 0 && batch_first(c) != NULL)
-        rc = batch_give(s, c, fd);
-    if (rc < 0)
-        return rc;
-    end.lost = c->count.lost;
-    rc = pass_send(fd, slice_of((const char *)&end, sizeof end), NULL, 0);
-    return rc < 0 ? rc : expect(fd, MOVING_READY);
+    c->ledger = ledger;
+    for (struct spot at = spot_first(c); rc == 0 && at.block != NULL; at = spot_next(at)) {
+        if (batch_at(at)->count > 0)
+            rc = batch_give(c, batch_at(at), fd);
+    }
+    if (rc == 0)
+        rc = pass_send(fd, slice_of((const char *)&end, sizeof end), NULL, 0);
+    return rc < 0 ? rc : expect(fd, MOVING_READY, &ready, sizeof ready);
 }
 
 struct chest_count chest_count(const struct shard *s)
@@ -377,12 +431,51 @@ struct chest_count chest_count(const struct shard *s)
     return chest_of(s)->count;
 }
 
-void chest_sent_are_lost(struct shard *s)
-{
-    struct chest_count *c = &chest_of(s)->count;
+/* ---- Taking back --------------------------------------------------------------------------------------- */
 
-    c->lost += c->sent;
-    c->sent = 0;
+/* Those whom the successor has used are gone with it. What is said of one who is here still is not looked at. */
+static bool is_lost(const struct chest *c, const struct batch *b, unsigned i)
+{
+    if (b->state == BATCH_HERE || !ledger_begun(c->ledger))
+        return false;
+    return b->state == BATCH_SENT || ledger_used(c->ledger, b->ids[i]);
+}
+
+static void batch_take_back(struct chest *c, struct batch *b)
+{
+    char *from = b->records, *to = b->records;
+    uint32_t kept = 0;
+
+    for (unsigned i = 0; i < b->count; i++) {
+        uint32_t size = get_u32(from);
+
+        if (is_lost(c, b, i)) {
+            io_close(b->socks[i]);
+        } else {
+            memmove(to, from, size);
+            to += size;
+            b->socks[kept++] = b->socks[i];
+        }
+        from += size;
+    }
+    bytes_wipe(to, (size_t)(from - to));
+    if (b->state == BATCH_TAKEN)
+        c->count.sent -= b->count;
+    else
+        c->count.here -= b->count;
+    c->count.here += kept;
+    c->count.lost += b->count - kept;
+    b->count = kept;
+    b->size = (uint32_t)(sizeof b->head + (size_t)(to - b->records));
+    b->state = BATCH_HERE;
+}
+
+void chest_take_back(struct shard *s)
+{
+    struct chest *c = chest_of(s);
+
+    for (struct spot at = spot_first(c); at.block != NULL; at = spot_next(at))
+        batch_take_back(c, batch_at(at));
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
@@ -446,26 +539,23 @@ static bool records_good(struct slice in, unsigned count)
     return in.size == 0;
 }
 
-/* Theirs are the other process's until COMMIT. */
+/* Frozen, they are not used before all are here. */
 static int batch_take(struct proxy *p, int fd, struct slice records, const struct sock *socks, unsigned count,
                       struct arrivals *arrivals)
 {
+    struct moving_taken taken = {.head = {MOVING_VERSION, MOVING_TAKEN}};
     unsigned settled;
-    int rc = p != NULL && records_good(records, count) ? 0 : -EPROTO;
 
-    if (rc == 0)
-        rc = send_head(fd, MOVING_READY);
-    if (rc == 0)
-        rc = expect(fd, MOVING_COMMIT);
-    if (rc < 0) {
+    if (p == NULL || !records_good(records, count)) {
         for (unsigned i = 0; i < count; i++)
             io_close(socks[i]);
-        return rc;
+        return -EPROTO;
     }
-    settled = settle(p, records.data, socks, count);
+    ASSERT(p->sleepers.frozen);
+    settled = settle(p, records.data, socks, count, taken.ids);
     arrivals->count += settled;
     arrivals->dropped += count - settled;
-    return 0;
+    return pass_send(fd, slice_of((const char *)&taken, sizeof taken), NULL, 0);
 }
 
 static int receive(struct proxy *p, int fd, char *space, struct arrivals *arrivals)
@@ -497,12 +587,15 @@ static int receive(struct proxy *p, int fd, char *space, struct arrivals *arriva
     return rc;
 }
 
-int arrivals_receive(struct shard *s, struct proxy *p, int fd, struct arrivals *arrivals_out)
+int arrivals_receive(struct shard *s, struct proxy *p, int fd, struct ledger *ledger,
+                     struct arrivals *arrivals_out)
 {
     char *space = heap_try_map_secret(s->heap, PASS_SIZE_MAX);
     int rc = space != NULL ? 0 : -ENOMEM;
 
     *arrivals_out = (struct arrivals){0};
+    if (p != NULL)
+        p->sleepers.ledger = ledger;
     if (rc == 0)
         rc = receive(p, fd, space, arrivals_out);
     heap_unmap_secret(s->heap, space);

@@ -62,7 +62,7 @@ static void session_sleep(struct session *s, struct packed *packed)
     session_pack(s, packed);
     user = s->subscriber.subscribed ? s->subscriber.user
                                     : users_get(&p->users, session_user(s), s->partition % PARTITION_COUNT);
-    sleepers_add(&p->sleepers, packed, user, deadline_ms);
+    (void)sleepers_add(&p->sleepers, packed, user, deadline_ms);
     /* Behind it, so that the user's subscription has somebody all the time. */
     subscriber_remove(&p->subscriptions, &s->subscriber);
     timer_cancel(&s->timer);

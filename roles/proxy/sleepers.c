@@ -3,6 +3,7 @@
 #include "net/deflate.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/session.h"
+#include "roles/words/ledger.h"
 
 #define DUE_UNIT_MS         128         /* 2^31 of them: eight years. */
 #define NOBODY              RECORD_NONE /* The cookie of a socket whose owner has left for another process. */
@@ -180,7 +181,7 @@ static void user_enter(struct sleepers *t, uint32_t user, struct sleeper *s, uin
     subscription_watch(&t->proxy->subscriptions, user);
 }
 
-void sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms)
+uint32_t sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms)
 {
     struct user *u = user_of(t, user);
     char bytes[PACKED_SIZE_MAX];
@@ -205,6 +206,7 @@ void sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uin
     if (!timer_armed(&t->sweep))
         timer_set(&t->sweep, sweep_tick_ms(t));
     count_bytes(t);
+    return id;
 }
 
 /* ---- Waking -------------------------------------------------------------------------------------------- */
@@ -240,6 +242,7 @@ struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake 
         s->fired = s->fired || fired;
         return NULL;
     }
+    ledger_use(t->ledger, id);
     sleepers_look(t, id, &packed);
     session = session_wake(t->proxy, &packed, s->user, (uint64_t)s->due * DUE_UNIT_MS, fired || s->fired);
     bytes_wipe(&packed, sizeof packed);
@@ -512,10 +515,12 @@ static void forget(struct sleepers *t, uint32_t id, bool close)
     struct packed packed;
 
     sleepers_look(t, id, &packed);
-    if (close)
+    if (close) {
+        ledger_use(t->ledger, id);
         io_close(packed.conn.sock);
-    else
+    } else {
         io_watch(packed.conn.sock, NOBODY);
+    }
     if (packed.conn.history != NULL)
         deflate_history_free(t->proxy->heap, packed.conn.history);
     bytes_wipe(&packed, sizeof packed);

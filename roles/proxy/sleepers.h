@@ -14,6 +14,7 @@
 
 #define SLEEPER_HEAD_SIZE 18 /* Of a record, before packed.h's bytes. */
 
+struct ledger;
 struct proxy;
 struct session;
 
@@ -22,8 +23,9 @@ struct sleepers {
     struct records records;
     struct timer sweep, stir;
     uint32_t period_ms;
-    bool frozen;                          /* Nobody wakes. */
-    uint32_t cursor;                      /* Of the sweep. */
+    bool frozen;           /* Nobody wakes. */
+    struct ledger *ledger; /* Who was used of those that another process gave; NULL: none did. */
+    uint32_t cursor;       /* Of the sweep. */
     uint32_t stirred_first, stirred_last; /* Users whose account has moved on, or whose ticket has not. */
 };
 
@@ -33,8 +35,9 @@ void sleepers_fini(struct sleepers *t);
 
 /* Makes sure that there is room for one more. False: no memory; he stays awake. */
 MUST_CHECK bool sleepers_reserve(struct sleepers *t);
-/* Right behind it. `user`: the number of his record; RECORD_NONE: nobody has logged in. Watches the socket, and the account if he idles. */
-void sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms);
+/* Right behind it. `user`: the number of his record; RECORD_NONE: nobody has logged in. Watches the socket, and the account if he idles.
+ * The sleeper's name until he wakes. */
+uint32_t sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms);
 /* He is a session again. `fired`: his socket's watch has told. NULL: no memory; he sleeps on, and is tried again by
  * the sweep if he was `fired`. */
 struct session *sleepers_wake(struct sleepers *t, uint32_t id, enum metric_wake why, bool fired);

@@ -27,6 +27,8 @@ NORETURN static void server_exec(const struct handover *h, const struct options 
         inherit(h->listeners[i].fd);
     for (unsigned i = 0; i < h->predecessor_count; i++)
         inherit(h->predecessors[i]);
+    if (h->predecessor_count > 0)
+        inherit(h->ledger_fd);
     if (argv != NULL) {
         snprintf(option, sizeof option, PROCESS_HANDOVER_OPTION "%d", handover_fd);
         argv[0] = o->argv[0];

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define MAGIC   "TRHANDOV"
-#define VERSION 3
+#define VERSION 4
 
 struct head {
     char magic[8];
@@ -17,7 +17,7 @@ struct head {
     uint32_t anew;
     uint64_t memory;
     pid_t supervisor;
-    int control_fd;
+    int control_fd, ledger_fd;
 };
 
 struct file_head {
@@ -64,7 +64,8 @@ int handover_write(const struct handover *h)
                         .memory = h->memory,
                         .anew = h->anew,
                         .supervisor = h->supervisor,
-                        .control_fd = h->control_fd};
+                        .control_fd = h->control_fd,
+                        .ledger_fd = h->ledger_fd};
     int fd = memfd_create("trireme-handover", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
 
     if (fd < 0)
@@ -86,6 +87,34 @@ int handover_write(const struct handover *h)
         return fd;
     close(fd);
     return rc;
+}
+
+/* ---- The ledger ---------------------------------------------------------------------------------------- */
+
+int handover_ledger_make(unsigned shard_count)
+{
+    int fd = memfd_create("trireme-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)(shard_count * sizeof(struct ledger))) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        rc = -errno;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+struct ledger *handover_ledger_map(int fd, unsigned shard_count)
+{
+    size_t size = shard_count * sizeof(struct ledger);
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (map == MAP_FAILED)
+        return NULL;
+    (void)madvise(map, size, MADV_DONTDUMP);
+    return map;
 }
 
 /* ---- Reading ------------------------------------------------------------------------------------------- */
@@ -138,6 +167,7 @@ static bool take_all(struct slice in, struct handover *h)
         return false;
     h->supervisor = head.supervisor;
     h->control_fd = head.control_fd;
+    h->ledger_fd = head.ledger_fd;
     h->memory = head.memory;
     h->anew = head.anew != 0;
     h->cpu_count = head.cpu_count;

@@ -3,6 +3,8 @@
  *
  *   head | CPUs: u32 each | listeners: address, shard, descriptor | descriptors of a predecessor, one a shard, or none | files: path, bytes
  *
+ * With descriptors of a predecessor comes one of the ledger (roles/words/ledger.h), which the predecessor gets, too.
+ *
  * Both ends are the same executable, so members are written as they lie in memory; a version says when that would not do.
  *
  * The way back is one byte a message, an enum handover_word: nothing that a server says can be anything else to the service manager.
@@ -12,6 +14,7 @@
 #pragma once
 #include "core/given.h"
 #include "core/node.h"
+#include "roles/words/ledger.h"
 
 #define HANDOVER_FILE_MAX  (1024 * 1024)
 #define HANDOVER_FILES_MAX 4096
@@ -31,15 +34,15 @@ enum handover_word {
 
 enum handover_order_kind {
     HANDOVER_RELOAD = 1, /* Comes with files; or with an error, and then without. */
-    HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards. Once
-                    * more behind HANDOVER_GIVEN, if that successor has died and this is another. */
+    HANDOVER_GIVE, /* To the predecessor: comes with a descriptor for each shard, of pairs that lead to the successor's shards, and one
+                    * of the ledger. Once more behind HANDOVER_GIVEN, if that successor has died, which it has by then, and this is another. */
     HANDOVER_NOT_GIVEN, /* To the predecessor: there is no successor, or none any more; the error says why. */
     HANDOVER_TAKE,      /* To the successor: the other one has closed all that is to be opened. */
     HANDOVER_STOP,      /* Gracefully; a second one: at once. */
 };
 
 #define HANDOVER_ERROR_MAX 512
-#define HANDOVER_FDS_MAX   250 /* Of one message: so many shards may hand over. SCM_MAX_FD is 253. */
+#define HANDOVER_FDS_MAX   250 /* Of one message: a shard less may hand over. SCM_MAX_FD is 253. */
 
 struct handover_order {
     uint32_t kind;      /* enum handover_order_kind */
@@ -62,6 +65,7 @@ struct handover {
     struct node_listener *listeners;
     unsigned predecessor_count; /* 0: there is none. */
     int *predecessors;
+    int ledger_fd;      /* If there is one. */
     bool anew;          /* A successor has died before it served: this is the old executable again. */
     struct given given; /* The writer's: read by handover_file_read(). */
     /* The writer's: one file more, which stays as it is when the others are wiped. NULL: none. */
@@ -75,6 +79,11 @@ struct handover {
 MUST_CHECK int handover_write(const struct handover *h);
 /* Closes fd. 0 or -errno: that is no handover. */
 MUST_CHECK int handover_read(int fd, struct handover *h_out);
+/* Zeroed, a part for each shard: a descriptor that is not inherited, or -errno. */
+MUST_CHECK int handover_ledger_make(unsigned shard_count);
+/* Shared with whoever else maps it, in a core dump of nobody, for as long as the process lives. NULL: errno says why. */
+struct ledger *handover_ledger_map(int fd, unsigned shard_count);
+
 /* The files are needed no more. */
 void handover_forget(struct handover *h);
 void handover_fini(struct handover *h);

@@ -2,6 +2,7 @@
 #include "core/log.h"
 #include "core/notify.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,9 @@ static int pairs_make(struct supervisor *v)
 {
     struct handover *h = &v->plan.handover;
 
+    h->ledger_fd = handover_ledger_make(h->cpu_count);
+    if (h->ledger_fd < 0)
+        return h->ledger_fd;
     h->predecessors = calloc(h->cpu_count, sizeof *h->predecessors);
     if (h->predecessors == NULL)
         return -ENOMEM;
@@ -62,6 +66,10 @@ static int pairs_make(struct supervisor *v)
         h->predecessors[h->predecessor_count++] = pair[0];
         v->ends.at[v->ends.count++] = pair[1];
     }
+    v->ends.at[v->ends.count] = fcntl(h->ledger_fd, F_DUPFD_CLOEXEC, 0);
+    if (v->ends.at[v->ends.count] < 0)
+        return -errno;
+    v->ends.count++;
     return 0;
 }
 
@@ -72,12 +80,14 @@ static void pairs_close(struct supervisor *v)
 
     for (unsigned i = 0; i < h->predecessor_count; i++)
         close(h->predecessors[i]);
+    if (h->ledger_fd >= 0)
+        close(h->ledger_fd);
     free(h->predecessors);
     h->predecessors = NULL;
     h->predecessor_count = 0;
 }
 
-/* With a pair of sockets for each shard; the other ends are v->ends. */
+/* With a pair of sockets for each shard, and a ledger; the other ends are v->ends. */
 static bool start_paired(struct supervisor *v, const char *path, const struct child *like,
                          struct child *child_out, struct config_error *error)
 {
@@ -104,7 +114,7 @@ void succession_begin(struct supervisor *v)
         return;
     }
     (void)notify_reloading();
-    if (v->plan.handover.cpu_count > HANDOVER_FDS_MAX)
+    if (v->plan.handover.cpu_count >= HANDOVER_FDS_MAX)
         fail(v, "more cores than can hand over");
     else if (!start_paired(v, v->executable, NULL, &v->next, &error))
         fail(v, error.text);
@@ -135,7 +145,7 @@ static void start_anew(struct supervisor *v)
 
 /* ---- From one to the other ----------------------------------------------------------------------------- */
 
-/* Its end of a pair a shard goes to whoever has the sessions. False: it does not take orders. */
+/* Its end of a pair a shard, and the ledger, go to whoever has the sessions. False: it does not take orders. */
 static bool give(struct supervisor *v, const struct child *from)
 {
     bool given = handover_order(from->control_fd, HANDOVER_GIVE, "", &v->ends) == 0;

@@ -20,11 +20,11 @@
  *   STARTING  it gets ready but for what the old one holds, and says so
  *   GIVING    the old one packs its sessions (roles/upgrade.h) and closes `data`, or keeps all as it is
  *   TAKING    the new one opens `data`, takes the sessions through pairs of sockets made here, one a shard, and serves; the old one,
- *             their keeper, ends then
+ *             their keeper, has them as well until the new one says that it is ready, and ends then
  *
  * Until the end of GIVING any failure leaves the old one serving as if nothing had been. If the new one ends in TAKING, the executable
- * that has served is started once more in its place, and the keeper gives it the sessions that it has: all but those that the dead one had
- * taken. If that one ends, too, so does this. Listeners stay open here all the while, and both have them: what is in their queues waits. */
+ * that has served is started once more in its place, and the keeper gives it the sessions: all but those that the dead one had
+ * used (roles/proxy/chest.h). If that one ends, too, so does this. Listeners stay open here all the while, and both have them: what is in their queues waits. */
 #pragma once
 #include "roles/options.h"
 

@@ -174,6 +174,7 @@ def second(line):
 
 
 TAKES = "sessions wait for the new server"
+HAS = "sessions have come"
 
 
 def all_taking_seconds(server):
@@ -214,11 +215,11 @@ class Killer:
         """Of its connections, since the last time."""
         return self.ask("ended")
 
-    def half_way(self, moment=None):
-        """The new server dies `moment` seconds after it may open `data`; None: when it has answered one whom it has taken. The number of
-        sessions that ended with it, as the server says."""
+    def half_way(self, moment=None, behind=TAKES):
+        """The new server dies `moment` seconds after it may open `data`, or after `behind` is in the log; None: when it has answered one whom it
+        has taken. The number of sessions that ended with it, as the server says."""
         log = os.path.join(self.server.directory, "log")
-        self.process.stdin.write(f"kill\t{log}\t{os.path.getsize(log)}\t{-1 if moment is None else moment}\t{self.server.pid}\t"
+        self.process.stdin.write(f"kill\t{log}\t{os.path.getsize(log)}\t{behind}\t{-1 if moment is None else moment}\t{self.server.pid}\t"
                                  f"{children(self.server)[0]}\n")
         self.process.stdin.flush()
         out, errors = ctl_start(self.server).communicate(timeout=120)
@@ -262,12 +263,12 @@ class KillerProcess:
             poll.register(sock, select.POLLIN)
         assert poll.poll(60000)
 
-    def kill(self, log, offset, moment, supervisor, old):
+    def kill(self, log, offset, behind, moment, supervisor, old):
         self.forget()
         with open(log, "rb") as f:
             f.seek(int(offset))
             read = b""
-            while TAKES.encode() not in read:
+            while behind.encode() not in read:
                 read += f.read()
                 time.sleep(0.0005)
         if float(moment) >= 0:

@@ -1,5 +1,5 @@
 /* Sessions that go from one shard's proxy to another's through a chest, back and forth, as they do between two processes: real sockets, real
- * records of TLS. The other side may end at any moment of the conversation. Whoever is not lost by the rules goes on with his
+ * records of TLS. The other side may end at any moment of the conversation, and when it has used some of them. Whoever is not lost by the rules goes on with his
  * socket, his history and his numbers; and no key ever seals two records with one nonce. */
 #include "core/fiber.h"
 #include "core/io.h"
@@ -8,6 +8,7 @@
 #include "net/deflate.h"
 #include "net/tls_boring.h"
 #include "roles/proxy/chest.h"
+#include "roles/words/ledger.h"
 #include "tests/unit/net/nonces.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -109,7 +110,7 @@ static void session_check(const struct proxy *p, uint32_t id, const struct packe
     CHECK(memcmp(&want, &have, sizeof want) == 0);
 }
 
-/* Wakes, seals, says it through its socket, and sleeps again. */
+/* Wakes, seals, and sleeps again. */
 static void session_speak(struct proxy *p, uint32_t id)
 {
     struct packed packed;
@@ -119,6 +120,7 @@ static void session_speak(struct proxy *p, uint32_t id)
     char number[4];
 
     memset(&packed, 0, sizeof packed);
+    ledger_use(p->sleepers.ledger, id);
     sleepers_look(&p->sleepers, id, &packed);
     session_check(p, id, &packed);
     m = &models[packed.id];
@@ -161,6 +163,36 @@ static void all_speak(void *arg)
     CHECK(count == alive_count() && p->connections == count);
     for (uint32_t i = 0; i < count; i++)
         session_speak(p, ids[i]);
+}
+
+/* Some of those who are here are used, and then all of it ends: a process that has died. */
+static void some_speak_and_all_end(void *arg)
+{
+    struct proxy *p = proxy_of(shard_self());
+    unsigned *seed = arg;
+    uint32_t ids[SESSIONS], count = 0;
+
+    for (uint32_t id = sleepers_next(&p->sleepers, 0); id != RECORD_NONE;
+         id = sleepers_next(&p->sleepers, id + 1))
+        ids[count++] = id;
+    ledger_begin(p->sleepers.ledger);
+    for (uint32_t i = 0; i < count; i++) {
+        struct packed packed;
+
+        sleepers_look(&p->sleepers, ids[i], &packed);
+        if (rand_r(seed) % 16 != 0)
+            continue;
+        session_speak(p, ids[i]);
+        models[packed.id].alive = false;
+    }
+    for (uint32_t id; (id = sleepers_next(&p->sleepers, 0)) != RECORD_NONE;) {
+        struct packed packed;
+
+        sleepers_look(&p->sleepers, id, &packed);
+        sleepers_part(&p->sleepers, id);
+        io_close(packed.conn.sock);
+    }
+    p->connections = 0;
 }
 
 /* On shard 0: each client opens what was said, with the next number. */
@@ -219,8 +251,10 @@ enum end {
     END_NEVER,  /* A successor as it should be. */
     END_HELLO,  /* It is of another version. */
     END_BATCH,  /* Dies with a batch, before it says that it has it. */
-    END_READY,  /* ... right behind that. */
-    END_COMMIT, /* ... as soon as it is its own. */
+    END_TAKEN,  /* ... right behind that. */
+    END_DOUBT,  /* It has thawed, and never said that it has the batch. */
+    END_MARKED, /* It has thawed, and used some of each batch. */
+    END_USED,   /* The same of a successor as it should be. */
     END_NONSENSE,
     END_COUNT
 };
@@ -231,6 +265,7 @@ struct other {
     enum end end;
     unsigned batches; /* Until then. */
     bool done;
+    unsigned seed;
     struct arrivals arrivals;
     int rc;
 };
@@ -238,7 +273,9 @@ struct other {
 struct word {
     uint32_t version, kind;
 };
-enum { HELLO = 1, READY, BATCH, COMMIT, END };
+enum { HELLO = 1, READY, BATCH, TAKEN, END };
+
+static struct ledger ledger;
 
 static void say(int fd, uint32_t version, uint32_t kind)
 {
@@ -260,8 +297,9 @@ static uint32_t hear(int fd, char space[PASS_SIZE_MAX], struct sock *socks, unsi
     return word.kind;
 }
 
-/* The sessions of a batch have ended with whoever had it. */
-static void batch_lost(const struct packed_process *process, const char *records, unsigned count)
+/* One in `each` of a batch has ended with whoever had it. */
+static void batch_lost(const struct packed_process *process, const char *records, unsigned count,
+                       uint32_t first_id, unsigned each)
 {
     for (unsigned i = 0; i < count; i++) {
         struct packed packed;
@@ -269,25 +307,60 @@ static void batch_lost(const struct packed_process *process, const char *records
         packed_decode(records + 13 + (uint8_t)records[12], (struct packed_shared){.process = process},
                       &packed);
         CHECK(packed.id < SESSIONS && models[packed.id].alive);
-        models[packed.id].alive = false;
+        if (i % each == 0) {
+            models[packed.id].alive = false;
+            ledger_use(&ledger, first_id + i);
+        }
         records += get_u32(records);
     }
 }
 
-static void dying_run(struct other *o)
+static void say_taken(int fd, uint32_t first_id)
+{
+    struct {
+        struct word word;
+        uint32_t ids[PASS_SOCKETS_MAX];
+    } taken = {.word = {MOVING_VERSION, TAKEN}};
+
+    for (unsigned i = 0; i < PASS_SOCKETS_MAX; i++)
+        taken.ids[i] = first_id + i;
+    CHECK(pass_send(fd, slice_of((const char *)&taken, sizeof taken), NULL, 0) == 0);
+}
+
+/* False: that was all. */
+static bool dying_batch(struct other *o, const char *records, unsigned count, bool last, uint32_t first_id)
 {
     struct packed_process process = proxy_of(o->shard)->process;
+
+    if (last && o->end == END_BATCH)
+        return false;
+    if (last && o->end == END_DOUBT) {
+        ledger_begin(&ledger);
+        batch_lost(&process, records, count, first_id, 1);
+        return false;
+    }
+    if (last && o->end == END_NONSENSE) {
+        say(o->fd, MOVING_VERSION, TAKEN);
+        return false;
+    }
+    if (o->end == END_MARKED)
+        batch_lost(&process, records, count, first_id, 20);
+    say_taken(o->fd, first_id);
+    return !last || o->end == END_MARKED;
+}
+
+static void dying_run(struct other *o)
+{
     char *space = heap_alloc(o->shard->heap, PASS_SIZE_MAX);
     struct sock socks[PASS_SOCKETS_MAX];
     unsigned count = 0, batch = 0;
     size_t size = 0;
     uint32_t kind = hear(o->fd, space, socks, &count, &size);
+    bool more = true;
 
     CHECK(kind == HELLO);
     say(o->fd, MOVING_VERSION + (o->end == END_HELLO), READY);
-    while (o->end != END_HELLO && (kind = hear(o->fd, space, socks, &count, &size)) != 0) {
-        bool last = batch++ == o->batches;
-
+    while (more && o->end != END_HELLO && (kind = hear(o->fd, space, socks, &count, &size)) != 0) {
         if (kind == END) {
             say(o->fd, MOVING_VERSION, READY);
             break;
@@ -295,18 +368,11 @@ static void dying_run(struct other *o)
         CHECK(kind == BATCH && count > 0);
         for (unsigned i = 0; i < count; i++)
             io_close(socks[i]);
-        if (last && o->end == END_BATCH)
-            break;
-        say(o->fd, MOVING_VERSION, last && o->end == END_NONSENSE ? 99 : READY);
-        if (last && o->end == END_NONSENSE)
-            break;
-        batch_lost(&process, space + sizeof(struct word), count);
-        if (last && o->end == END_READY)
-            break;
-        CHECK(hear(o->fd, space, socks, &count, &size) == COMMIT);
-        if (last)
-            break;
+        more = dying_batch(o, space + sizeof(struct word), count, batch == o->batches, batch * 100);
+        batch++;
     }
+    if (o->end == END_MARKED)
+        ledger_begin(&ledger);
     heap_free(o->shard->heap, space);
     pass_close(o->fd);
 }
@@ -315,13 +381,15 @@ static void other_run(void *arg)
 {
     struct other *o = arg;
 
-    if (o->end != END_NEVER) {
+    if (o->end != END_NEVER && o->end != END_USED) {
         dying_run(o);
     } else {
         o->rc = arrivals_hello(o->shard, o->fd);
         if (o->rc == 0)
-            o->rc = arrivals_receive(o->shard, proxy_of(o->shard), o->fd, &o->arrivals);
+            o->rc = arrivals_receive(o->shard, proxy_of(o->shard), o->fd, &ledger, &o->arrivals);
         chest_drop(o->shard);
+        if (o->end == END_USED)
+            shard_call(o->shard, some_speak_and_all_end, &o->seed);
         pass_close(o->fd);
     }
     __atomic_store_n(&o->done, true, __ATOMIC_RELEASE);
@@ -342,18 +410,22 @@ struct give {
 
 static int give_once(struct give *g, enum end end)
 {
-    struct other o = {.shard = g->to, .end = end, .batches = (unsigned)rand_r(&g->seed) % 4};
+    struct other o = {.shard = g->to,
+                      .end = end,
+                      .batches = (unsigned)rand_r(&g->seed) % 4,
+                      .seed = (unsigned)rand_r(&g->seed)};
     unsigned before = alive_count();
     struct chest_count count;
     int pair[2], rc;
 
+    memset(&ledger, 0, sizeof ledger);
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     o.fd = pair[1];
     shard_call(g->to, other_start, &o);
     rc = chest_hello(g->from, pair[0]);
     CHECK((rc == 0) == (end != END_HELLO));
     if (rc == 0)
-        rc = chest_send(g->from, pair[0]);
+        rc = chest_send(g->from, pair[0], &ledger);
     while (!__atomic_load_n(&o.done, __ATOMIC_ACQUIRE))
         (void)fiber_sleep_ms(1);
     pass_close(pair[0]);
@@ -363,8 +435,9 @@ static int give_once(struct give *g, enum end end)
         CHECK(o.arrivals.count == before && o.arrivals.dropped == 0 && o.arrivals.lost == count.lost);
         return 0;
     }
-    CHECK(count.here == alive_count() && count.sent == before - alive_count());
-    chest_sent_are_lost(g->from);
+    chest_take_back(g->from);
+    CHECK(chest_count(g->from).here == alive_count() && chest_count(g->from).sent == 0);
+    CHECK(chest_count(g->from).lost == count.lost + before - alive_count());
     return rc;
 }
 
