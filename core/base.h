@@ -69,6 +69,14 @@ static inline size_t slice_find(struct slice s, char c)
     return p != NULL ? (size_t)(p - s.data) : s.size;
 }
 
+/* Offset behind the last `c`, or 0. */
+static inline size_t slice_after_last(struct slice s, char c)
+{
+    const char *p = s.size > 0 ? memrchr(s.data, c, s.size) : NULL;
+
+    return p != NULL ? (size_t)(p + 1 - s.data) : 0;
+}
+
 /* Decimal digits alone, no sign, no blanks, <= max. False: not a number, or too large. */
 MUST_CHECK bool slice_to_u64(struct slice s, uint64_t max, uint64_t *value_out);
 

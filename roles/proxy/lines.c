@@ -1,6 +1,6 @@
 #include "roles/proxy/lines.h"
 
-#define MIX UINT64_C(0x9e3779b97f4a7c15)
+#define COUNT_STEP 128 /* What one byte counts surely: so the compiler counts many bytes at once. */
 
 /* `* 7 FETCH (`: 7. 0: another line. */
 static uint64_t fetch_number(struct slice line)
@@ -33,9 +33,17 @@ static bool literal_follows(struct slice line, uint64_t *size_out)
     return true;
 }
 
+/* What a whole line is about. */
+static uint64_t line_about(struct slice line)
+{
+    uint64_t number = fetch_number(line);
+
+    return number != 0 ? number : XXH3_64bits(line.data, line.size);
+}
+
 static void line_ended(struct lines *l, uint64_t about)
 {
-    l->digest = (l->digest ^ about) * MIX + 1;
+    l->about = about;
     l->whole++;
     l->part = 0;
 }
@@ -80,27 +88,66 @@ static void text_take(struct lines *l, struct slice piece)
     line_ended(l, number != 0 ? number : XXH3_64bits_digest(&l->hash));
 }
 
+static uint64_t count_lf(struct slice in)
+{
+    uint64_t count = 0;
+
+    while (in.size > 0) {
+        struct slice step = slice_first(in, MIN(in.size, (size_t)COUNT_STEP));
+        uint8_t some = 0;
+
+        for (size_t i = 0; i < step.size; i++)
+            some += step.data[i] == '\n';
+        count += some;
+        in = slice_from(in, step.size);
+    }
+    return count;
+}
+
+/* The whole lines before the first brace, which no literal can follow, at once. Their size. */
+static size_t plain_lines_take(struct lines *l, struct slice in)
+{
+    struct slice plain = slice_first(in, slice_find(in, '}')), last;
+    size_t size = slice_after_last(plain, '\n');
+
+    if (size == 0)
+        return 0;
+    plain = slice_first(plain, size);
+    last = slice_from(plain, slice_after_last(slice_first(plain, size - 1), '\n'));
+    l->whole += count_lf(plain) - 1;
+    line_ended(l, line_about(last));
+    return size;
+}
+
+/* A line, what there is of one, or some of a literal. Its size. */
+static size_t line_take(struct lines *l, struct slice in)
+{
+    size_t size = slice_find(in, '\n');
+    struct slice piece = slice_first(in, MIN(size + 1, in.size));
+    uint64_t literal;
+
+    if (l->literal > 0) {
+        piece = slice_first(in, MIN(l->literal, in.size));
+        piece_take(l, piece);
+        l->literal -= piece.size;
+        l->tail_size = 0;
+    } else if (l->part > 0 || size == in.size || literal_follows(piece, &literal)) {
+        text_take(l, piece);
+    } else {
+        line_ended(l, line_about(piece));
+    }
+    return piece.size;
+}
+
 size_t lines_feed(struct lines *l, struct slice in, uint64_t whole)
 {
     struct slice rest = in;
 
     while (rest.size > 0 && l->whole != whole) {
-        size_t size = slice_find(rest, '\n');
-        struct slice piece = slice_first(rest, MIN(size + 1, rest.size));
-        uint64_t number, literal;
-
-        if (l->literal > 0) {
-            piece = slice_first(rest, MIN(l->literal, rest.size));
-            piece_take(l, piece);
-            l->literal -= piece.size;
-            l->tail_size = 0;
-        } else if (l->part > 0 || size == rest.size || literal_follows(piece, &literal)) {
-            text_take(l, piece);
-        } else {
-            number = fetch_number(piece);
-            line_ended(l, number != 0 ? number : XXH3_64bits(piece.data, piece.size));
-        }
-        rest = slice_from(rest, piece.size);
+        if (whole == UINT64_MAX && l->part == 0 && l->literal == 0)
+            rest = slice_from(rest, plain_lines_take(l, rest));
+        if (rest.size > 0)
+            rest = slice_from(rest, line_take(l, rest));
     }
     return in.size - rest.size;
 }

@@ -2,9 +2,10 @@
  *
  * `* 7 FETCH (...)` says all by itself: once it is whole, it is enough that message 7 comes at that place again, whatever its flags are by then
  * (what has changed since the command began is told behind the lines, as ever). Of a line that has begun, what the client has must come
- * again byte for byte. All other lines must be the same.
+ * again byte for byte. Of whole lines the number and what the last one was about must be the same: messages come in ascending order, so who
+ * is the n-th again has the same before him, but where others have changed both what came and what did not.
  *
- * Owner: a request. A line that lies in one piece is not hashed; so is no list of flags. */
+ * Owner: a request. A line that lies in one piece is not hashed, and lines without a literal are counted, not looked at. */
 #pragma once
 #include "core/base.h"
 #include "core/xxh.h"
@@ -14,7 +15,7 @@
 struct lines {         /* Zeroed: nothing. */
     XXH3_state_t hash; /* Of the line that has begun. */
     uint64_t whole;    /* Lines that have ended, */
-    uint64_t digest;   /* and what they were about. */
+    uint64_t about;    /* and what the last was about: a message's number, or the line's hash. */
     uint64_t part;     /* Bytes of the one that has begun, */
     uint64_t literal;  /* and of its literal that are to come. */
     uint8_t head_size, tail_size;

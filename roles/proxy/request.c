@@ -158,7 +158,7 @@ static bool lines_again(struct request *r, struct slice *data)
     *data = slice_from(*data, lines_feed(again, *data, shown->whole));
     if (again->whole < shown->whole)
         return true;
-    if (again->digest != shown->digest)
+    if (again->about != shown->about)
         return false;
     part = slice_first(*data, MIN(data->size, shown->part - again->part));
     *data = slice_from(*data, lines_feed(again, part, UINT64_MAX));
