@@ -128,3 +128,12 @@ bool credit_regrant(struct link_stream *s)
     shard_self()->metrics->link_credit_narrowed += s->grant < before;
     return s->grant != before;
 }
+
+/* Of an answer that may be long: all that there is now, so that it need not begin in small steps. True: more than the first. */
+bool credit_grant_first(struct link_stream *s)
+{
+    while (s->link->state->share >= 2 * s->grant)
+        s->grant *= 2;
+    credit_promise(s, false);
+    return s->grant > LINK_WINDOW_FIRST;
+}

@@ -88,6 +88,7 @@ void credit_wake(struct link_stream *s);
 /* After `received`, `credit_due` or `grant` has changed. */
 void credit_promise(struct link_stream *s, bool ended);
 bool credit_regrant(struct link_stream *s);
+bool credit_grant_first(struct link_stream *s);
 
 /* ---- wire*.c -------------------------------------------------------------------------------------------- */
 

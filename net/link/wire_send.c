@@ -49,6 +49,14 @@ static struct link_frame *stream_next(const struct link_stream *s)
     return f;
 }
 
+static void grant_write(struct link_wire *w, const struct link_stream *s)
+{
+    struct link_header h = {
+        .type = LINK_GRANT, .stream = s->id, .flags = s->opener ? LINK_FROM_OPENER : 0, .value = s->grant};
+
+    wire_control(w, &h);
+}
+
 /* `size` more, or less, bytes of DATA wait in queues. */
 static void waiting_add(struct link_wire *w, int64_t size)
 {
@@ -71,6 +79,8 @@ static void stream_transmit(struct link_wire *w, struct link_stream *s)
     }
     w->burst += f->header.size;
     frame_write(w, s, f);
+    if (type == LINK_OPEN && w->lane == LINK_LANE_BULK && credit_grant_first(s))
+        grant_write(w, s);
     if (type == LINK_END) {
         w->burst = 0;
         link_stream_finish(s);
@@ -133,11 +143,8 @@ void wire_released(struct link_stream *s, uint32_t size)
     s->credit_due += size;
     if (s->credit_due < credit_part(s->grant) || s->got_last)
         return;
-    if (credit_regrant(s)) {
-        h.type = LINK_GRANT;
-        h.value = s->grant;
-        wire_control(s->link->wire, &h);
-    }
+    if (credit_regrant(s))
+        grant_write(s->link->wire, s);
     h.type = LINK_CREDIT;
     h.value = s->credit_due;
     wire_control(s->link->wire, &h);

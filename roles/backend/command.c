@@ -575,6 +575,19 @@ const struct message *message_walk_next(struct message_walk *w, struct view *v, 
     return NULL;
 }
 
+const struct message *command_next_message(struct command *c, struct message_walk *w, uint32_t *seq_out,
+                                           bool *park_out)
+{
+    struct message_walk before = *w;
+    const struct message *m = message_walk_next(w, &c->view, seq_out);
+
+    *park_out = m != NULL && UNLIKELY(command_starved(c));
+    if (!*park_out)
+        return m;
+    *w = before;
+    return NULL;
+}
+
 const struct imap_keywords *command_keywords(struct command *c)
 {
     uint32_t count = c->mailbox->keyword_count;

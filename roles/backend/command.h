@@ -148,6 +148,9 @@ struct message_walk {
 void message_walk_init(struct message_walk *w, const struct uid_set *uids);
 /* NULL at the end. *seq_out by the view. */
 const struct message *message_walk_next(struct message_walk *w, struct view *v, uint32_t *seq_out);
+/* The same; NULL, with *park_out: the next one has to wait for credit. The end of an answer need not. */
+const struct message *command_next_message(struct command *c, struct message_walk *w, uint32_t *seq_out,
+                                           bool *park_out);
 
 /* Untagged FETCH with flags, as flag changes are reported: with MODSEQ for those who know it, UID for UID
  * forms. Announces new keywords first. */

@@ -55,13 +55,8 @@ static int fetch_list(struct command *c, struct fetch_work *w, bool *park_out)
     uint32_t seq;
     int rc = 0;
 
-    *park_out = false;
     while (rc == 0) {
-        if (UNLIKELY(command_starved(c))) {
-            *park_out = true;
-            return 0;
-        }
-        m = message_walk_next(&w->walk, &c->view, &seq);
+        m = command_next_message(c, &w->walk, &seq, park_out);
         if (m == NULL)
             return 0;
         if (!fetch_skips(fetch, m))
@@ -237,10 +232,7 @@ static int fetch_messages(struct command *c, struct fetch_work *w, bool *park_ou
     *park_out = false;
     while (rc == 0) {
         if (!c->half) {
-            *park_out = command_starved(c);
-            if (*park_out)
-                return 0;
-            m = message_walk_next(&w->walk, &c->view, &w->seq);
+            m = command_next_message(c, &w->walk, &w->seq, park_out);
             if (m == NULL)
                 return 0;
             if (fetch_skips(&c->parsed.fetch, m))

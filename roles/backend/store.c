@@ -221,14 +221,13 @@ static enum command_step store_tell(struct command *c, struct store_work *w)
 {
     const struct message *m;
     uint32_t seq;
+    bool park;
     int rc = 0;
 
     while (rc == 0) {
-        if (command_starved(c))
-            return STEP_PARK;
-        m = message_walk_next(&w->walk, &c->view, &seq);
+        m = command_next_message(c, &w->walk, &seq, &park);
         if (m == NULL)
-            return store_end(c, w);
+            return park ? STEP_PARK : store_end(c, w);
         if (m->expunged == 0)
             write_stored(c, w, m, seq);
         rc = fiber_work(STORE_VISIT_UNITS);

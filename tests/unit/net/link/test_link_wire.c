@@ -307,6 +307,26 @@ static void test_bulk(struct link_target to, uint64_t budget)
     links->budget = before;
 }
 
+/* Who answers at length may do so in large steps from the beginning. */
+static void test_granted(struct link_target to)
+{
+    for (int bulk = 0; bulk <= 1; bulk++) {
+        unsigned count = served_count, lost = served_lost;
+        struct asked a;
+
+        to.bulk = bulk;
+        ask(&a, to, "silent", "", true);
+        for (unsigned i = 0; i < 200 && served_count == count; i++)
+            (void)fiber_sleep_ms(5);
+        (void)fiber_sleep_ms(50);
+        CHECK(served_count == count + 1 && link_state()->share == LINK_WINDOW);
+        CHECK(served[count % ARRAY_COUNT(served)].stream->window == (bulk ? LINK_WINDOW : LINK_WINDOW_FIRST));
+        link_stream_reset(a.stream);
+        for (unsigned i = 0; i < 200 && served_lost == lost; i++)
+            (void)fiber_sleep_ms(5);
+    }
+}
+
 static void test_refused(struct link_target to)
 {
     struct asked a;
@@ -385,6 +405,8 @@ static void body_run(void *arg)
         test_small(to);
         test_bulk(to, link_state()->budget);
         test_bulk(to, 0);
+        if (to.route == 0) /* In memory it holds at once. */
+            test_granted(to);
         test_refused(to);
         test_given_up(to);
     }
