@@ -1,0 +1,128 @@
+/* roles/director/cluster_state.h -- what the files of the director's cluster share. Private to roles/director/.
+ *
+ *     cluster.c           the fiber that changes it; every shard's copy; answers; start and stop
+ *     cluster_file.c      what is on the disk
+ *     cluster_table.c     the partitions: dealt once, and settled with what backends say
+ *     cluster_members.c   backends: what they are told
+ *     cluster_readers.c   proxy cores: what they are told */
+#pragma once
+#include "core/config.h"
+#include "core/fiber.h"
+#include "core/heap.h"
+#include "core/list.h"
+#include "core/timer.h"
+#include "net/link/link.h"
+#include "roles/director/cluster.h"
+#include "roles/director/renewal.h"
+#include "roles/director/tls_keys.h"
+#include "roles/revocations.h"
+
+#define CLUSTER_RETRY_MS                                                                                     \
+    200 /* Until a backend's stream is opened again, plus a jitter of as much; until what could not be written is. */
+
+struct cluster_view { /* What every shard has a copy of. */
+    bool ready;
+    uint8_t secret[PARTITION_SECRET_SIZE];
+    struct renewal renewal;
+    uint16_t owners[PARTITION_COUNT];
+    struct ticket_key keys[CLUSTER_NODES_MAX]; /* By node: the newest. */
+    struct revocations revoked;
+};
+
+struct told {      /* Of the revocations: */
+    bool all;      /* Nothing so far, */
+    uint64_t sent; /* else all up to that generation. */
+};
+
+struct member { /* A backend of the configuration. */
+    struct cluster *cluster;
+    struct link_target target; /* Its link, or this process. */
+    struct link_stream *stream;
+    struct timer retry;
+    struct net_addr addr;
+    uint64_t weight, dealt; /* Its share; partitions that it got, while they are dealt. */
+    struct member_state state;
+    char name[LINK_NODE_NAME_MAX + 1];
+    bool known; /* It has said its name and its state. */
+    bool news;  /* ... since the fiber looked. */
+    bool grant_due;
+    struct told revoked;
+    int node; /* In the table; -1: none. */
+    struct ticket_key keys[2];
+};
+
+struct reader { /* A proxy core that wants the table. */
+    struct list link;
+    struct link_stream *stream;
+    uint64_t version;       /* That it has, */
+    uint32_t tls_keys_sent; /* and of these. */
+    bool hears;             /* Of revocations: it is not of the release before. */
+    bool named;             /* It has the secret of their users' hash. */
+    struct told revoked;
+};
+
+struct cluster {
+    struct cluster_view view;
+    /* Shard 0: */
+    struct shard *shard;
+    uint8_t id[CLUSTER_ID_SIZE], key[CLUSTER_KEY_SIZE];
+    struct cluster_table table; /* node_count 0: not dealt. */
+    struct member *members;
+    size_t member_count;
+    struct slab readers;
+    struct list reader_list;
+    struct fiber_queue wake, ended;
+    uint64_t rotate_ms; /* When keys of tickets are made anew, */
+    uint32_t rotate_every_ms;
+    uint32_t renewal_steps; /* and after how many of these times the renewal key is. */
+    struct tls_keys tls_keys;
+    bool deal;              /* The operator has said so. */
+    bool revoked;           /* Somebody was, since the file was written, */
+    uint64_t revoked_saved; /* which has those up to this generation. */
+    bool aged;              /* The renewal key has. */
+    bool due, working, running, stopping;
+};
+static inline struct cluster *cluster_self(void)
+{
+    return shard_self()->slot[SLOT_CLUSTER];
+}
+
+/* There is something to be written, or told. */
+static inline void cluster_wake(struct cluster *c)
+{
+    c->due = true;
+    fiber_queue_wake_all(&c->wake, 0);
+}
+
+/* ---- cluster_file.c: fibers; 0 or -errno after a line in the log ----------------------------------------- */
+
+MUST_CHECK int cluster_file_load(struct cluster *c);
+MUST_CHECK int cluster_file_save(struct cluster *c);
+
+/* ---- cluster_table.c ------------------------------------------------------------------------------------- */
+
+/* What backends have said of themselves. True: the table has changed. */
+MUST_CHECK bool cluster_table_settle(struct cluster *c);
+/* Two backends have one name. */
+bool cluster_names_twice(const struct cluster *c);
+
+/* ---- cluster_members.c ----------------------------------------------------------------------------------- */
+
+/* `backends`, and this process if it is one too. 0 or -errno. */
+MUST_CHECK int cluster_members_start(struct cluster *c, bool backend_here);
+void cluster_members_stop(struct cluster *c);
+/* Each gets new keys of tickets. */
+void cluster_members_rotate(struct cluster *c);
+/* To each what it has not heard. */
+void cluster_members_send(struct cluster *c);
+uint32_t cluster_members_known(const struct cluster *c);
+uint32_t cluster_members_up(const struct cluster *c);
+
+/* ---- cluster_readers.c ----------------------------------------------------------------------------------- */
+
+link_serve_fn cluster_readers_serve;
+void cluster_readers_send(struct cluster *c);
+void cluster_readers_stop(struct cluster *c);
+/* Revocations that he has not heard of, each frame behind `header` bytes that say CLUSTER_PIECE_REVOKED. False: there was no room.
+ * Nobody hears of one that is not on the disk: after a crash its generation would be another's. */
+bool cluster_revoked_send(const struct cluster *c, struct link_stream *s, size_t header, struct told *told);
