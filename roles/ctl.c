@@ -32,6 +32,7 @@ struct ctl {
     const char *certificates, *nodes; /* Of `cluster init` without a server. */
     const char *words[4];             /* The command. */
     int word_count;
+    char joined[1100]; /* Two arguments, with a space between them. */
     bool json;
     char path[4096]; /* Of the socket, when it comes from the configuration. */
 };
@@ -39,22 +40,30 @@ struct ctl {
 static const struct command {
     const char *first, *second; /* Words; NULL: one only. */
     const char *path;
-    bool argument, optional;
+    int arguments; /* At most; all of them, unless `optional`. */
+    bool optional;
     const char *help;
 } commands[] = {
-    {"status", NULL, "/ctl/status", false, false, "status               what the server is and does"},
-    {"who", NULL, "/ctl/who", true, true, "who [MASK|IP]        sessions: of users, or from a network"},
-    {"why", NULL, "/ctl/why", true, false, "why USER             where a user's mail is served"},
-    {"kick", NULL, "/ctl/kick", true, false, "kick USER|MASK|IP    ends sessions; they may come again"},
-    {"cluster", "init", "/ctl/cluster-init", false, false,
+    {"status", NULL, "/ctl/status", 0, false, "status               what the server is and does"},
+    {"who", NULL, "/ctl/who", 1, true, "who [MASK|IP]        sessions: of users, or from a network"},
+    {"why", NULL, "/ctl/why", 1, false, "why USER             where a user's mail is served"},
+    {"kick", NULL, "/ctl/kick", 1, false, "kick USER|MASK|IP    ends sessions; they may come again"},
+    {"cluster", "init", "/ctl/cluster-init", 0, false,
      "cluster init         deals the partitions to the backends, once; ask a director\n"
      "  cluster init --certificates DIR --nodes NAME:ROLE[+ROLE],...\n"
      "                       makes the cluster's authority and the nodes' certificates that are missing in "
      "DIR"},
-    {"log", "level", "/ctl/log-level", true, false, "log level LEVEL      debug, info, warn or error"},
-    {"reload", NULL, "/ctl/reload", false, false,
+    {"cluster", "place", "/ctl/cluster-place", 2, false,
+     "cluster place USER BACKEND\n"
+     "                       a user without mail is served by that backend; ask a director"},
+    {"cluster", "unplace", "/ctl/cluster-unplace", 1, false,
+     "cluster unplace USER ... where all of his partition are, again"},
+    {"cluster", "exceptions", "/ctl/cluster-exceptions", 0, false,
+     "cluster exceptions   users who are placed alone"},
+    {"log", "level", "/ctl/log-level", 1, false, "log level LEVEL      debug, info, warn or error"},
+    {"reload", NULL, "/ctl/reload", 0, false,
      "reload               reads the passwd-file, certificates and keys again, as SIGHUP does"},
-    {"upgrade", NULL, "/ctl/upgrade", false, false,
+    {"upgrade", NULL, "/ctl/upgrade", 0, false,
      "upgrade              hands all sessions to a new process of the executable that is there now"},
 };
 
@@ -111,7 +120,7 @@ static int arguments_parse(struct ctl *ctl, int argc, char **argv)
 }
 
 /* 0 and *command_out, *argument_out; or an exit status. */
-static int command_find(const struct ctl *ctl, const struct command **command_out, const char **argument_out)
+static int command_find(struct ctl *ctl, const struct command **command_out, const char **argument_out)
 {
     const char *first = ctl->word_count > 0 ? ctl->words[0] : "";
 
@@ -123,10 +132,14 @@ static int command_find(const struct ctl *ctl, const struct command **command_ou
             continue;
         if (used == 2 && (ctl->word_count < 2 || strcmp(ctl->words[1], c->second) != 0))
             continue;
-        if (ctl->word_count > used + c->argument || (c->argument && !c->optional && ctl->word_count == used))
+        if (ctl->word_count > used + c->arguments || (!c->optional && ctl->word_count < used + c->arguments))
             return usage("wrong number of arguments for ", c->first);
         *command_out = c;
         *argument_out = ctl->word_count > used ? ctl->words[used] : "";
+        if (c->arguments == 2) {
+            snprintf(ctl->joined, sizeof ctl->joined, "%s %s", ctl->words[used], ctl->words[used + 1]);
+            *argument_out = ctl->joined;
+        }
         return strlen(*argument_out) <= ARGUMENT_MAX ? 0 : usage("the argument is too long", "");
     }
     return usage(first[0] != '\0' ? "this version does not know: " : "no command", first);
@@ -275,7 +288,10 @@ static int exit_status_of(unsigned status, const char *path)
     case 403:
         return EX_NOPERM;
     case 404:
-        return strcmp(path, "/ctl/why") == 0 ? EX_NOUSER : EX_PROTOCOL;
+        return strcmp(path, "/ctl/why") == 0 || strcmp(path, "/ctl/cluster-place") == 0 ||
+                       strcmp(path, "/ctl/cluster-unplace") == 0
+                   ? EX_NOUSER
+                   : EX_PROTOCOL;
     case 422:
         return EX_DATAERR;
     case 503:

@@ -55,7 +55,8 @@ static void control_route(struct control_route *r)
 /* Each of them knows what to say where its role is not in the process. */
 #define CONTROL_ALL                                                                                          \
     .sessions = proxy_control_sessions, .user = director_control_user, .route = control_route,               \
-    .cluster = director_control_cluster, .revoke = director_control_revoke,                                  \
+    .cluster = director_control_cluster, .place = director_control_place,                                    \
+    .exceptions = director_control_exceptions, .revoke = director_control_revoke,                            \
     .revoked = proxy_control_revoked, .account = backend_control_account, .lacks = proxy_control_lacks
 
 static const struct control control_all = {.serves = true, CONTROL_ALL};

@@ -81,7 +81,7 @@ static void tickets_make(void *arg)
                                      .user = slice_of(name, user_name(u->user, name))};
 
         if (cluster_partition(claim.user, &u->partition))
-            cluster_ticket(&claim, u->partition, &u->ticket);
+            cluster_ticket(&claim, &u->ticket);
         else
             b->failed++;
     }

@@ -4,7 +4,8 @@
  *
  *     admin.c      listeners and connections
  *     endpoint.c   which path is answered by what; metrics, health
- *     command.c    status, who, why, kick, cluster init, log level, reload, upgrade
+ *     command.c    status, who, why, kick, log level, reload, upgrade
+ *     cluster.c    cluster init, place, unplace, exceptions
  *     reply.c      text that grows; the same fields as text or as JSON
  *
  * It starts before the other roles and stops after them, so that a process that recovers or drains says so.
@@ -30,6 +31,7 @@
 #define ADMIN_REQUEST_MAX   (HTTP_HEAD_MAX + HTTP_BODY_MAX)
 #define ADMIN_IDLE_MS       30000
 #define ADMIN_ERROR_MAX     512
+#define ADMIN_NOT_READY     "not serving: starting or stopping"
 
 struct admin {
     struct shard *shard;
@@ -96,7 +98,8 @@ void admin_answer(struct admin_connection *c, struct reply *r);
 
 typedef void admin_command_fn(struct admin *a, struct slice argument, struct reply *r);
 admin_command_fn status_command, who_command, why_command, kick_command, cluster_init_command,
-    log_level_command, reload_command, upgrade_command;
+    cluster_place_command, cluster_unplace_command, cluster_exceptions_command, log_level_command,
+    reload_command, upgrade_command;
 
 /* Do all shards serve, and is nobody stopping? Fiber; suspends. */
 bool admin_ready(struct admin *a);

@@ -10,9 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define NOT_READY       "not serving: starting or stopping"
 #define START_WAIT_MS   5000
-#define DEAL_WAIT_MS    20000
 #define RELOAD_WAIT_MS  10000
 #define UPGRADE_WAIT_MS 200000 /* shutdown.grace, and what the supervisor allows. */
 #define POLL_MS         20
@@ -174,7 +172,7 @@ static void sessions_reply(struct admin *a, struct slice mask, bool kick, struct
     rc = walk_all(a, &w, page);
     heap_free(heap, page);
     if (rc < 0) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
         return;
     }
     reply_array_end(r);
@@ -188,7 +186,7 @@ void who_command(struct admin *a, struct slice argument, struct reply *r)
     if (ready_soon(a))
         sessions_reply(a, argument, false, r);
     else
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
 }
 
 /* By a director of a cluster, for all its proxies. False: this is none. */
@@ -203,12 +201,12 @@ static bool user_revoke(struct slice name, struct reply *r)
     control_self()->user(&user);
     if (user.rc < 0 || !control_self()->revoke(slice_of(user.canonical, user.size))) {
         reply_error(r, user.rc == -ENOENT ? 404 : 503,
-                    user.rc == -ENOENT ? "no such user; a director takes no mask" : NOT_READY);
+                    user.rc == -ENOENT ? "no such user; a director takes no mask" : ADMIN_NOT_READY);
         return true;
     }
     do {
         if (fiber_sleep_ms(POLL_MS) < 0 || control_self() == NULL) {
-            reply_error(r, 503, NOT_READY);
+            reply_error(r, 503, ADMIN_NOT_READY);
             return true;
         }
         control_self()->cluster(&cluster);
@@ -224,7 +222,7 @@ void kick_command(struct admin *a, struct slice argument, struct reply *r)
     if (argument.size == 0) {
         reply_error(r, 400, "kick whom? USER, MASK or IP");
     } else if (!ready_soon(a)) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
     } else {
         log_event(LOG_INFO, "operator kicks", "mask=%s", log_quote(argument));
         if (!user_revoke(argument, r))
@@ -267,7 +265,7 @@ static void why_show(struct admin *a, const struct control_user *user, struct re
     rc = walk_all(a, &w, page);
     heap_free(heap, page);
     if (rc < 0) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
         return;
     }
     reply_begin(r, '\n');
@@ -276,6 +274,9 @@ static void why_show(struct admin *a, const struct control_user *user, struct re
     if (route.known) {
         reply_u64(r, "partition", route.partition);
         reply_slice(r, "node", slice_str(route.node));
+        reply_bool(r, "exception", route.exception);
+        if (route.to[0] != '\0')
+            reply_slice(r, "moving_to", slice_str(route.to));
     }
     reply_u64(r, "sessions", w.count);
     if (route.known && route.shard >= 0)
@@ -292,7 +293,7 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         return;
     }
     if (!ready_soon(a)) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
         return;
     }
     control_self()->user(&user);
@@ -302,55 +303,6 @@ void why_command(struct admin *a, struct slice argument, struct reply *r)
         reply_error(r, 503, "cannot tell now, or is no director");
     else
         why_show(a, &user, r);
-}
-
-/* ---- cluster init -------------------------------------------------------------------------------------- */
-
-static void cluster_show(const struct control_cluster *cluster, struct reply *r)
-{
-    reply_begin(r, ' ');
-    reply_bool(r, "dealt", cluster->dealt);
-    reply_u64(r, "backends", cluster->backends);
-    reply_end(r);
-}
-
-/* Waits for backends that have not been heard so far. */
-static void cluster_deal(struct reply *r)
-{
-    struct control_cluster cluster = {.deal = true};
-
-    for (unsigned ms = 0; ms < DEAL_WAIT_MS && !cluster.dealt && !cluster.twice; ms += POLL_MS) {
-        if (fiber_sleep_ms(POLL_MS) < 0 || control_self() == NULL) {
-            reply_error(r, 503, NOT_READY);
-            return;
-        }
-        control_self()->cluster(&cluster);
-    }
-    if (!cluster.dealt) {
-        cluster.deal = false;
-        control_self()->cluster(&cluster);
-    }
-    if (cluster.dealt)
-        cluster_show(&cluster, r);
-    else
-        reply_error(r, 503, cluster.twice ? "two backends have one name" : "not all backends have answered");
-}
-
-void cluster_init_command(struct admin *a, struct slice argument, struct reply *r)
-{
-    struct control_cluster cluster = {.deal = false};
-
-    if (control_self() == NULL) {
-        reply_error(r, 503, NOT_READY);
-        return;
-    }
-    control_self()->cluster(&cluster);
-    if (!cluster.here)
-        reply_error(r, 404, "this is no director of a cluster");
-    else if (cluster.dealt)
-        reply_error(r, 409, "the partitions have been dealt already");
-    else
-        cluster_deal(r);
 }
 
 /* ---- log level, reload ----------------------------------------------------------------------------------- */
@@ -375,7 +327,7 @@ void reload_command(struct admin *a, struct slice argument, struct reply *r)
     uint32_t mine;
 
     if (!ready_soon(a)) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
         return;
     }
     mine = a->reloads_begun +
@@ -421,7 +373,7 @@ void upgrade_command(struct admin *a, struct slice argument, struct reply *r)
     const struct node *node = a->shard->node;
 
     if (!ready_soon(a)) {
-        reply_error(r, 503, NOT_READY);
+        reply_error(r, 503, ADMIN_NOT_READY);
         return;
     }
     if (node->ops->upgrade == NULL || a->upgrading) {

@@ -56,6 +56,9 @@ void backend_record_gone(struct backend *b);
 MUST_CHECK int backend_account_open(struct backend *b, struct slice user, struct account **account_out);
 
 link_serve_fn command_serve, deliver_serve, subscribe_serve;
+/* Is anything of his under way here? `user`: as in struct member_claim. Does not suspend. */
+bool command_acts_for(const struct backend *b, uint64_t user);
+bool deliver_acts_for(const struct backend *b, uint64_t user);
 void command_stop_all(struct backend *b);
 void deliver_stop_all(struct backend *b);
 void subscribe_start(struct backend *b);

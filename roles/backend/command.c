@@ -307,10 +307,14 @@ void command_serve(struct link_stream *s, struct link_frame *open)
 
     if (known)
         c->claim = member_claim(&c->request.ticket, c->request.user);
-    if (!known || member_claim_revoked(&c->claim)) {
+    if (!known || !member_serves(c->request.user) || member_claim_revoked(&c->claim)) {
+        enum link_lost why = !known                            ? LINK_LOST_REFUSED
+                             : !member_serves(c->request.user) ? LINK_LOST_ELSEWHERE
+                                                               : LINK_LOST_TICKET;
+
         if (c != NULL)
             slab_give(&b->commands, c);
-        link_stream_refuse(s, known ? LINK_LOST_TICKET : LINK_LOST_REFUSED);
+        link_stream_refuse(s, why);
         link_frame_release(open);
         return;
     }
@@ -352,6 +356,16 @@ void command_end_revoked(struct backend *b)
         if (member_claim_revoked(&c->claim))
             command_cut(c);
     }
+}
+
+bool command_acts_for(const struct backend *b, uint64_t user)
+{
+    list_each(node, &b->command_list)
+    {
+        if (CONTAINER_OF(node, struct command, link)->claim.user == user)
+            return true;
+    }
+    return false;
 }
 
 void command_stop_all(struct backend *b)

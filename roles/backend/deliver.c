@@ -2,6 +2,7 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "roles/backend/member.h"
 #include "storage/change.h"
 #include <errno.h>
 
@@ -293,14 +294,17 @@ void deliver_serve(struct link_stream *s, struct link_frame *open)
     struct backend *b = backend_self();
     struct delivery *d = b->stopping || !heap_admits(b->heap) ? NULL : slab_take(&b->deliveries);
 
-    if (d == NULL || !deliver_request_decode(link_frame_head(open), &d->request) ||
-        (d->request.outcome && id128_is_zero((const void *)d->request.operation_id))) {
+    bool known = d != NULL && deliver_request_decode(link_frame_head(open), &d->request) &&
+                 !(d->request.outcome && id128_is_zero((const void *)d->request.operation_id));
+
+    if (!known || !member_serves(d->request.user)) {
         if (d != NULL)
             slab_give(&b->deliveries, d);
-        link_stream_refuse(s, LINK_LOST_REFUSED);
+        link_stream_refuse(s, known ? LINK_LOST_ELSEWHERE : LINK_LOST_REFUSED);
         link_frame_release(open);
         return;
     }
+    d->user = member_claim(&d->request.ticket, d->request.user).user;
     d->backend = b;
     d->stream = s;
     d->open = open;
@@ -311,6 +315,16 @@ void deliver_serve(struct link_stream *s, struct link_frame *open)
     s->owner = d;
     list_push_back(&b->delivery_list, &d->link);
     delivery_go(d);
+}
+
+bool deliver_acts_for(const struct backend *b, uint64_t user)
+{
+    list_each(node, &b->delivery_list)
+    {
+        if (CONTAINER_OF(node, struct delivery, link)->user == user)
+            return true;
+    }
+    return false;
 }
 
 void deliver_stop_all(struct backend *b)

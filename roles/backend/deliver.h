@@ -19,6 +19,7 @@ struct delivery {
     struct fiber_waiter waiter;
     struct deliver_request request; /* Points into `open`. */
     struct body_writer *writer;
+    uint64_t user;     /* As in struct member_claim. */
     uint64_t began_ns; /* When the last frame came. */
     int rc;            /* First failure: the rest of the message is read and dropped. */
     bool begun, waiting, got_last;

@@ -4,106 +4,12 @@
 #include "core/log.h"
 #include "core/shard_call.h"
 #include "roles/backend/backend.h"
-#include "roles/small_file.h"
+#include "roles/backend/member_state.h"
 #include "roles/ticket.h"
 #include <errno.h>
-#include <xxhash.h>
 
-#define FILE_NAME     "cluster"
-#define FILE_MAGIC    "TRCLUST1"
-#define FILE_SIZE_MAX (MEMBER_SIZE_MAX + 64)
-#define WAIT_POLL_MS  20
 #define WAIT_LOG_MS   30000
 #define DIRECTORS_MAX 64 /* Streams of directors at once. */
-
-struct membership { /* What every shard has a copy of. */
-    uint8_t secret[PARTITION_SECRET_SIZE];
-    uint8_t partitions[PARTITION_COUNT / 8];
-    struct ticket_key ticket_keys[2];
-    struct revocations revoked;
-};
-
-struct member_director { /* A stream of a director. */
-    struct list link;
-    struct link_stream *stream;
-};
-
-struct member {
-    struct membership view;
-    /* Shard 0: */
-    struct shard *shard;
-    struct slab directors;
-    struct list director_list;
-    uint8_t store_id[CLUSTER_ID_SIZE];
-    struct member_grant grant; /* The last one that was taken; its cluster_id is zero before the first. */
-    struct member_grant next;  /* To be taken. */
-    struct revocations coming; /* Counts when its last piece is there. */
-    bool granted, due, revoked, running, joined, stopping;
-    struct fiber_queue idle; /* Whoever waits for the end of the fiber that takes grants. */
-};
-
-static struct member *member_self(void)
-{
-    return shard_self()->slot[SLOT_MEMBER];
-}
-
-/* ---- The file: magic 8, store id 16, grant without keys of tickets, checksum 8 ------------------------- */
-
-static int file_save(struct member *m)
-{
-    struct member_grant kept = m->grant;
-    char bytes[FILE_SIZE_MAX];
-    size_t size = 8 + CLUSTER_ID_SIZE;
-    int rc;
-
-    memset(kept.ticket_keys, 0, sizeof kept.ticket_keys);
-    memcpy(bytes, FILE_MAGIC, 8);
-    memcpy(bytes + 8, m->store_id, CLUSTER_ID_SIZE);
-    size += member_grant_encode(&kept, bytes + size);
-    put_u64(bytes + size, XXH3_64bits(bytes, size));
-    rc = small_file_store(".", FILE_NAME, slice_of(bytes, size + 8));
-    bytes_wipe(&kept, sizeof kept);
-    if (rc < 0)
-        log_event(LOG_ERROR, "cannot write what is known of the cluster", "file=%s error=%s", FILE_NAME,
-                  log_error(rc));
-    return rc;
-}
-
-static bool file_parse(struct member *m, struct slice in)
-{
-    size_t size = in.size - MIN(in.size, 8u);
-
-    if (in.size < 16 + CLUSTER_ID_SIZE || memcmp(in.data, FILE_MAGIC, 8) != 0 ||
-        get_u64(in.data + size) != XXH3_64bits(in.data, size) ||
-        !member_grant_decode(slice_of(in.data + 8 + CLUSTER_ID_SIZE, size - 8 - CLUSTER_ID_SIZE), &m->grant))
-        return false;
-    memcpy(m->store_id, in.data + 8, CLUSTER_ID_SIZE);
-    return true;
-}
-
-/* Without a file its data directory is new, or was never granted: it is named anew. */
-static int file_load(struct member *m)
-{
-    struct arena arena;
-    struct slice bytes;
-    int rc;
-
-    arena_init(&arena, m->shard->heap);
-    rc = small_file_load(FILE_NAME, &arena, FILE_SIZE_MAX, &bytes);
-    if (rc == -ENOENT) {
-        random_bytes(m->store_id, sizeof m->store_id);
-        rc = 0;
-    } else if (rc == 0 && file_parse(m, bytes)) {
-        m->granted = m->joined = true;
-    } else {
-        rc = rc < 0 ? rc : -EBADMSG;
-        log_event(LOG_ERROR, "what is known of the cluster cannot be read; restore it from a backup",
-                  "file=%s error=%s", FILE_NAME, log_error(rc));
-    }
-    arena_wipe(&arena);
-    arena_fini(&arena);
-    return rc;
-}
 
 /* ---- Every shard's copy -------------------------------------------------------------------------------- */
 
@@ -135,7 +41,7 @@ static void view_take(void *arg)
     revoked_end();
 }
 
-static void view_spread(struct member *m)
+void member_spread(struct member *m)
 {
     view_make(m);
     for (unsigned i = 1; i < m->shard->node->shard_count; i++)
@@ -189,32 +95,33 @@ static void grant_take(struct member *m)
     changed = !m->granted || memcmp(next->partitions, m->grant.partitions, sizeof next->partitions) != 0;
     m->grant = *next;
     m->granted = true;
-    if (changed && m->joined && file_save(m) < 0)
+    if (changed && m->joined && member_file_save(m) < 0)
         return;
-    view_spread(m);
+    member_spread(m);
 }
 
-static void revoked_take(struct member *m)
+void member_revoked_take(struct member *m)
 {
+    m->revoked = false;
     m->view.revoked = m->coming;
     revoked_end();
-    view_spread(m);
+    member_spread(m);
 }
 
 static void words_run(void *arg)
 {
     struct member *m = arg;
 
-    while ((m->due || m->revoked) && !m->stopping) {
+    while ((m->due || m->revoked || m->placed_next != NULL) && !m->stopping) {
         bool due = m->due;
 
         m->due = false;
-        if (m->revoked) { /* They come before the keys. */
-            m->revoked = false;
-            revoked_take(m);
-        }
+        if (m->revoked) /* They come before the keys. */
+            member_revoked_take(m);
         if (due)
             grant_take(m);
+        if (!m->due && !m->revoked && m->placed_next != NULL)
+            member_placed_take(m);
     }
     m->running = false;
     fiber_queue_wake_all(&m->idle, 0);
@@ -244,6 +151,7 @@ static void on_frame(struct link_stream *s, struct link_frame *f)
 {
     struct member *m = member_self();
     struct member_revoked *piece = heap_alloc(m->shard->heap, sizeof *piece);
+    struct member_placed placed;
     struct member_grant grant;
 
     if (f->header.type == LINK_DATA && member_grant_decode(link_frame_data(f), &grant)) {
@@ -251,10 +159,12 @@ static void on_frame(struct link_stream *s, struct link_frame *f)
         m->due = true;
     } else if (f->header.type == LINK_DATA && member_revoked_decode(link_frame_data(f), piece)) {
         revoked_add(m, piece);
+    } else if (f->header.type == LINK_DATA && member_placed_decode(link_frame_data(f), &placed)) {
+        member_placed_add(m, &placed);
     }
     bytes_wipe(&grant, sizeof grant);
     heap_free(m->shard->heap, piece);
-    if ((m->due || m->revoked) && !m->running)
+    if ((m->due || m->revoked || m->placed_next != NULL) && !m->running)
         m->running = fiber_start("member", RUN_INTERACTIVE, words_run, m) != NULL;
     bytes_wipe(f->payload, f->header.size);
     link_frame_release(f);
@@ -292,8 +202,8 @@ static void member_serve(struct link_stream *s, struct link_frame *open)
 
 static int grant_wait(struct member *m)
 {
-    for (uint32_t ms = 0; !m->granted; ms += WAIT_POLL_MS) {
-        int rc = m->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(WAIT_POLL_MS);
+    for (uint32_t ms = 0; !m->granted; ms += MEMBER_POLL_MS) {
+        int rc = m->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(MEMBER_POLL_MS);
 
         if (rc < 0)
             return rc;
@@ -306,6 +216,7 @@ static int grant_wait(struct member *m)
 struct key_call {
     bool known;
     struct member_grant grant;
+    struct exceptions placed;
 };
 
 static void key_give(void *arg) /* On shard 0. */
@@ -314,8 +225,10 @@ static void key_give(void *arg) /* On shard 0. */
     struct key_call *call = arg;
 
     call->known = m != NULL && m->granted;
-    if (call->known)
-        call->grant = m->grant;
+    if (!call->known)
+        return;
+    call->grant = m->grant;
+    call->placed = m->view.placed;
 }
 
 static int key_fetch(struct member *m)
@@ -326,9 +239,10 @@ static int key_fetch(struct member *m)
     do {
         shard_call(m->shard->node->shards[0], key_give, call);
         if (!call->known)
-            rc = m->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(WAIT_POLL_MS);
+            rc = m->shard->node->stopping ? -ECANCELED : fiber_sleep_ms(MEMBER_POLL_MS);
     } while (rc == 0 && !call->known);
     m->grant = call->grant;
+    m->view.placed = call->placed;
     bytes_wipe(call, sizeof *call);
     heap_free(m->shard->heap, call);
     return rc;
@@ -349,7 +263,7 @@ int member_start(struct shard *s, uint8_t key_out[CLUSTER_KEY_SIZE])
     if (s->index > 0) {
         rc = key_fetch(m);
     } else {
-        rc = file_load(m);
+        rc = member_file_load(m);
         if (rc == 0) {
             link_serve(LINK_MEMBER, member_serve);
             rc = grant_wait(m);
@@ -369,11 +283,11 @@ int member_joined(struct shard *s)
 
     if (s->index > 0 || m->joined)
         return 0;
-    rc = file_save(m);
+    rc = member_file_save(m);
     if (rc < 0)
         return rc;
     m->joined = true;
-    view_spread(m);
+    member_spread(m);
     state_tell(m);
     return 0;
 }
@@ -398,7 +312,31 @@ void member_stop(struct shard *s)
     }
     s->slot[SLOT_MEMBER] = NULL;
     slab_fini(&m->directors);
+    member_placed_fini(m);
     heap_unmap_secret(s->heap, m);
+}
+
+/* ---- Who is served here ---------------------------------------------------------------------------------- */
+
+static bool at_home(const struct member *m, unsigned partition)
+{
+    return partition < PARTITION_COUNT && partition_bit(m->view.partitions, partition);
+}
+
+static bool serves(const struct member *m, unsigned partition, struct slice user)
+{
+    const struct exceptions *placed = &m->view.placed;
+    const struct exception *e =
+        placed->count > 0 ? exceptions_find(placed, partition_user(m->view.secret, user)) : NULL;
+
+    return e != NULL ? e->node == EXCEPTION_HERE : at_home(m, partition);
+}
+
+bool member_serves(struct slice user)
+{
+    const struct member *m = member_self();
+
+    return m == NULL || serves(m, partition_of(m->view.secret, user), user);
 }
 
 /* ---- Claims --------------------------------------------------------------------------------------------- */
@@ -429,11 +367,6 @@ const struct revocations *member_revocations(void)
 
 /* ---- Admission ----------------------------------------------------------------------------------------- */
 
-static bool at_home(const struct member *m, unsigned partition)
-{
-    return partition < PARTITION_COUNT && partition_bit(m->view.partitions, partition);
-}
-
 bool member_ticket_good(const char *proxy, unsigned partition, const struct ticket *ticket,
                         enum ticket_scope scope, struct slice user, enum link_lost *why_out)
 {
@@ -442,7 +375,7 @@ bool member_ticket_good(const char *proxy, unsigned partition, const struct tick
     *why_out = LINK_LOST_REFUSED;
     if (m == NULL || m->view.ticket_keys[0].id == 0)
         return false;
-    if (!at_home(m, partition) || partition != partition_of(m->view.secret, user)) {
+    if (partition != partition_of(m->view.secret, user) || !serves(m, partition, user)) {
         *why_out = LINK_LOST_ELSEWHERE;
         return false;
     }
@@ -463,12 +396,19 @@ bool member_ticket_good(const char *proxy, unsigned partition, const struct tick
     }
 }
 
+/* Or there is somebody of that partition who is placed here alone. */
 static bool subscribe_admit(uint16_t partition, enum link_lost *why_out)
 {
     const struct member *m = member_self();
+    bool here = m != NULL && at_home(m, partition);
 
+    for (unsigned i = 0; m != NULL && !here && m->view.placed.count > 0 && i < EXCEPTIONS_MAX; i++) {
+        const struct exception *e = &m->view.placed.entries[i];
+
+        here = e->used && e->node == EXCEPTION_HERE && e->partition == partition;
+    }
     *why_out = m == NULL ? LINK_LOST_REFUSED : LINK_LOST_ELSEWHERE;
-    return m != NULL && at_home(m, partition);
+    return here;
 }
 
 bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,

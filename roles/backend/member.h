@@ -1,6 +1,7 @@
 /* roles/backend/member.h -- a backend's place in its cluster: which cluster, which partitions are at home in its data, and
  * which tickets it believes. The director says so (LINK_MEMBER); what must outlive the process stands in `cluster` in
- * the data directory. A partition that is at home here stays here: nothing takes it away.
+ * the data directory. A partition that is at home here stays here: nothing takes it away. A user who is placed alone is served where a director says, once
+ * the backend that had him has let go of him: durably, and not if he has an account there.
  *
  * Owner:  one a shard (SLOT_MEMBER): shard 0 speaks with directors and writes the file, the others have a copy of what
  *         member_admit() needs. Not started in a process with all roles. */
@@ -19,6 +20,10 @@ MUST_CHECK int member_start(struct shard *s, uint8_t key_out[CLUSTER_KEY_SIZE]);
 MUST_CHECK int member_joined(struct shard *s);
 /* Fiber. */
 void member_stop(struct shard *s);
+
+/* Is he served by this backend? By its partitions, and by who is placed alone; what a process with all roles has is here. Asked again on the shard that serves,
+ * since it may have changed while the stream came there. */
+MUST_CHECK bool member_serves(struct slice user);
 
 /* For whom a stream acts, and how old the ticket is by which it does. */
 struct member_claim {

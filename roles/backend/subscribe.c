@@ -222,7 +222,7 @@ static bool on_watch(struct backend *b, struct feed *f, const struct feed_item *
     enum link_lost why;
 
     if (f->wired ? !member_ticket_good(f->proxy, f->partition, &in->ticket, TICKET_SESSION, in->user, &why)
-                 : member_claim_revoked(&claim)) {
+                 : !member_serves(in->user) || member_claim_revoked(&claim)) {
         item.kind = FEED_EXPIRED;
     } else {
         (void)entry_remove(b, f, &e); /* Asked again: with a newer ticket. */

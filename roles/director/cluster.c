@@ -15,6 +15,7 @@ static void view_make(struct cluster *c)
     partition_secret(c->key, c->view.secret);
     memcpy(c->view.owners, c->table.owners, sizeof c->view.owners);
     c->view.ready = c->table.node_count > 0;
+    cluster_exceptions_view(c);
     for (size_t i = 0; i < c->member_count; i++) {
         if (c->members[i].node >= 0)
             c->view.keys[c->members[i].node] = c->members[i].keys[0];
@@ -46,30 +47,55 @@ static void view_give(void *arg) /* On shard 0. */
 }
 /* ---- The fiber that changes it ------------------------------------------------------------------------- */
 
+static void keys_rotate(struct cluster *c)
+{
+    cluster_members_rotate(c);
+    renewal_step(&c->view.renewal, c->renewal_steps);
+    c->aged = true;
+    c->rotate_ms = time_ms() + c->rotate_every_ms;
+}
+
+/* 0, and what was new is on the disk; nobody is told of anything else. */
+static int cluster_save(struct cluster *c)
+{
+    bool changed = c->changed, placed = c->placed;
+    int rc;
+
+    if (!changed && !placed && !c->revoked && !c->aged)
+        return 0;
+    c->changed = c->placed = c->revoked = c->aged = false; /* More may come meanwhile. */
+    c->table.version += changed || placed;
+    cluster_exceptions_saving(c);
+    rc = cluster_file_save(c);
+    if (rc < 0) {
+        cluster_exceptions_not_saved(c, c->table.version);
+        c->table.version -= changed || placed;
+        c->changed = c->changed || changed;
+        c->placed = c->placed || placed;
+        c->revoked = true;
+        return rc;
+    }
+    c->dealt_version = changed ? c->table.version : c->dealt_version;
+    c->exceptions_version = placed ? c->table.version : c->exceptions_version;
+    for (size_t i = 0; placed && i < c->member_count; i++)
+        c->members[i].placed_due = true;
+    return 0;
+}
+
 static void cluster_step(struct cluster *c)
 {
-    bool changed = cluster_table_settle(c);
-
-    if (time_ms() >= c->rotate_ms) {
-        cluster_members_rotate(c);
-        renewal_step(&c->view.renewal, c->renewal_steps);
-        c->aged = true;
-        c->rotate_ms = time_ms() + c->rotate_every_ms;
-    }
+    c->changed = cluster_table_settle(c) || c->changed;
+    cluster_exceptions_settle(c);
+    if (time_ms() >= c->rotate_ms)
+        keys_rotate(c);
     tls_keys_step(&c->tls_keys); /* TICKET_KEY_MS is a part of its time. */
-    if (changed || c->revoked || c->aged) {
-        c->table.version += changed;
-        c->revoked = c->aged = false;
-        if (cluster_file_save(c) < 0) {
-            c->table.version -= changed;
-            c->revoked = true;
-            c->due = true; /* Nobody is told of what is not durable; tried again. */
-            (void)fiber_sleep_ms(CLUSTER_RETRY_MS);
-            return;
-        }
+    if (cluster_save(c) < 0) {
+        c->due = true; /* Tried again. */
+        (void)fiber_sleep_ms(CLUSTER_RETRY_MS);
+        return;
     }
-    cluster_members_send(c);
     view_spread(c);
+    cluster_members_send(c);
     cluster_readers_send(c);
 }
 
@@ -93,6 +119,14 @@ static void cluster_run(void *arg)
 }
 /* ---- Answers ------------------------------------------------------------------------------------------- */
 
+static uint16_t node_of(const struct cluster_view *v, struct slice user)
+{
+    const struct exception *e =
+        v->exceptions.count > 0 ? exceptions_find(&v->exceptions, partition_user(v->secret, user)) : NULL;
+
+    return e != NULL ? e->node : v->owners[partition_of(v->secret, user)];
+}
+
 bool cluster_partition(struct slice user, uint16_t *partition_out)
 {
     const struct cluster_view *v = &cluster_self()->view;
@@ -105,11 +139,11 @@ bool cluster_partition(struct slice user, uint16_t *partition_out)
     return v->owners[partition] != PARTITION_NOWHERE;
 }
 
-void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct ticket *out)
+void cluster_ticket(const struct ticket_claim *claim, struct ticket *out)
 {
     const struct cluster_view *v = &cluster_self()->view;
 
-    ticket_make(claim, &v->keys[v->owners[partition]], v->renewal.keys[0], out);
+    ticket_make(claim, &v->keys[node_of(v, claim->user)], v->renewal.keys[0], out);
 }
 
 bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim)
@@ -152,8 +186,10 @@ void director_control_route(struct control_route *route)
     const struct cluster *c = cluster_self();
 
     route->known = cluster_partition(route->user, &route->partition);
-    if (route->known)
-        memcpy(route->node, c->table.nodes[c->table.owners[route->partition]].name, sizeof route->node);
+    if (!route->known)
+        return;
+    memcpy(route->node, c->table.nodes[c->table.owners[route->partition]].name, sizeof route->node);
+    cluster_exceptions_route(c, route);
 }
 _Static_assert(CONTROL_NAME == LINK_NODE_NAME_MAX + 1, "a node's name fits");
 
@@ -177,7 +213,7 @@ void director_control_cluster(struct control_cluster *cluster)
     cluster->known = cluster_members_known(c);
     cluster->up = cluster_members_up(c);
     cluster->twice = cluster_names_twice(c);
-    cluster->settled = !c->due && !c->revoked && !c->working;
+    cluster->settled = !c->due && !c->revoked && !c->placed && !c->working;
     if (cluster->deal && !c->deal && !cluster->dealt)
         cluster_wake(c);
     c->deal = cluster->deal && !cluster->dealt;
@@ -245,6 +281,7 @@ int cluster_start(struct shard *s)
         rc = cluster_members_start(c, backend_here);
     if (rc < 0)
         return rc;
+    c->dealt_version = c->exceptions_version = c->table.version;
     view_make(c);
     tls_keys_step(&c->tls_keys);
     rotation_plan(c);
@@ -271,6 +308,7 @@ void cluster_stop(struct shard *s)
     cluster_readers_stop(c);
     s->slot[SLOT_CLUSTER] = NULL;
     slab_fini(&c->readers);
+    heap_free(s->heap, c->placements);
     heap_unmap_secret(s->heap, c->members);
     heap_unmap_secret(s->heap, c);
 }

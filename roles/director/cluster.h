@@ -29,8 +29,8 @@ uint64_t cluster_generation(void);
 /* On shard 0: the user's tickets are not valid any more. Takes effect at once here, and at the backends as soon as it is on the
  * disk; then cluster_settled() is true. */
 void cluster_revoke(struct slice user);
-/* A ticket for that partition's backend. */
-void cluster_ticket(const struct ticket_claim *claim, uint16_t partition, struct ticket *out);
+/* A ticket for the backend that has the claim's user. */
+void cluster_ticket(const struct ticket_claim *claim, struct ticket *out);
 /* Is it one of ours for the claim's proxy, user and fingerprint, and not revoked? Writes the scope that it was made for. */
 MUST_CHECK bool cluster_ticket_renewable(const struct ticket *t, struct ticket_claim *claim);
 /* Of the fingerprints in tickets: outlives the process, as tickets do. */

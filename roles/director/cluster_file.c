@@ -1,6 +1,7 @@
 /* roles/director/cluster_file.c -- what a director keeps, the file `director` in its data directory:
  *
  *     magic 8 | cluster id 16 | cluster key 32 | renewal 100 | size of the table 4 | table
+ *     size 4 | users who are placed alone: place 2, at 2, to 2, size 1, name (TRDIREC3 alone: where there are none, the release before reads it)
  *     generation 8 | floor 8 | count 4 | revocations: user 8, generation 8 | checksum 8 */
 #include "core/log.h"
 #include "roles/director/cluster_state.h"
@@ -10,12 +11,14 @@
 
 #define FILE_NAME    "director"
 #define FILE_MAGIC   "TRDIREC2"
+#define FILE_MAGIC_3 "TRDIREC3" /* With users who are placed alone. */
 #define FILE_MAGIC_1 "TRDIREC1" /* With one renewal key, which was never changed. */
 #define FILE_FRONT   (8 + CLUSTER_ID_SIZE + CLUSTER_KEY_SIZE + RENEWAL_SIZE)
 #define FILE_FRONT_1 (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
 #define FILE_REVOKED 20 /* Before the revocations. */
 #define FILE_SIZE_MAX                                                                                        \
-    (FILE_FRONT + 4 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED + REVOCATIONS_MAX * REVOCATION_SIZE + 8)
+    (FILE_FRONT + 8 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED + REVOCATIONS_MAX * REVOCATION_SIZE + 8)
+#define FILE_PLACED_MAX (EXCEPTIONS_MAX * (7 + USER_NAME_MAX))
 
 static size_t revoked_encode(const struct revocations *r, char *out)
 {
@@ -49,17 +52,23 @@ static bool revoked_decode(struct slice in, struct revocations *r)
 
 int cluster_file_save(struct cluster *c)
 {
-    char *bytes = heap_alloc(c->shard->heap, FILE_SIZE_MAX);
+    size_t placed = cluster_exceptions_size(c);
+    char *bytes = heap_alloc(c->shard->heap, FILE_SIZE_MAX + placed);
     uint64_t generation = c->view.revoked.generation;
     size_t size = FILE_FRONT + 4;
     int rc;
 
-    memcpy(bytes, FILE_MAGIC, 8);
+    memcpy(bytes, placed > 0 ? FILE_MAGIC_3 : FILE_MAGIC, 8);
     memcpy(bytes + 8, c->id, CLUSTER_ID_SIZE);
     memcpy(bytes + 24, c->key, CLUSTER_KEY_SIZE);
     renewal_encode(&c->view.renewal, bytes + 56);
     size += cluster_table_encode(&c->table, bytes + size);
     put_u32(bytes + FILE_FRONT, (uint32_t)(size - FILE_FRONT - 4));
+    if (placed > 0) {
+        put_u32(bytes + size, (uint32_t)placed);
+        cluster_exceptions_write(c, bytes + size + 4);
+        size += 4 + placed;
+    }
     size += revoked_encode(&c->view.revoked, bytes + size);
     put_u64(bytes + size, XXH3_64bits(bytes, size));
     rc = small_file_store(".", FILE_NAME, slice_of(bytes, size + 8));
@@ -73,12 +82,26 @@ int cluster_file_save(struct cluster *c)
     return rc;
 }
 
+/* Takes a part that its size stands before off *in. */
+static bool part_take(struct slice *in, struct slice *part_out)
+{
+    size_t size = in->size >= 4 ? get_u32(in->data) : SIZE_MAX;
+
+    if (size > in->size - MIN(in->size, 4u))
+        return false;
+    *part_out = slice_first(slice_from(*in, 4), size);
+    *in = slice_from(*in, 4 + size);
+    return true;
+}
+
 static bool file_parse(struct cluster *c, struct slice in)
 {
     bool old = in.size >= 8 && memcmp(in.data, FILE_MAGIC_1, 8) == 0;
-    size_t size = in.size - MIN(in.size, 8u), front = old ? FILE_FRONT_1 : FILE_FRONT, table;
+    bool placed = in.size >= 8 && memcmp(in.data, FILE_MAGIC_3, 8) == 0;
+    size_t size = in.size - MIN(in.size, 8u), front = old ? FILE_FRONT_1 : FILE_FRONT;
+    struct slice part;
 
-    if (size < front + 4 || (!old && memcmp(in.data, FILE_MAGIC, 8) != 0) ||
+    if (size < front || (!old && !placed && memcmp(in.data, FILE_MAGIC, 8) != 0) ||
         get_u64(in.data + size) != XXH3_64bits(in.data, size))
         return false;
     memcpy(c->id, in.data + 8, CLUSTER_ID_SIZE);
@@ -87,10 +110,12 @@ static bool file_parse(struct cluster *c, struct slice in)
         renewal_from_one((const uint8_t *)in.data + 56, &c->view.renewal);
     else
         renewal_decode(in.data + 56, &c->view.renewal);
-    in = slice_from(slice_first(in, size), front + 4);
-    table = get_u32(in.data - 4);
-    if (table > in.size || !cluster_table_decode(slice_first(in, table), &c->table) ||
-        !revoked_decode(slice_from(in, table), &c->view.revoked))
+    in = slice_from(slice_first(in, size), front);
+    if (!part_take(&in, &part) || !cluster_table_decode(part, &c->table))
+        return false;
+    if (placed && (!part_take(&in, &part) || !cluster_exceptions_read(c, part)))
+        return false;
+    if (!revoked_decode(in, &c->view.revoked))
         return false;
     c->revoked_saved = c->view.revoked.generation;
     return true;
@@ -112,7 +137,7 @@ int cluster_file_load(struct cluster *c)
     int rc;
 
     arena_init(&arena, c->shard->heap);
-    rc = small_file_load(FILE_NAME, &arena, FILE_SIZE_MAX, &bytes);
+    rc = small_file_load(FILE_NAME, &arena, FILE_SIZE_MAX + FILE_PLACED_MAX, &bytes);
     if (rc == -ENOENT) {
         rc = file_make(c);
     } else if (rc < 0 || !file_parse(c, bytes)) {

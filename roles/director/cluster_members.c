@@ -18,6 +18,10 @@ static void member_frame(struct link_stream *s, struct link_frame *f)
         m->known = m->news = true;
         cluster_wake(m->cluster);
     }
+    if (f->header.type == LINK_DATA && member_answer_decode(link_frame_data(f), &m->answer)) {
+        m->places = m->answered = true;
+        cluster_wake(m->cluster);
+    }
     if (f->header.type == LINK_END) {
         m->stream = NULL;
         m->node = -1;
@@ -37,6 +41,7 @@ static void member_lost(struct link_stream *s)
 
     m->stream = NULL;
     m->node = -1; /* Until it has said again which data it has. */
+    m->places = m->answered = false;
     if (!m->cluster->stopping)
         timer_set(&m->retry, CLUSTER_RETRY_MS + (uint32_t)(random_u64() % CLUSTER_RETRY_MS));
 }
@@ -97,8 +102,10 @@ void cluster_members_rotate(struct cluster *c)
 void cluster_members_send(struct cluster *c)
 {
     for (size_t i = 0; i < c->member_count; i++) {
-        if (c->members[i].node >= 0)
-            grant_send(c, &c->members[i]);
+        if (c->members[i].node < 0)
+            continue;
+        grant_send(c, &c->members[i]);
+        cluster_exceptions_tell(c, &c->members[i]);
     }
 }
 

@@ -37,7 +37,7 @@ static void table_send(struct cluster *c, struct reader *l)
     char *bytes;
     size_t size;
 
-    if (c->table.node_count == 0 || l->version == c->table.version || link_credit(l->stream) <= 0)
+    if (c->table.node_count == 0 || l->version == c->dealt_version || link_credit(l->stream) <= 0)
         return;
     bytes = heap_alloc(c->shard->heap, CLUSTER_TABLE_SIZE_MAX);
     size = cluster_table_encode(&c->table, bytes);
@@ -50,7 +50,7 @@ static void table_send(struct cluster *c, struct reader *l)
         memcpy(f->payload + CLUSTER_PIECE_HEADER, bytes + at, piece);
         link_send(l->stream, f, CLUSTER_PIECE_HEADER + piece, 0);
     }
-    l->version = c->table.version;
+    l->version = c->dealt_version;
     heap_free(c->shard->heap, bytes);
 }
 
@@ -78,6 +78,7 @@ static void reader_send(struct cluster *c, struct reader *l)
                                    &l->revoked); /* Again when there is room. */
     tls_keys_send(&c->tls_keys, l->stream, &l->tls_keys_sent);
     table_send(c, l);
+    cluster_exceptions_send(c, l);
 }
 
 void cluster_readers_send(struct cluster *c)

@@ -3,6 +3,7 @@
  *     cluster.c           the fiber that changes it; every shard's copy; answers; start and stop
  *     cluster_file.c      what is on the disk
  *     cluster_table.c     the partitions: dealt once, and settled with what backends say
+ *     cluster_exceptions.c  users who are placed alone
  *     cluster_members.c   backends: what they are told
  *     cluster_readers.c   proxy cores: what they are told */
 #pragma once
@@ -15,6 +16,8 @@
 #include "roles/director/cluster.h"
 #include "roles/director/renewal.h"
 #include "roles/director/tls_keys.h"
+#include "roles/director/user_name.h"
+#include "roles/exceptions.h"
 #include "roles/revocations.h"
 
 #define CLUSTER_RETRY_MS                                                                                     \
@@ -27,6 +30,7 @@ struct cluster_view { /* What every shard has a copy of. */
     uint16_t owners[PARTITION_COUNT];
     struct ticket_key keys[CLUSTER_NODES_MAX]; /* By node: the newest. */
     struct revocations revoked;
+    struct exceptions exceptions; /* By the table's nodes. */
 };
 
 struct told {      /* Of the revocations: */
@@ -46,6 +50,10 @@ struct member { /* A backend of the configuration. */
     bool known; /* It has said its name and its state. */
     bool news;  /* ... since the fiber looked. */
     bool grant_due;
+    bool placed_due; /* It is to hear of users who are placed alone. */
+    bool places;     /* It has answered that: it is not of the release before. */
+    bool answered;   /* ... since the fiber looked. */
+    struct member_answer answer;
     struct told revoked;
     int node; /* In the table; -1: none. */
     struct ticket_key keys[2];
@@ -59,6 +67,15 @@ struct reader { /* A proxy core that wants the table. */
     bool hears;             /* Of revocations: it is not of the release before. */
     bool named;             /* It has the secret of their users' hash. */
     struct told revoked;
+    uint64_t exceptions_version; /* That it has. */
+};
+
+struct
+    placement { /* A user who is placed alone, or is to be; at his place in struct exceptions. name_size 0: free. */
+    uint64_t since; /* Version of the table at which `to` was written down. */
+    uint16_t at, to;
+    uint8_t name_size;
+    char name[USER_NAME_MAX];
 };
 
 struct cluster {
@@ -76,10 +93,14 @@ struct cluster {
     uint32_t rotate_every_ms;
     uint32_t renewal_steps; /* and after how many of these times the renewal key is. */
     struct tls_keys tls_keys;
-    bool deal;              /* The operator has said so. */
-    bool revoked;           /* Somebody was, since the file was written, */
-    uint64_t revoked_saved; /* which has those up to this generation. */
-    bool aged;              /* The renewal key has. */
+    struct placement *placements; /* EXCEPTIONS_MAX; NULL: nobody so far. */
+    uint64_t dealt_version;       /* Of the table, when where partitions are changed last, */
+    uint64_t exceptions_version;  /* and when where such users are did. */
+    bool changed, placed;         /* These two are to be written. */
+    bool deal;                    /* The operator has said so. */
+    bool revoked;                 /* Somebody was, since the file was written, */
+    uint64_t revoked_saved;       /* which has those up to this generation. */
+    bool aged;                    /* The renewal key has. */
     bool due, working, running, stopping;
 };
 static inline struct cluster *cluster_self(void)
@@ -105,6 +126,25 @@ MUST_CHECK int cluster_file_save(struct cluster *c);
 MUST_CHECK bool cluster_table_settle(struct cluster *c);
 /* Two backends have one name. */
 bool cluster_names_twice(const struct cluster *c);
+
+/* ---- cluster_exceptions.c -------------------------------------------------------------------------------- */
+
+/* As bytes of the file. False: they are not what was written. */
+size_t cluster_exceptions_size(const struct cluster *c);
+void cluster_exceptions_write(const struct cluster *c, char *out);
+MUST_CHECK bool cluster_exceptions_read(struct cluster *c, struct slice in);
+/* The file is being written, with the table's present version; it was not. */
+void cluster_exceptions_saving(struct cluster *c);
+void cluster_exceptions_not_saved(struct cluster *c, uint64_t version);
+/* Into c->view. */
+void cluster_exceptions_view(struct cluster *c);
+/* What backends have answered; sets c->placed. */
+void cluster_exceptions_settle(struct cluster *c);
+/* To a backend, to a proxy core: what it has not heard. */
+void cluster_exceptions_tell(struct cluster *c, struct member *m);
+void cluster_exceptions_send(const struct cluster *c, struct reader *l);
+struct control_route;
+void cluster_exceptions_route(const struct cluster *c, struct control_route *route);
 
 /* ---- cluster_members.c ----------------------------------------------------------------------------------- */
 

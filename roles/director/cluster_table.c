@@ -82,7 +82,7 @@ static bool member_settle(struct cluster *c, struct member *m)
     if (memcmp(node->store_id, none, CLUSTER_ID_SIZE) == 0) {
         if (ours)
             memcpy(node->store_id, m->state.store_id, CLUSTER_ID_SIZE);
-        m->grant_due = true;
+        m->grant_due = m->placed_due = true;
         return changed || ours;
     }
     if (!ours || memcmp(node->store_id, m->state.store_id, CLUSTER_ID_SIZE) != 0) {
@@ -91,7 +91,7 @@ static bool member_settle(struct cluster *c, struct member *m)
         m->node = -1;
         return changed;
     }
-    m->grant_due = true;
+    m->grant_due = m->placed_due = true;
     return changed;
 }
 

@@ -6,4 +6,6 @@
 void director_control_user(struct control_user *user);
 void director_control_route(struct control_route *route);
 bool director_control_revoke(struct slice user);
+void director_control_place(struct control_place *place);
+void director_control_exceptions(struct control_exceptions *page);
 void director_control_cluster(struct control_cluster *cluster);

@@ -107,7 +107,7 @@ static void question_route(const struct question *q, uint64_t fingerprint, struc
     else if (!cluster_partition(claim.user, &reply->partition))
         reply->result = LOGIN_UNAVAILABLE;
     else
-        cluster_ticket(&claim, reply->partition, &reply->ticket);
+        cluster_ticket(&claim, &reply->ticket);
 }
 
 static int question_ask(const struct question *q, struct passdb *passdb, struct passdb_result *result)

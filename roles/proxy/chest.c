@@ -300,7 +300,8 @@ static uint32_t settle_one(struct proxy *p, const char *record, struct sock sock
     if (history != NO_HISTORY)
         packed.conn.history = deflate_history_new(p->heap, slice_of(record + size - history, history));
     count_session(p, user.size > 0, 1);
-    id = sleepers_add(&p->sleepers, &packed, users_get(&p->users, user, packed.partition % PARTITION_COUNT),
+    id = sleepers_add(&p->sleepers, &packed,
+                      users_get(&p->users, user, route_place(&p->route, packed.partition, user)),
                       time_ms() + get_u32(record + 4));
     bytes_wipe(&packed, sizeof packed);
     return id;

@@ -127,7 +127,7 @@ bool session_request_open(struct session *s)
     const struct request *r = s->request;
     bool outcome = r->streamed && s->state == SESSION_RUN;
     struct imap_request request = {.more_follows = r->more_follows, .outcome = outcome, .again = r->unknown};
-    struct link_target backend = route_backend(&s->proxy->route, s->partition, r->bulk);
+    struct link_target backend = route_backend(&s->proxy->route, session_place(s), r->bulk);
 
     return request_open(s, backend, r->kind, slice_of(r->text, r->size), r->last || outcome, &request);
 }
@@ -136,7 +136,7 @@ bool session_request_open(struct session *s)
 static void ask(struct session *s, enum link_kind kind, struct slice text, bool last, bool more_follows,
                 const struct imap_command *command)
 {
-    struct link_target backend = route_backend(&s->proxy->route, s->partition, false);
+    struct link_target backend = route_backend(&s->proxy->route, session_place(s), false);
     struct imap_request request = {.more_follows = more_follows};
 
     s->operation++;

@@ -72,7 +72,7 @@ bool session_watch(struct session *s)
 
     if (s->subscriber.subscribed)
         return true;
-    user = users_get(&s->proxy->users, session_user(s), s->partition % PARTITION_COUNT);
+    user = users_get(&s->proxy->users, session_user(s), session_place(s));
     if (user != RECORD_NONE)
         session_watch_by(s, user);
     return user != RECORD_NONE;

@@ -66,7 +66,8 @@ static void lookup_answered(struct lmtp_session *l, const struct login_reply *an
 
     l->lookup = NULL;
     if ((answer->result == LOGIN_OK || answer->result == LOGIN_DISABLED) &&
-        route_known(route_backend(&l->proxy->route, answer->partition, true))) {
+        route_known(route_backend(&l->proxy->route,
+                                  route_place(&l->proxy->route, answer->partition, answer->user), true))) {
         r->user = arena_text(&l->arena, answer->user);
         r->partition = answer->partition;
         r->ticket = answer->ticket;
@@ -266,7 +267,9 @@ static size_t received_write(const struct lmtp_session *l, const struct lmtp_rec
 static struct link_stream *recipient_open(struct lmtp_recipient *r, struct deliver_request *request,
                                           char *head)
 {
-    struct link_target backend = route_backend(&r->session->proxy->route, r->partition, true);
+    const struct route *route = &r->session->proxy->route;
+    struct link_target backend =
+        route_backend(route, route_place(route, r->partition, slice_str(r->user)), true);
 
     memcpy(request->operation_id, r->operation_id, sizeof r->operation_id);
     request->ticket = r->ticket;

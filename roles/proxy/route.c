@@ -65,6 +65,64 @@ static void table_arrived(struct route *r, struct slice bytes)
     }
 }
 
+/* ---- Users who are placed alone ------------------------------------------------------------------------- */
+
+/* They are asked for elsewhere from now on. */
+static void exceptions_moved(struct route *r, const struct exceptions *old, const struct exceptions *new)
+{
+    struct proxy *p = CONTAINER_OF(r, struct proxy, route);
+
+    for (unsigned i = 0; i < EXCEPTIONS_MAX; i++) {
+        const struct exception *a = &old->entries[i], *b = &new->entries[i];
+
+        if (a->used == b->used && a->user == b->user && a->node == b->node)
+            continue;
+        if (a->used)
+            subscriptions_moved(&p->subscriptions, a->user);
+        if (b->used)
+            subscriptions_moved(&p->subscriptions, b->user);
+    }
+}
+
+static void exceptions_take(struct route *r, uint64_t version)
+{
+    struct exceptions *old = r->exceptions;
+
+    r->exceptions = r->exceptions_coming;
+    r->exceptions_coming = NULL;
+    r->exceptions_version = version;
+    if (old == NULL)
+        old = heap_zalloc(r->heap, sizeof *old);
+    exceptions_moved(r, old, r->exceptions);
+    heap_free(r->heap, old);
+}
+
+static void exceptions_arrived(struct route_director *d, struct slice in)
+{
+    struct route *r = d->route;
+    struct cluster_exceptions *piece = heap_alloc(r->heap, sizeof *piece);
+
+    if (cluster_exceptions_decode(in, piece) &&
+        piece->version >= r->exceptions_version) { /* Else of a director that is behind. */
+        if (piece->first) {
+            heap_free(r->heap, r->exceptions_coming);
+            r->exceptions_coming = heap_zalloc(r->heap, sizeof *r->exceptions_coming);
+        }
+        for (unsigned i = 0; r->exceptions_coming != NULL && i < piece->count; i++) {
+            const struct exception *e = &piece->entries[i].exception;
+
+            if (!r->exceptions_coming->entries[piece->entries[i].place].used &&
+                exceptions_find(r->exceptions_coming, e->user) == NULL)
+                exceptions_put(r->exceptions_coming, piece->entries[i].place, e->user, e->partition, e->node);
+        }
+        if (piece->last && r->exceptions_coming != NULL)
+            exceptions_take(r, piece->version);
+    }
+    heap_free(r->heap, piece);
+}
+
+/* ---- Pieces --------------------------------------------------------------------------------------------- */
+
 static void piece_drop(struct route_director *d)
 {
     heap_free(d->route->heap, d->bytes);
@@ -110,6 +168,9 @@ static void piece_arrived(struct route_director *d, struct slice in)
         return;
     case CLUSTER_PIECE_REVOKED:
         revoked_arrived(d, piece);
+        return;
+    case CLUSTER_PIECE_EXCEPTIONS:
+        exceptions_arrived(d, piece);
         return;
     default:
         break;
@@ -254,6 +315,9 @@ void route_stop(struct route *r)
     }
     heap_free(r->heap, r->table);
     r->table = NULL;
+    heap_free(r->heap, r->exceptions);
+    heap_free(r->heap, r->exceptions_coming);
+    r->exceptions = r->exceptions_coming = NULL;
 }
 
 /* ---- Answers ------------------------------------------------------------------------------------------- */
@@ -301,16 +365,42 @@ const char *route_lacks(const struct route *r)
     return r->alone || r->table != NULL ? NULL : "no partitions: cluster init is due";
 }
 
-struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk)
+uint16_t route_place(const struct route *r, uint16_t partition, struct slice user)
 {
-    struct link_target target = {.route = partition, .bulk = bulk};
-    uint16_t node;
+    const struct users *users = &CONTAINER_OF(r, struct proxy, route)->users;
+    const struct exception *e = NULL;
 
-    partition %= PARTITION_COUNT;
+    if (r->exceptions != NULL && r->exceptions->count > 0)
+        e = exceptions_find(r->exceptions, users_hash(users, user));
+    return e != NULL ? (uint16_t)(PARTITION_COUNT + (e - r->exceptions->entries))
+                     : (uint16_t)(partition % PARTITION_COUNT);
+}
+
+static const struct exception *place_exception(const struct route *r, uint16_t place)
+{
+    static const struct exception none = {.node = PARTITION_NOWHERE};
+
+    ASSERT(place < ROUTE_PLACES);
+    return r->exceptions != NULL && r->exceptions->entries[place - PARTITION_COUNT].used
+               ? &r->exceptions->entries[place - PARTITION_COUNT]
+               : &none;
+}
+
+uint16_t route_partition(const struct route *r, uint16_t place)
+{
+    return place < PARTITION_COUNT ? place : place_exception(r, place)->partition;
+}
+
+struct link_target route_backend(const struct route *r, uint16_t place, bool bulk)
+{
+    uint16_t partition = route_partition(r, place), node = PARTITION_NOWHERE;
+    struct link_target target = {.route = partition, .bulk = bulk};
+
     if (r->alone)
         return link_to_shard(r->shard->node->shards[place_self()->shard(partition)]);
-    node = r->table != NULL ? r->table->owners[partition] : PARTITION_NOWHERE;
-    if (node == PARTITION_NOWHERE)
+    if (r->table != NULL)
+        node = place < PARTITION_COUNT ? r->table->owners[place] : place_exception(r, place)->node;
+    if (r->table == NULL || node >= r->table->node_count)
         return target;
     if (r->peers[node] != NULL)
         target.peer = r->peers[node];

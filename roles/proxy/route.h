@@ -19,6 +19,9 @@ struct route_director {
     size_t size, got;
 };
 
+/* Where a user's mail is asked for: his partition, or a place of his own behind all partitions, if he is placed alone. */
+#define ROUTE_PLACES (PARTITION_COUNT + EXCEPTIONS_MAX)
+
 struct route {
     struct shard *shard;
     struct heap *heap;
@@ -28,6 +31,9 @@ struct route {
     uint64_t away_ms; /* When the last director that was up went. */
     struct route_director directors[ROUTE_DIRECTORS_MAX];
     struct cluster_table *table;                /* NULL: none came so far. */
+    uint64_t exceptions_version;                /* Of the table, */
+    struct exceptions *exceptions;              /* by its nodes. NULL: none came so far, */
+    struct exceptions *exceptions_coming;       /* or not all of it. */
     struct link_peer *peers[CLUSTER_NODES_MAX]; /* By node of the table; NULL: this process. */
 };
 
@@ -45,5 +51,9 @@ static inline bool route_known(struct link_target t)
  * for as long as a login waits for it. */
 const char *route_lacks(const struct route *r);
 
-/* Who has this partition; nowhere, before the first table. `bulk`: much will move. */
-struct link_target route_backend(const struct route *r, uint16_t partition, bool bulk);
+/* A user's place. `partition`: as a director says it, or as it came from elsewhere. */
+uint16_t route_place(const struct route *r, uint16_t partition, struct slice user);
+/* Who has this place; nowhere, before the first table. `bulk`: much will move. */
+struct link_target route_backend(const struct route *r, uint16_t place, bool bulk);
+/* Of the users there: what a backend calls it. */
+uint16_t route_partition(const struct route *r, uint16_t place);

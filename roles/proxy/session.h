@@ -95,6 +95,12 @@ static inline struct slice session_user(const struct session *s)
     return slice_of(s->user, s->user_size);
 }
 
+/* Where his mail is asked for. */
+static inline uint16_t session_place(const struct session *s)
+{
+    return route_place(&s->proxy->route, s->partition, session_user(s));
+}
+
 static inline struct slice session_tag(const struct session *s)
 {
     return slice_of(s->tag, s->tag_size);

@@ -61,7 +61,7 @@ static void session_sleep(struct session *s, struct packed *packed)
     ASSERT(timer_armed(&s->timer));
     session_pack(s, packed);
     user = s->subscriber.subscribed ? s->subscriber.user
-                                    : users_get(&p->users, session_user(s), s->partition % PARTITION_COUNT);
+                                    : users_get(&p->users, session_user(s), session_place(s));
     (void)sleepers_add(&p->sleepers, packed, user, deadline_ms);
     /* Behind it, so that the user's subscription has somebody all the time. */
     subscriber_remove(&p->subscriptions, &s->subscriber);

@@ -49,7 +49,7 @@ static struct packed_shared user_shares(const struct sleepers *t, const struct u
     if (u != NULL) {
         shared.history = u->history_known ? u->history : NULL;
         shared.ticket = &u->ticket;
-        shared.partition = u->partition;
+        shared.partition = route_partition(&t->proxy->route, u->place);
     }
     return shared;
 }

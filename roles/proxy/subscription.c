@@ -23,14 +23,14 @@ struct audience {
     struct subscriber *first;
 };
 
-/* The stream for a partition. */
+/* The stream for a partition, or for one user who is placed alone. */
 struct feed {
     struct subscriptions *table;
     struct link_stream *stream; /* NULL: lost; `retry` runs. */
     struct timer retry;
     uint32_t age;   /* Counts losses. */
     uint32_t count; /* Subscriptions. */
-    uint16_t partition;
+    uint16_t place;
     bool ready;
     struct link_frame *frame; /* What is being written for the backend. */
     uint32_t frame_size;
@@ -117,7 +117,7 @@ static void feed_drop(struct feed *f)
         link_frame_release(f->frame);
     if (f->stream != NULL)
         link_stream_reset(f->stream);
-    t->feeds[f->partition] = NULL;
+    t->feeds[f->place] = NULL;
     heap_free(t->heap, f);
 }
 
@@ -133,7 +133,7 @@ static struct ticket ticket_of(const struct subscriptions *t, uint32_t user)
 static void step(struct subscriptions *t, uint32_t user)
 {
     struct user *u = user_of(t, user);
-    struct feed *f = t->feeds[u->partition];
+    struct feed *f = t->feeds[u->place];
     struct feed_item item = {.cookie = user, .user = user_name_of(u)};
     enum subscription_state state;
 
@@ -162,11 +162,11 @@ static void step(struct subscriptions *t, uint32_t user)
 /* The same, and it leaves at once. */
 static void step_now(struct subscriptions *t, uint32_t user)
 {
-    uint16_t partition = user_of(t, user)->partition;
+    uint16_t place = user_of(t, user)->place;
 
     step(t, user);
-    if (t->feeds[partition] != NULL)
-        feed_flush(t->feeds[partition]);
+    if (t->feeds[place] != NULL)
+        feed_flush(t->feeds[place]);
 }
 
 /* ---- What a backend says ------------------------------------------------------------------------------- */
@@ -204,7 +204,7 @@ static void on_item(struct feed *f, const struct feed_item *item)
     if (!records_has(&t->proxy->users.records, item->cookie))
         return;
     u = user_of(t, item->cookie);
-    if (u->partition != f->partition || u->age != f->age || u->state == NONE || u->state == WAITING)
+    if (u->place != f->place || u->age != f->age || u->state == NONE || u->state == WAITING)
         return;
     if (item->kind == FEED_GONE) {
         u->state = WAITING;
@@ -226,7 +226,7 @@ static void on_frame(struct link_stream *stream, struct link_frame *frame)
 {
     struct feed *f = stream->owner;
     struct subscriptions *t = f->table;
-    uint16_t partition = f->partition;
+    uint16_t place = f->place;
     struct slice in = link_frame_data(frame);
     struct feed_item item;
 
@@ -234,7 +234,7 @@ static void on_frame(struct link_stream *stream, struct link_frame *frame)
         feed_lost(f);
     } else if (feed_open(&in)) {
         /* With its last subscription the feed goes. */
-        while (t->feeds[partition] == f && feed_item_decode(&in, &item))
+        while (t->feeds[place] == f && feed_item_decode(&in, &item))
             on_item(f, &item);
     }
     link_frame_release(frame);
@@ -257,28 +257,64 @@ static const struct link_stream_ops feed_ops = {on_frame, on_credit, on_lost};
 static void on_retry(struct timer *timer)
 {
     struct feed *f = CONTAINER_OF(timer, struct feed, retry);
+    const struct route *route = &f->table->proxy->route;
     char head[FEED_HEAD_SIZE];
 
-    feed_head_encode(f->partition, head);
-    f->stream = link_open(route_backend(&f->table->proxy->route, f->partition, false), LINK_SUBSCRIBE,
-                          slice_of(head, sizeof head), slice_of(NULL, 0), false, &feed_ops, f);
+    feed_head_encode(route_partition(route, f->place), head);
+    f->stream = link_open(route_backend(route, f->place, false), LINK_SUBSCRIBE, slice_of(head, sizeof head),
+                          slice_of(NULL, 0), false, &feed_ops, f);
     if (f->stream == NULL)
         timer_set(&f->retry, retry_ms());
 }
 
-static struct feed *feed_get(struct subscriptions *t, uint16_t partition)
+static struct feed *feed_get(struct subscriptions *t, uint16_t place)
 {
-    struct feed *f = t->feeds[partition];
+    struct feed *f = t->feeds[place];
 
     if (f != NULL)
         return f;
     f = heap_zalloc(t->heap, sizeof *f);
     f->table = t;
-    f->partition = partition;
+    f->place = place;
     timer_init(&f->retry, on_retry);
-    t->feeds[partition] = f;
+    t->feeds[place] = f;
     on_retry(&f->retry);
     return f;
+}
+
+/* Whoever is asked from here on, what was asked elsewhere is void: nothing that comes of it may be taken for this. */
+static void user_moved(struct subscriptions *t, uint32_t id)
+{
+    struct user *u = user_of(t, id);
+    uint16_t partition = users_partition(&t->proxy->users, user_name_of(u));
+    uint16_t place = route_place(&t->proxy->route, partition, user_name_of(u));
+    struct feed *f = t->feeds[u->place];
+
+    if (u->state != NONE) {
+        struct link_stream *stream = f->stream;
+
+        if (stream != NULL) {
+            feed_lost(f);
+            link_stream_reset(stream);
+        }
+        if (--f->count == 0)
+            feed_drop(f);
+        f = feed_get(t, place);
+        f->count++;
+        u->state = WAITING;
+        u->age = f->age;
+    }
+    u->place = place;
+}
+
+void subscriptions_moved(struct subscriptions *t, uint64_t user)
+{
+    struct users *users = &t->proxy->users;
+
+    for (uint32_t id = users_named(users, user, RECORD_NONE); id != RECORD_NONE;
+         id = users_named(users, user, id))
+        user_moved(t, id);
+    walk_in(t, 0);
 }
 
 /* ---- The walk ------------------------------------------------------------------------------------------ */
@@ -299,7 +335,7 @@ static void on_walk(struct timer *timer)
         if (id != RECORD_NONE)
             step(t, id);
     }
-    for (uint32_t i = 0; i < PARTITION_COUNT; i++) {
+    for (uint32_t i = 0; i < ROUTE_PLACES; i++) {
         if (t->feeds[i] != NULL && t->feeds[i]->stream != NULL)
             feed_flush(t->feeds[i]);
     }
@@ -319,7 +355,7 @@ void subscriptions_init(struct subscriptions *t, struct proxy *p)
 void subscriptions_fini(struct subscriptions *t)
 {
     ASSERT(t->audiences.count == 0);
-    for (uint32_t i = 0; i < PARTITION_COUNT; i++) {
+    for (uint32_t i = 0; i < ROUTE_PLACES; i++) {
         if (t->feeds[i] != NULL)
             feed_drop(t->feeds[i]);
     }
@@ -360,7 +396,7 @@ void subscription_watch(struct subscriptions *t, uint32_t user)
     struct user *u = user_of(t, user);
 
     if (u->state == NONE) {
-        struct feed *f = feed_get(t, u->partition);
+        struct feed *f = feed_get(t, u->place);
 
         u->state = WAITING;
         u->age = f->age;
@@ -379,7 +415,7 @@ uint64_t subscription_at(const struct subscriptions *t, uint32_t user)
 {
     const struct user *u = user_of(t, user);
 
-    return u->state == AT && state_of(t->feeds[u->partition], u) == AT ? u->modseq : 0;
+    return u->state == AT && state_of(t->feeds[u->place], u) == AT ? u->modseq : 0;
 }
 
 void subscriber_add(struct subscriptions *t, struct subscriber *s, uint32_t user)

@@ -1,5 +1,5 @@
 /* roles/proxy/subscription.h -- where the accounts of this core's sessions stand. A proxy core subscribes once for each
- * user, however many sessions he has, on one stream for each partition (roles/words/feed.h).
+ * user, however many sessions he has, on one stream for each partition (roles/words/feed.h), and for each user who is placed alone.
  *
  * Level-triggered: the backend says 'at n', and whoever stands below n asks for the difference. While the stream is lost,
  * or the ticket expired, nothing is known (subscriber_at() is 0) until the backend has said it anew; that it does at
@@ -41,7 +41,7 @@ struct subscriptions { /* Private. */
     uint32_t walk_at, walk_left; /* The walk that asks for what is not subscribed; walk_left 0: it rests. */
     struct timer walk;
     uint32_t telling; /* A user who must not go away meanwhile. */
-    struct feed *feeds[PARTITION_COUNT];
+    struct feed *feeds[ROUTE_PLACES];
 };
 
 void subscriptions_init(struct subscriptions *t, struct proxy *p);
@@ -55,6 +55,10 @@ void subscriber_renewed(struct subscriptions *t, struct subscriber *s);
 /* Where the account stands; 0: not known now. A change that was acknowledged to anybody before this call may be missing
  * from it only for as long as its notice is on its way. */
 uint64_t subscriber_at(const struct subscriptions *t, const struct subscriber *s);
+
+/* The users of that hash (users_hash()) may be at another place now, or their place at another backend. From the loop, and not out of a callback of
+ * subscribers. */
+void subscriptions_moved(struct subscriptions *t, uint64_t user);
 
 /* The same for sleepers.c. The first who watches has come, or somebody has who shows another ticket; the last one is gone. */
 void subscription_watch(struct subscriptions *t, uint32_t user);

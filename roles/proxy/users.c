@@ -15,6 +15,11 @@ uint64_t users_hash(const struct users *t, struct slice name)
     return t->hash != NULL ? t->hash(name) : partition_user(t->secret, name);
 }
 
+uint16_t users_partition(const struct users *t, struct slice name)
+{
+    return (uint16_t)partition_of(t->secret, name);
+}
+
 /* mask + 1 is the power of two that is not below bucket_count. */
 static uint32_t bucket_of(const struct users *t, uint64_t name_hash)
 {
@@ -97,7 +102,7 @@ void users_rename(struct users *t, const uint8_t secret[PARTITION_SECRET_SIZE])
         user_put(t, id);
 }
 
-uint32_t users_get(struct users *t, struct slice name, uint16_t partition)
+uint32_t users_get(struct users *t, struct slice name, uint16_t place)
 {
     uint32_t id = users_find(t, name);
     struct user *u;
@@ -110,7 +115,7 @@ uint32_t users_get(struct users *t, struct slice name, uint16_t partition)
         return id;
     u = user_at(t, id);
     memset(u, 0, USER_HEAD_SIZE);
-    u->partition = partition;
+    u->place = place;
     u->first = u->stirred_next = RECORD_NONE;
     u->name_size = (uint8_t)name.size;
     memcpy(u->name, name.data, name.size);

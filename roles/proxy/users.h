@@ -10,9 +10,9 @@
 #include "roles/words/request.h"
 
 struct user {
-    uint64_t modseq; /* Where the account stands, if the state is AT. */
-    uint32_t age;    /* Of the feed, when the backend was asked last. */
-    uint16_t partition;
+    uint64_t modseq;   /* Where the account stands, if the state is AT. */
+    uint32_t age;      /* Of the feed, when the backend was asked last. */
+    uint16_t place;    /* route_place() */
     uint8_t state : 3; /* enum subscription_state; 0: none. */
     bool stirred : 1, expired : 1;
     bool pinned : 1; /* Somebody walks over his sleepers. */
@@ -45,12 +45,14 @@ void users_fini(struct users *t); /* Forgets whoever is left. */
 /* RECORD_NONE: there is none. */
 uint32_t users_find(const struct users *t, struct slice name);
 uint64_t users_hash(const struct users *t, struct slice name);
+/* In a cluster, after users_rename(). */
+uint16_t users_partition(const struct users *t, struct slice name);
 /* Those with that hash, from `after` (RECORD_NONE: the first) on; RECORD_NONE: no more. */
 uint32_t users_named(const struct users *t, uint64_t hash, uint32_t after);
 /* Puts all where they are found by that secret, in one go: as a rule before anybody is there. */
 void users_rename(struct users *t, const uint8_t secret[PARTITION_SECRET_SIZE]);
 /* Makes him if there is none. RECORD_NONE: the name is empty; or over the memory budget, but not right behind records_reserve(). */
-uint32_t users_get(struct users *t, struct slice name, uint16_t partition);
+uint32_t users_get(struct users *t, struct slice name, uint16_t place);
 /* Forgets him, unless somebody needs him still. */
 void users_release(struct users *t, uint32_t id);
 /* Bytes of the table. */

@@ -101,6 +101,7 @@ bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out)
 enum { /* What a director's frame is, behind its version. */
        WORD_GRANT = 1,
        WORD_REVOKED = 2,
+       WORD_PLACED = 3,
 };
 
 size_t member_state_encode(const struct member_state *s, char out[MEMBER_SIZE_MAX])
@@ -188,6 +189,114 @@ bool member_revoked_decode(struct slice in, struct member_revoked *out)
         out->entries[i].user = decode_u64(&d);
         out->entries[i].generation = decode_u64(&d);
         if (i > 0 && out->entries[i].generation <= out->entries[i - 1].generation)
+            d.bad = true;
+    }
+    return decode_end(&d);
+}
+
+size_t member_placed_encode(const struct member_placed *p, char out[MEMBER_PLACED_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, MEMBER_PLACED_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u8(&e, WORD_PLACED);
+    encode_u64(&e, p->version);
+    encode_u8(&e, p->first);
+    encode_u8(&e, p->last);
+    encode_u16(&e, p->count);
+    for (unsigned i = 0; i < p->count; i++) {
+        encode_u8(&e, (uint8_t)p->entries[i].here);
+        encode_slice(&e, p->entries[i].user);
+    }
+    return e.at;
+}
+
+bool member_placed_decode(struct slice in, struct member_placed *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    if (decode_u8(&d) != WORD_PLACED)
+        return false;
+    out->version = decode_u64(&d);
+    out->first = decode_bool(&d);
+    out->last = decode_bool(&d);
+    out->count = decode_u16(&d);
+    if (out->count > MEMBER_PLACED_MAX)
+        return false;
+    for (unsigned i = 0; i < out->count && !d.bad; i++) {
+        out->entries[i].here = decode_bool(&d) ? EXCEPTION_HERE : EXCEPTION_AWAY;
+        out->entries[i].user = decode_slice(&d, USER_SIZE_MAX);
+        if (out->entries[i].user.size == 0)
+            d.bad = true;
+    }
+    return decode_end(&d);
+}
+
+size_t member_answer_encode(const struct member_answer *a, char out[MEMBER_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, MEMBER_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u8(&e, WORD_PLACED);
+    encode_u64(&e, a->version);
+    encode_u8(&e, a->refused_count);
+    for (unsigned i = 0; i < a->refused_count; i++)
+        encode_u64(&e, a->refused[i]);
+    return e.at;
+}
+
+bool member_answer_decode(struct slice in, struct member_answer *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    if (decode_u8(&d) != WORD_PLACED)
+        return false;
+    out->version = decode_u64(&d);
+    out->refused_count = decode_u8(&d);
+    if (out->refused_count > MEMBER_REFUSED_MAX)
+        return false;
+    for (unsigned i = 0; i < out->refused_count; i++)
+        out->refused[i] = decode_u64(&d);
+    return decode_end(&d);
+}
+
+/* ---- Users who are placed alone ------------------------------------------------------------------------- */
+
+size_t cluster_exceptions_encode(const struct cluster_exceptions *x, char out[CLUSTER_EXCEPTIONS_SIZE_MAX])
+{
+    struct encoder e = encode_begin(out, CLUSTER_EXCEPTIONS_SIZE_MAX, CLUSTER_VERSION);
+
+    encode_u64(&e, x->version);
+    encode_u8(&e, x->first);
+    encode_u8(&e, x->last);
+    encode_u16(&e, x->count);
+    for (unsigned i = 0; i < x->count; i++) {
+        encode_u16(&e, x->entries[i].place);
+        encode_u64(&e, x->entries[i].exception.user);
+        encode_u16(&e, x->entries[i].exception.partition);
+        encode_u16(&e, x->entries[i].exception.node);
+    }
+    return e.at;
+}
+
+bool cluster_exceptions_decode(struct slice in, struct cluster_exceptions *out)
+{
+    struct decoder d = decode_begin(in, CLUSTER_VERSION);
+
+    out->version = decode_u64(&d);
+    out->first = decode_bool(&d);
+    out->last = decode_bool(&d);
+    out->count = decode_u16(&d);
+    if (out->count > CLUSTER_EXCEPTIONS_MAX)
+        return false;
+    for (unsigned i = 0; i < out->count && !d.bad; i++) {
+        struct exception *x = &out->entries[i].exception;
+
+        out->entries[i].place = decode_u16(&d);
+        *x = (struct exception){.used = true};
+        x->user = decode_u64(&d);
+        x->partition = decode_u16(&d);
+        x->node = decode_u16(&d);
+        if (out->entries[i].place >= EXCEPTIONS_MAX || x->partition >= PARTITION_COUNT ||
+            x->node >= CLUSTER_NODES_MAX)
             d.bad = true;
     }
     return decode_end(&d);

@@ -5,8 +5,10 @@
 #include "core/io.h"
 #include "net/link/link.h"
 #include "net/tls.h"
+#include "roles/exceptions.h"
 #include "roles/revocations.h"
 #include "roles/words/place.h"
+#include "roles/words/request.h"
 
 #define CLUSTER_VERSION   1
 #define CLUSTER_NODES_MAX 256
@@ -55,12 +57,29 @@ MUST_CHECK static inline bool cluster_table_head_decode(struct slice in, uint64_
 /* What is no part of a table, by its total size: the keys under which all proxies make TLS tickets, so that a session resumes at any of
  * them; the secret of the hash that names users (partition_user()), from which nothing but these names follows; and, behind it, whose
  * tickets are not valid any more (struct member_revoked). */
-#define CLUSTER_PIECE_TLS_KEYS    0
+#define CLUSTER_PIECE_TLS_KEYS 0
+#define CLUSTER_PIECE_EXCEPTIONS                                                                             \
+    (UINT32_MAX - 2) /* struct cluster_exceptions; a proxy of the release before passes over it. */
 #define CLUSTER_PIECE_REVOKED     UINT32_MAX
 #define CLUSTER_PIECE_SECRET      (UINT32_MAX - 1)
 #define CLUSTER_TLS_KEYS_SIZE_MAX (2 + TLS_TICKET_KEYS_MAX * TLS_TICKET_KEY_SIZE)
 size_t cluster_tls_keys_encode(const struct tls_ticket_keys *k, char out[CLUSTER_TLS_KEYS_SIZE_MAX]);
 MUST_CHECK bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out);
+
+/* Users who are placed alone: all there are, in pieces, behind the secret by which they are named and the table whose nodes they refer to. */
+#define CLUSTER_EXCEPTIONS_MAX      500
+#define CLUSTER_EXCEPTIONS_SIZE_MAX (16 + CLUSTER_EXCEPTIONS_MAX * 14)
+struct cluster_exceptions {
+    uint64_t version; /* Of the table. */
+    bool first, last;
+    uint16_t count;
+    struct {
+        uint16_t place; /* Index in struct exceptions: the user's own for as long as he is an exception. */
+        struct exception exception;
+    } entries[CLUSTER_EXCEPTIONS_MAX];
+};
+size_t cluster_exceptions_encode(const struct cluster_exceptions *e, char out[CLUSTER_EXCEPTIONS_SIZE_MAX]);
+MUST_CHECK bool cluster_exceptions_decode(struct slice in, struct cluster_exceptions *out);
 
 /* ---- Membership: director <-> backend -------------------------------------------------------------------- */
 
@@ -105,6 +124,32 @@ struct member_revoked {
 };
 size_t member_revoked_encode(const struct member_revoked *r, char out[MEMBER_REVOKED_SIZE_MAX]);
 MUST_CHECK bool member_revoked_decode(struct slice in, struct member_revoked *out);
+
+/* Users who are placed alone, as far as this backend is concerned: all of them, in pieces, behind each grant and after each change. HERE: he is
+ * served, against the hash. AWAY: he is not, though his partition is at home here or he was HERE; whoever is asked to let go of a user who has an
+ * account here refuses. The backend makes it durable, then answers; who is not mentioned is where the hash says. */
+#define MEMBER_PLACED_MAX      32
+#define MEMBER_PLACED_SIZE_MAX (16 + MEMBER_PLACED_MAX * (3 + USER_SIZE_MAX))
+struct member_placed {
+    uint64_t version; /* Of the table. A backend takes none that is older than what it has. */
+    bool first, last;
+    uint16_t count;
+    struct {
+        enum exception_here here;
+        struct slice user; /* Canonical; points into the input. */
+    } entries[MEMBER_PLACED_MAX];
+};
+size_t member_placed_encode(const struct member_placed *p, char out[MEMBER_PLACED_SIZE_MAX]);
+MUST_CHECK bool member_placed_decode(struct slice in, struct member_placed *out);
+
+#define MEMBER_REFUSED_MAX 16
+struct member_answer { /* All up to that version is durable, but for those whom he did not let go of. */
+    uint64_t version;
+    uint8_t refused_count;
+    uint64_t refused[MEMBER_REFUSED_MAX]; /* partition_user() */
+};
+size_t member_answer_encode(const struct member_answer *a, char out[MEMBER_SIZE_MAX]);
+MUST_CHECK bool member_answer_decode(struct slice in, struct member_answer *out);
 
 static inline bool partition_bit(const uint8_t bits[PARTITION_COUNT / 8], unsigned partition)
 {

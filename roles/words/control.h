@@ -55,7 +55,9 @@ struct control_route {
     bool known;        /* Somebody here knows where his mail is: */
     uint16_t partition;
     char node[CONTROL_NAME];
-    int shard; /* Of this process; -1: another process has it. */
+    bool exception;        /* He is placed alone, or is to be: */
+    char to[CONTROL_NAME]; /* There, when `node` has let go of him; "": he is where he shall be. */
+    int shard;             /* Of this process; -1: another process has it. */
 };
 
 struct control_cluster {
@@ -69,6 +71,33 @@ struct control_cluster {
     uint32_t up;              /* that are heard now, and serve. */
 };
 
+/* A user is placed alone, or not any more; asked with `begin` once, and then until it is done or refused. */
+struct control_place {
+    struct slice user; /* Canonical. */
+    struct slice node; /* Of the table; empty: where the hash says. */
+    bool begin;
+    /* -ENOSYS: no director of a cluster; -EAGAIN: not dealt; -ENOENT: no such node; -EALREADY: he is no exception, and is where the hash
+     * says; -EHOSTUNREACH: that node is not there; -EBUSY, -ENOSPC: too many are on their way, are placed alone. */
+    int rc;
+    bool done;             /* He is there, durably. */
+    bool refused;          /* He stays where he is: he has mail there. */
+    char at[CONTROL_NAME]; /* Where he is now. */
+};
+
+struct control_exception {
+    char at[CONTROL_NAME], to[CONTROL_NAME];
+    uint8_t user_size;
+    char user[USER_SIZE_MAX];
+};
+
+struct control_exceptions {
+    uint32_t from; /* 0; then as it was left. */
+    bool here;     /* A director of a cluster runs here. */
+    bool more;     /* Ask again. */
+    uint32_t count;
+    struct control_exception rows[CONTROL_ROWS];
+};
+
 struct control_account {
     struct slice user; /* Canonical. */
     uint64_t modseq;   /* 0: no mail, ever. */
@@ -80,8 +109,10 @@ struct control {
         serves; /* The shard does what its roles are for. Before, a director can deal the partitions, and nothing else is to be asked. */
     void (*sessions)(struct control_page *page);
     void (*user)(struct control_user *user);
-    void (*route)(struct control_route *route);       /* On shard 0. */
-    void (*cluster)(struct control_cluster *cluster); /* On shard 0. */
+    void (*route)(struct control_route *route);          /* On shard 0. */
+    void (*cluster)(struct control_cluster *cluster);    /* On shard 0. */
+    void (*place)(struct control_place *place);          /* On shard 0. */
+    void (*exceptions)(struct control_exceptions *page); /* On shard 0. */
     /* On shard 0: his sessions on all proxies end, at their next command at the latest. False: no director of a cluster is here. */
     bool (*revoke)(struct slice user);
     /* Sessions end that are older than their user's revocation. All that there are, by control_user_hash(). In a process with all roles;

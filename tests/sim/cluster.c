@@ -11,18 +11,19 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define FAULTS_S        32
-#define CALM_S          4 /* After the last fault, clients go on. */
-#define HEAL_S          30
-#define TELL_S          5
-#define RESTART_S       3  /* A node that died is down for so long, at most, */
-#define RESTART_LATE_S  12 /* or, in one world of three, for so long. */
-#define OUTCOME_WAIT_MS 60000
-#define OUTCOME_SOON_MS 8000
-#define PATIENCE_S      300
-#define PROBE_S         60
-#define STOP_S          60
-#define OPERATOR_MS     3000
+#define FAULTS_S         32
+#define CALM_S           4 /* After the last fault, clients go on. */
+#define HEAL_S           30
+#define TELL_S           5
+#define RESTART_S        3  /* A node that died is down for so long, at most, */
+#define RESTART_LATE_S   12 /* or, in one world of three, for so long. */
+#define OUTCOME_WAIT_MS  60000
+#define OUTCOME_SOON_MS  8000
+#define PATIENCE_S       300
+#define PROBE_S          60
+#define STOP_S           60
+#define OPERATOR_MS      3000
+#define OPERATOR_FIRST_S 12 /* Users wait for him for so long, in half of the worlds. */
 
 static const char *const operations[] = {
 #define X(name) #name,
@@ -78,6 +79,37 @@ static bool pause_ms(uint32_t ms)
     return fiber_sleep_ms(ms) == 0 && control_self() != NULL;
 }
 
+/* `ctl cluster place`. True: it is done, or the account was made before. */
+static bool user_place(const struct cluster *cl, unsigned k, bool *begun)
+{
+    struct control_place place = {.begin = !*begun};
+    char user[8];
+
+    if (cl->placed[k] == NULL)
+        return true;
+    snprintf(user, sizeof user, "u%u", k);
+    place.user = slice_str(user);
+    place.node = slice_str(cl->placed[k]);
+    control_self()->place(&place);
+    *begun = place.rc == 0 || place.rc == -EALREADY;
+    return *begun && (place.done || place.refused || place.rc == -EALREADY);
+}
+
+/* All of them, by each director anew. A backend may not be there so far. */
+static bool users_place(struct cluster *cl)
+{
+    bool begun[LEDGER_ACCOUNTS] = {false};
+    unsigned settled;
+
+    do {
+        settled = 0;
+        for (unsigned k = 0; k < LEDGER_ACCOUNTS; k++)
+            settled += user_place(cl, k, &begun[k]);
+    } while (settled < LEDGER_ACCOUNTS && pause_ms(5));
+    cl->settled = cl->settled || settled == LEDGER_ACCOUNTS;
+    return settled == LEDGER_ACCOUNTS;
+}
+
 /* `ctl cluster init`, until it has succeeded; then he revokes tickets, of somebody who has none. */
 static void operator_run(void *arg)
 {
@@ -89,6 +121,8 @@ static void operator_run(void *arg)
             return;
         control_self()->cluster(&cluster);
     } while (!cluster.dealt || !cluster.settled);
+    if (!users_place(mail->cluster))
+        return;
     homes_ask(mail->cluster);
     while (pause_ms(1 + (uint32_t)(random_u64() % OPERATOR_MS)))
         (void)control_self()->revoke(SLICE("nobody"));
@@ -248,6 +282,12 @@ static void servers_make(struct cluster *cl)
     cl->director = cl->servers[cl->server_count - 1].node;
     for (unsigned k = 0; k < cl->backend_count; k++)
         server_add(cl, BACKEND);
+    for (unsigned k = 0; k < LEDGER_ACCOUNTS; k++) {
+        unsigned backend = (unsigned)sim_below(mail->world, 2 * cl->backend_count);
+
+        if (backend < cl->backend_count)
+            cl->placed[k] = cl->servers[cl->server_count - 1 - backend].name;
+    }
 }
 
 /* ---- Clients ------------------------------------------------------------------------------------------- */
@@ -279,6 +319,14 @@ static const struct node_ops idlers_ops = {.start = idlers_start}, probes_ops = 
                              rogue_ops = {.start = rogue_start};
 
 /* ---- The run ------------------------------------------------------------------------------------------- */
+
+/* Who comes first: the users, or the operator who places them. */
+static bool users_may_come(void *arg)
+{
+    const struct mail *mail = arg;
+
+    return mail->cluster->settled || sim_now_ns(mail->world) >= mail->cluster->users_ns;
+}
 
 static bool all_ready(void *arg)
 {
@@ -416,10 +464,13 @@ static void cluster_run(struct sim_world *w)
     nemesis_start(&mail);
     for (unsigned k = 0; k < cl.server_count; k++)
         sim_node_start(cl.servers[k].node);
+    cluster_look(&cl);
+    cl.users_ns = sim_now_ns(w) + sim_below(w, 2) * OPERATOR_FIRST_S * SIM_S;
+    if (!mail_run_for(&mail, OPERATOR_FIRST_S + 1, users_may_come, "time does not pass"))
+        return;
     sim_node_start(clients);
     sim_node_start(idlers);
     sim_node_start(rogue);
-    cluster_look(&cl);
     if (heals(&mail))
         check(&mail);
     ledger_free(mail.ledger);

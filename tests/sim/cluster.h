@@ -37,6 +37,10 @@ struct cluster {
     struct sim_node *director;
     uint64_t ran_ns[MAIL_PROXIES_MAX]; /* Since when the proxy has not been standing still. */
     bool tls;
+    bool settled;      /* The operator is done with `placed`; */
+    uint64_t users_ns; /* users come then, or at that time. */
+    const char *placed
+        [LEDGER_ACCOUNTS]; /* By the operator, on that backend, if its account is not there before him; NULL: by the hash. */
     uint32_t outcome_wait_ms;
     struct cluster_idler idlers[CLUSTER_IDLERS_MAX];
     unsigned idlers_begun, idlers_ended, probes_begun, probes_ended;

@@ -49,7 +49,7 @@ static void test_random(void **state)
             ids[i] = users_get(&t, name, (uint16_t)(i % 4096));
             assert_int_not_equal(ids[i], RECORD_NONE);
             assert_int_equal(users_get(&t, name, 0), ids[i]);
-            assert_int_equal(user_at(&t, ids[i])->partition, i % 4096);
+            assert_int_equal(user_at(&t, ids[i])->place, i % 4096);
             user_at(&t, ids[i])->stirred = true;
             count++;
         } else if (random_below(2) == 0) {
