@@ -24,7 +24,8 @@ struct links {
 
 /* ---- Who may ask what ---------------------------------------------------------------------------------- */
 
-static bool admit(const struct link_node *from, const struct link_frame *open, enum link_lost *why_out)
+static bool admit(const struct link_node *from, const struct link_frame *open, enum link_lost *why_out,
+                  struct link_referral *referral_out)
 {
     switch (open->header.kind) {
     case LINK_LOGIN:
@@ -39,7 +40,7 @@ static bool admit(const struct link_node *from, const struct link_frame *open, e
     case LINK_SUBSCRIBE:
     case LINK_DELIVER:
         return (from->roles & LINK_ROLE_PROXY) != 0 &&
-               member_admit(from, open, (uint16_t)open->header.value, why_out);
+               member_admit(from, open, (uint16_t)open->header.value, why_out, referral_out);
     default:
         return false;
     }

@@ -28,6 +28,17 @@ _Static_assert(HELLO_AT_NAME + LINK_NODE_NAME_MAX <= LINK_HELLO_MAX, "a HELLO fi
 
 static const char magic[4] = {'T', 'R', 'L', 'K'};
 
+void link_referral_encode(const struct link_referral *r, char out[LINK_REFERRAL_SIZE])
+{
+    put_u16(out, r->partition);
+    put_u64(out + 2, r->epoch);
+}
+
+void link_referral_decode(const char in[LINK_REFERRAL_SIZE], struct link_referral *out)
+{
+    *out = (struct link_referral){.partition = get_u16(in), .epoch = get_u64(in + 2)};
+}
+
 void link_header_encode(const struct link_header *h, char out[LINK_HEADER_SIZE])
 {
     out[AT_TYPE] = (char)h->type;
@@ -43,6 +54,7 @@ void link_header_encode(const struct link_header *h, char out[LINK_HEADER_SIZE])
 /* What each type of frame may say. */
 static bool header_good(const struct link_header *h)
 {
+    bool referral = h->value == LINK_LOST_ELSEWHERE && h->size == LINK_REFERRAL_SIZE && h->trailer_size == 0;
     bool opener = (h->flags & LINK_FROM_OPENER) != 0, empty = h->size == 0 && h->trailer_size == 0;
 
     if (h->size > LINK_PAYLOAD_MAX || h->trailer_size > h->size || h->stream >= LINK_STREAMS_MAX ||
@@ -57,7 +69,8 @@ static bool header_good(const struct link_header *h)
     case LINK_END:
         return h->value == 0 && !opener && (h->flags & LINK_LAST) != 0;
     case LINK_RESET:
-        return empty && (h->flags & ~LINK_FROM_OPENER) == 0 && h->value < LINK_LOST_COUNT;
+        return (empty || (referral && !opener)) && (h->flags & ~LINK_FROM_OPENER) == 0 &&
+               h->value < LINK_LOST_COUNT;
     case LINK_CREDIT:
         return empty && (h->flags & ~LINK_FROM_OPENER) == 0 && h->value > 0 && h->value <= LINK_WINDOW;
     case LINK_GRANT:

@@ -1,5 +1,6 @@
 #include "core/log.h"
 #include "core/metrics.h"
+#include "net/link/header.h"
 #include "net/link/link_state.h"
 
 static void link_deliver(struct shard_message *m);
@@ -235,17 +236,21 @@ static void frame_post(struct link_stream *s, struct link_frame *f, enum link_ty
     shard_send(s->link->peer, &f->message);
 }
 
-static void reset_post(struct link_stream *s, enum link_lost why)
+static const struct link_referral no_referral;
+
+/* `referral`: of its own with ELSEWHERE alone. */
+static void reset_post(struct link_stream *s, enum link_lost why, const struct link_referral *referral)
 {
     struct link_frame *f;
 
     if (s->link->wire != NULL) {
-        wire_reset(s->link->wire, s->id, s->opener, why);
+        wire_reset(s->link->wire, s->id, s->opener, why, referral);
         return;
     }
-    f = link_frame_new(0);
+    f = link_frame_new(LINK_REFERRAL_SIZE);
     f->header.value = why;
-    frame_post(s, f, LINK_RESET, 0, 0);
+    link_referral_encode(referral, f->payload);
+    frame_post(s, f, LINK_RESET, LINK_REFERRAL_SIZE, 0);
 }
 
 void link_stream_credit(struct link_stream *s, uint32_t credit)
@@ -381,9 +386,9 @@ void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct s
     server_end(s, f, size + trailer.size);
 }
 
-static void server_reset(struct link_stream *s, enum link_lost why)
+static void server_reset(struct link_stream *s, enum link_lost why, const struct link_referral *referral)
 {
-    reset_post(s, why);
+    reset_post(s, why, referral);
     link_stream_finish(s);
 }
 
@@ -391,13 +396,13 @@ void link_stream_reset(struct link_stream *s)
 {
     ASSERT(!s->dead);
     if (!s->opener) {
-        server_reset(s, LINK_LOST_UNKNOWN);
+        server_reset(s, LINK_LOST_UNKNOWN, &no_referral);
     } else if (s->link->wire != NULL && !s->transmitted) {
         link_stream_finish(s);
     } else { /* The id is free only when the server has answered: an orphan waits for that. */
         if (s->link->wire != NULL)
             wire_stream_drop(s);
-        reset_post(s, LINK_LOST_UNKNOWN);
+        reset_post(s, LINK_LOST_UNKNOWN, &no_referral);
         s->ops = NULL;
         s->owner = NULL;
     }
@@ -406,7 +411,13 @@ void link_stream_reset(struct link_stream *s)
 void link_stream_refuse(struct link_stream *s, enum link_lost why)
 {
     ASSERT(!s->dead && !s->opener);
-    server_reset(s, why);
+    server_reset(s, why, &no_referral);
+}
+
+void link_stream_refer(struct link_stream *s, const struct link_referral *referral)
+{
+    ASSERT(!s->dead && !s->opener);
+    server_reset(s, LINK_LOST_ELSEWHERE, referral);
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
@@ -429,7 +440,7 @@ static void open_refuse(struct link *l, struct link_frame *f)
 {
     struct link_stream refused = {.link = l, .id = f->header.stream};
 
-    reset_post(&refused, LINK_LOST_REFUSED);
+    reset_post(&refused, LINK_LOST_REFUSED, &no_referral);
     frame_free(f);
 }
 
@@ -440,7 +451,7 @@ static void open_arrived(struct link *l, struct link_frame *f)
     if (s == NULL) {
         open_refuse(l, f);
     } else if (!link_serve_frame(s, f)) {
-        server_reset(s, LINK_LOST_REFUSED);
+        server_reset(s, LINK_LOST_REFUSED, &no_referral);
         frame_free(f);
     }
 }
@@ -473,26 +484,32 @@ void link_stream_frame(struct link_stream *s, struct link_frame *f)
 
 void link_stream_lost(struct link_stream *s, enum link_lost why)
 {
+    link_stream_referred(s, why, &no_referral);
+}
+
+void link_stream_referred(struct link_stream *s, enum link_lost why, const struct link_referral *referral)
+{
     const struct link_stream_ops *ops = s->ops;
 
     s->ops = NULL;
     s->why = why;
+    s->referral = *referral;
     if (s->relay != NULL) {
         struct link_stream *wired = s->relay;
 
         relay_cut(s);
-        server_reset(wired, why);
+        server_reset(wired, why, referral);
     }
     if (ops != NULL)
         ops->lost(s);
     link_stream_finish(s);
 }
 
-static void stream_reset(struct link_stream *s, enum link_lost why)
+static void stream_reset(struct link_stream *s, enum link_lost why, const struct link_referral *referral)
 {
     if (!s->opener)
-        reset_post(s, LINK_LOST_UNKNOWN); /* The answer that frees the id. */
-    link_stream_lost(s, why);
+        reset_post(s, LINK_LOST_UNKNOWN, &no_referral); /* The answer that frees the id. */
+    link_stream_referred(s, why, referral);
 }
 
 static void link_deliver(struct shard_message *m)
@@ -501,6 +518,7 @@ static void link_deliver(struct shard_message *m)
     bool from_opener = (f->header.flags & LINK_FROM_OPENER) != 0;
     struct link *l = &link_state()->links[f->message.from->index];
     enum link_lost why = f->header.value;
+    struct link_referral referral = no_referral;
     struct link_stream *s;
 
     if (f->header.type == LINK_OPEN) {
@@ -512,8 +530,9 @@ static void link_deliver(struct shard_message *m)
     if (s == NULL) { /* Already ended on this side; the peer has not heard of it yet. */
         frame_free(f);
     } else if (f->header.type == LINK_RESET) {
+        link_referral_decode(f->payload, &referral);
         frame_free(f);
-        stream_reset(s, why);
+        stream_reset(s, why, &referral);
     } else {
         link_stream_frame(s, f);
     }

@@ -70,13 +70,20 @@ enum link_kind {                 /* What an OPEN asks for: who serves it. */
     2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
 #define LINK_RUNS 4 /* No text: what roles/words/expunge_run.h says. */
 
-enum link_lost {                      /* What became of a request whose stream was lost. */
-                 LINK_LOST_UNKNOWN,   /* Nobody knows: it may have been executed, or still be. */
-                 LINK_LOST_REFUSED,   /* Nothing of it was done, or it was never sent. */
-                 LINK_LOST_ELSEWHERE, /* Nothing of it was done: another node has that partition. */
-                 LINK_LOST_TICKET,    /* Nothing of it was done: its ticket is not valid here. */
+enum link_lost {                    /* What became of a request whose stream was lost. */
+                 LINK_LOST_UNKNOWN, /* Nobody knows: it may have been executed, or still be. */
+                 LINK_LOST_REFUSED, /* Nothing of it was done, or it was never sent. */
+                 LINK_LOST_ELSEWHERE, /* Nothing of it was done: another node has that partition. See struct link_referral. */
+                 LINK_LOST_TICKET, /* Nothing of it was done: its ticket is not valid here. */
                  LINK_LOST_COUNT
 };
+
+/* With LINK_LOST_ELSEWHERE: as of when the node that was asked says so. Whose view of the cluster is of an older epoch has it to learn. */
+struct link_referral {
+    uint64_t epoch; /* 0: it does not say; so of a node of the release before. */
+    uint16_t partition;
+};
+#define LINK_REFERRAL_SIZE 10 /* As bytes: partition 2, epoch 8. */
 
 struct link_header { /* What a frame says of itself. */
     uint32_t stream;
@@ -137,8 +144,9 @@ struct link_stream_ops {
 struct link_stream {
     const struct link_stream_ops *ops;
     void *owner;
-    enum link_lost why; /* In lost(). */
-    bool got_last;      /* The peer's direction has ended. */
+    enum link_lost why;            /* In lost(), */
+    struct link_referral referral; /* and with ELSEWHERE. */
+    bool got_last;                 /* The peer's direction has ended. */
     /* Private. */
     bool opener, sent_last, starved, dead;
     struct link *link;
@@ -201,6 +209,8 @@ void link_end(struct link_stream *s, struct link_frame *f, size_t size, struct s
 void link_stream_reset(struct link_stream *s);
 /* Server: nothing was done, and nothing will be. Takes the stream. */
 void link_stream_refuse(struct link_stream *s, enum link_lost why);
+/* The same: ELSEWHERE. */
+void link_stream_refer(struct link_stream *s, const struct link_referral *referral);
 
 /* A writer whose windows are frames of a stream. */
 struct link_writer {

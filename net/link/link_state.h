@@ -54,6 +54,7 @@ bool link_serve_frame(struct link_stream *s, struct link_frame *f);
 void link_stream_frame(struct link_stream *s, struct link_frame *f);
 /* Tells the owner, then finishes. */
 void link_stream_lost(struct link_stream *s, enum link_lost why);
+void link_stream_referred(struct link_stream *s, enum link_lost why, const struct link_referral *referral);
 /* Bytes that the peer has released. May call the owner, who may end it. */
 void link_stream_credit(struct link_stream *s, uint32_t credit);
 /* A frame that has left by a wire: home, as if it had been released by its reader. */
@@ -99,7 +100,8 @@ void wire_opened(struct link_stream *s);
 /* Takes f: it leaves in its turn. */
 void wire_post(struct link_stream *s, struct link_frame *f);
 /* RESET, ahead of what is queued. */
-void wire_reset(struct link_wire *w, uint32_t id, bool opener, enum link_lost why);
+void wire_reset(struct link_wire *w, uint32_t id, bool opener, enum link_lost why,
+                const struct link_referral *referral);
 /* The reader has released `size` bytes of DATA. */
 void wire_released(struct link_stream *s, uint32_t size);
 /* Forgets what waits. */

@@ -31,8 +31,9 @@ struct wires_config {
     struct link_node self;
     /* NULL: plain TCP on loopback. The caller's references stay the caller's, until after wires_stop(). */
     struct tls_context *tls_server, *tls_client;
-    /* May `from` ask this? False: *why_out goes back. NULL: anybody may ask anything. */
-    bool (*admit)(const struct link_node *from, const struct link_frame *open, enum link_lost *why_out);
+    /* May `from` ask this? False: *why_out goes back, with ELSEWHERE *referral_out too. NULL: anybody may ask anything. */
+    bool (*admit)(const struct link_node *from, const struct link_frame *open, enum link_lost *why_out,
+                  struct link_referral *referral_out);
     /* Index of the shard that serves it; UINT_MAX: this node does not. */
     unsigned (*shard)(enum link_kind kind, uint16_t route);
 };

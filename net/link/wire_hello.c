@@ -53,6 +53,7 @@ bool wire_hello_arrived(struct link_wire *w, struct slice in)
     if (!link_hello_decode(in, &h))
         return false;
     w->node = h.node;
+    w->version = MIN(h.version, LINK_VERSION);
     if (w->peer == NULL)
         w->lane = h.lane;
     conn_carries_secrets(&w->conn, w->lane == LINK_LANE_SMALL);

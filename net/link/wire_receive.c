@@ -6,6 +6,7 @@ static bool open_arrived(struct link_wire *w, struct link_frame *f)
     const struct wires_config *config = &wires_self()->config;
     struct node *node = shard_self()->node;
     enum link_lost why = LINK_LOST_REFUSED;
+    struct link_referral referral = {.epoch = 0};
     struct link_stream *s;
     unsigned shard;
     bool served = false;
@@ -14,11 +15,11 @@ static bool open_arrived(struct link_wire *w, struct link_frame *f)
         return false;
     s = link_served_new(&w->link, f->header.stream, (f->header.flags & LINK_LAST) != 0);
     if (s == NULL) {
-        wire_reset(w, f->header.stream, false, why);
+        wire_reset(w, f->header.stream, false, why, &referral);
         link_frame_release(f);
         return true;
     }
-    if (config->admit == NULL || config->admit(&w->node, f, &why)) {
+    if (config->admit == NULL || config->admit(&w->node, f, &why, &referral)) {
         shard = config->shard(f->header.kind, (uint16_t)f->header.value);
         if (shard >= node->shard_count)
             why = LINK_LOST_ELSEWHERE;
@@ -28,7 +29,10 @@ static bool open_arrived(struct link_wire *w, struct link_frame *f)
             served = link_serve_frame(s, f);
     }
     if (!served) {
-        link_stream_refuse(s, why);
+        if (why == LINK_LOST_ELSEWHERE)
+            link_stream_refer(s, &referral);
+        else
+            link_stream_refuse(s, why);
         link_frame_release(f);
     }
     return true;
@@ -66,19 +70,23 @@ static bool data_arrived(struct link_wire *w, struct link_frame *f)
     return true;
 }
 
-static bool reset_arrived(struct link_wire *w, const struct link_header *h)
+static bool reset_arrived(struct link_wire *w, const struct link_header *h, const char *payload)
 {
     struct link_stream *s = wire_stream(w, h);
+    struct link_referral referral = {.epoch = 0};
+
+    if (h->size > 0)
+        link_referral_decode(payload, &referral);
 
     if (s == NULL)
         return true;
     if (s->opener) {
         if (!s->transmitted)
             return false;
-        link_stream_lost(s, h->value);
+        link_stream_referred(s, h->value, &referral);
         return true;
     }
-    wire_reset(w, s->id, false, LINK_LOST_UNKNOWN); /* The answer that frees the id. */
+    wire_reset(w, s->id, false, LINK_LOST_UNKNOWN, &referral); /* The answer that frees the id. */
     if (s->relay != NULL)
         link_relay_reset(s);
     link_stream_lost(s, LINK_LOST_UNKNOWN);
@@ -127,7 +135,7 @@ static bool frame_arrived(struct link_wire *w, struct link_frame *f)
             taken = good = data_arrived(w, f);
             break;
         case LINK_RESET:
-            good = reset_arrived(w, &h);
+            good = reset_arrived(w, &h, f->payload);
             break;
         case LINK_CREDIT:
             good = credit_arrived(w, &h);

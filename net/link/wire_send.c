@@ -126,12 +126,23 @@ void wire_post(struct link_stream *s, struct link_frame *f)
     wire_stream_ready(s);
 }
 
-void wire_reset(struct link_wire *w, uint32_t id, bool opener, enum link_lost why)
+void wire_reset(struct link_wire *w, uint32_t id, bool opener, enum link_lost why,
+                const struct link_referral *referral)
 {
     struct link_header h = {
         .type = LINK_RESET, .stream = id, .flags = opener ? LINK_FROM_OPENER : 0, .value = why};
+    char bytes[LINK_HEADER_SIZE + LINK_REFERRAL_SIZE];
 
-    wire_control(w, &h);
+    if (why != LINK_LOST_ELSEWHERE || referral->epoch == 0 || opener || w->version < LINK_VERSION_REFERRALS) {
+        wire_control(w, &h);
+        return;
+    }
+    if (w->state != WIRE_UP)
+        return;
+    h.size = LINK_REFERRAL_SIZE;
+    link_header_encode(&h, bytes);
+    link_referral_encode(referral, bytes + LINK_HEADER_SIZE);
+    conn_write(&w->conn, slice_of(bytes, sizeof bytes));
 }
 
 void wire_released(struct link_stream *s, uint32_t size)

@@ -30,6 +30,7 @@ struct link_wire {
     uint64_t waiting;            /* Bytes of DATA in its streams' queues. */
     uint32_t burst;              /* Bytes that the stream whose turn it is has sent in it. */
     uint64_t heard_ms;           /* When something arrived; before UP: when it began. */
+    uint16_t version;            /* That both speak, once UP. */
     uint8_t state;               /* enum wire_state */
     uint8_t lane;                /* enum link_lane */
     uint8_t failures;            /* In a row. */

@@ -299,6 +299,21 @@ static void command_on_lost(struct link_stream *s)
 
 static const struct link_stream_ops command_ops = {command_on_frame, command_on_credit, command_on_lost};
 
+/* `r` NULL: not understood, or no room. */
+static void stream_refuse(struct link_stream *s, const struct imap_request *r)
+{
+    struct link_referral referral;
+
+    if (r == NULL) {
+        link_stream_refuse(s, LINK_LOST_REFUSED);
+    } else if (!member_serves(r->user)) {
+        referral = member_referral_of(r->user);
+        link_stream_refer(s, &referral);
+    } else {
+        link_stream_refuse(s, LINK_LOST_TICKET);
+    }
+}
+
 void command_serve(struct link_stream *s, struct link_frame *open)
 {
     struct backend *b = backend_self();
@@ -308,13 +323,9 @@ void command_serve(struct link_stream *s, struct link_frame *open)
     if (known)
         c->claim = member_claim(&c->request.ticket, c->request.user);
     if (!known || !member_serves(c->request.user) || member_claim_revoked(&c->claim)) {
-        enum link_lost why = !known                            ? LINK_LOST_REFUSED
-                             : !member_serves(c->request.user) ? LINK_LOST_ELSEWHERE
-                                                               : LINK_LOST_TICKET;
-
+        stream_refuse(s, known ? &c->request : NULL);
         if (c != NULL)
             slab_give(&b->commands, c);
-        link_stream_refuse(s, why);
         link_frame_release(open);
         return;
     }

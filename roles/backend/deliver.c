@@ -298,9 +298,16 @@ void deliver_serve(struct link_stream *s, struct link_frame *open)
                  !(d->request.outcome && id128_is_zero((const void *)d->request.operation_id));
 
     if (!known || !member_serves(d->request.user)) {
+        struct link_referral referral = {.epoch = 0};
+
+        if (known)
+            referral = member_referral_of(d->request.user);
         if (d != NULL)
             slab_give(&b->deliveries, d);
-        link_stream_refuse(s, known ? LINK_LOST_ELSEWHERE : LINK_LOST_REFUSED);
+        if (known)
+            link_stream_refer(s, &referral);
+        else
+            link_stream_refuse(s, LINK_LOST_REFUSED);
         link_frame_release(open);
         return;
     }

@@ -94,6 +94,7 @@ static void grant_take(struct member *m)
     partitions_keep(next, &m->grant);
     changed = !m->granted || memcmp(next->partitions, m->grant.partitions, sizeof next->partitions) != 0;
     m->grant = *next;
+    m->view.epoch = MAX(m->view.epoch, next->table_version);
     m->granted = true;
     if (changed && m->joined && member_file_save(m) < 0)
         return;
@@ -411,12 +412,27 @@ static bool subscribe_admit(uint16_t partition, enum link_lost *why_out)
     return here;
 }
 
+struct link_referral member_referral(unsigned partition)
+{
+    const struct member *m = member_self();
+
+    return (struct link_referral){.epoch = m != NULL ? m->view.epoch : 0, .partition = (uint16_t)partition};
+}
+
+struct link_referral member_referral_of(struct slice user)
+{
+    const struct member *m = member_self();
+
+    return member_referral(m != NULL ? partition_of(m->view.secret, user) : 0);
+}
+
 bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
-                  enum link_lost *why_out)
+                  enum link_lost *why_out, struct link_referral *referral_out)
 {
     struct deliver_request deliver;
     struct imap_request imap;
 
+    *referral_out = member_referral(partition);
     *why_out = LINK_LOST_REFUSED;
     switch (open->header.kind) {
     case LINK_SUBSCRIBE:

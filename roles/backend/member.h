@@ -43,4 +43,7 @@ MUST_CHECK bool member_ticket_good(const char *proxy, unsigned partition, const 
 /* May `from` have what it asks for? Kinds that a backend serves. A LINK_SUBSCRIBE may be opened for each partition that is at
  * home here; its tickets come later. */
 bool member_admit(const struct link_node *from, const struct link_frame *open, uint16_t partition,
-                  enum link_lost *why_out);
+                  enum link_lost *why_out, struct link_referral *referral_out);
+/* For somebody who is not served here. */
+struct link_referral member_referral(unsigned partition);
+struct link_referral member_referral_of(struct slice user);

@@ -176,6 +176,8 @@ static int placed_keep(struct member *m, const struct placed_word *word, struct 
     else
         m->placed_unsaved = m->placed_unsaved || memcmp(before, &m->view.placed, sizeof *before) != 0;
     heap_free(m->shard->heap, before);
+    if (rc == 0)
+        m->view.epoch = MAX(m->view.epoch, word->version);
     member_spread(m);
     if (rc < 0 || !m->placed_unsaved)
         return rc;

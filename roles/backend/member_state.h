@@ -17,6 +17,7 @@ struct membership { /* What every shard has a copy of. */
     uint8_t partitions[PARTITION_COUNT / 8];
     struct ticket_key ticket_keys[2];
     struct revocations revoked;
+    uint64_t epoch;           /* Version of the director's table by which this is so. */
     struct exceptions placed; /* Users who are placed alone: enum exception_here. */
 };
 

@@ -72,6 +72,8 @@ static void on_lost(struct link_stream *stream)
 
     s->stream = NULL;
     difference_leave(s);
+    if (stream->why == LINK_LOST_ELSEWHERE)
+        route_referred(&s->proxy->route, &stream->referral);
     if (!session_request_lost(s, stream->why)) {
         if (stream->why == LINK_LOST_TICKET) /* Of this process: is he to log in again? */
             session_renew(s);

@@ -228,6 +228,8 @@ static void on_deliver_lost(struct link_stream *stream)
     struct lmtp_session *l = r->session;
 
     r->stream = NULL;
+    if (stream->why == LINK_LOST_ELSEWHERE)
+        route_referred(&l->proxy->route, &stream->referral);
     if (outcome_open(r, stream->why)) {
         timer_set(&r->again, AGAIN_MS + (uint32_t)(random_u64() % AGAIN_MS));
         return;

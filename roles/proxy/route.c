@@ -3,6 +3,7 @@
 #include "core/io.h"
 #include "core/log.h"
 #include "core/map.h"
+#include "core/metrics.h"
 #include "net/link/wire.h"
 #include "roles/proxy/ticket_keys.h"
 #include "roles/settings.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 
 #define RETRY_MS 200  /* Until the table is asked for again, plus a jitter of as much. */
+#define ASK_MS   1000 /* Between two times that directors are asked because a backend knows more. */
 #define AWAY_MS  5000 /* As LOGIN_WAIT_MS of authenticate.c. */
 
 /* ---- The table ----------------------------------------------------------------------------------------- */
@@ -257,6 +259,37 @@ static void on_changed(struct link_peer *p, bool up)
         return;
     timer_cancel(&d->retry);
     on_retry(&d->retry);
+}
+
+/* ---- Referrals ------------------------------------------------------------------------------------------- */
+
+/* Of what this core knows of the cluster. */
+static uint64_t route_epoch(const struct route *r)
+{
+    return MAX(r->table != NULL ? r->table->version : 0, r->exceptions_version);
+}
+
+/* A stream that lives brings what is new by itself; one that stands still does not. Everything comes anew by another one, once in ASK_MS however many
+ * ask, and no more when it has come: whoever was referred tries again by what is known then, as often as his request allows (request.c). */
+void route_referred(struct route *r, const struct link_referral *referral)
+{
+    struct metrics *metrics = r->shard->metrics;
+    uint64_t now = time_ms();
+
+    metrics->referrals++;
+    if (referral->epoch <= route_epoch(r) || r->stopping || (r->asked_ms != 0 && now - r->asked_ms < ASK_MS))
+        return;
+    r->asked_ms = now;
+    metrics->referrals_newer++;
+    for (unsigned i = 0; i < r->director_count; i++) {
+        struct route_director *d = &r->directors[i];
+
+        if (d->table == NULL)
+            continue; /* It is being asked for. */
+        link_stream_reset(d->table);
+        piece_drop(d);
+        on_retry(&d->retry);
+    }
 }
 
 /* ---- Start and stop ------------------------------------------------------------------------------------ */

@@ -28,7 +28,8 @@ struct route {
     bool alone; /* All roles are here. */
     bool backend_here, stopping;
     unsigned director_count;
-    uint64_t away_ms; /* When the last director that was up went. */
+    uint64_t asked_ms; /* When a referral made it ask directors last. */
+    uint64_t away_ms;  /* When the last director that was up went. */
     struct route_director directors[ROUTE_DIRECTORS_MAX];
     struct cluster_table *table;                /* NULL: none came so far. */
     uint64_t exceptions_version;                /* Of the table, */
@@ -50,6 +51,9 @@ static inline bool route_known(struct link_target t)
 /* Why nobody who comes now could log in, or mail be taken: words for the operator. NULL: nothing is in the way. A director may be away
  * for as long as a login waits for it. */
 const char *route_lacks(const struct route *r);
+
+/* A backend says that it does not serve what this core has asked there. If it knows of something newer, a director is asked anew, now and then. */
+void route_referred(struct route *r, const struct link_referral *referral);
 
 /* A user's place. `partition`: as a director says it, or as it came from elsewhere. */
 uint16_t route_place(const struct route *r, uint16_t partition, struct slice user);

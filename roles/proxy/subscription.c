@@ -249,7 +249,11 @@ static void on_credit(struct link_stream *stream)
 
 static void on_lost(struct link_stream *stream)
 {
-    feed_lost(stream->owner);
+    struct feed *f = stream->owner;
+
+    if (stream->why == LINK_LOST_ELSEWHERE)
+        route_referred(&f->table->proxy->route, &stream->referral);
+    feed_lost(f);
 }
 
 static const struct link_stream_ops feed_ops = {on_frame, on_credit, on_lost};

@@ -5,6 +5,7 @@
 #include "core/node.h"
 #include "net/link/header.h"
 #include "net/link/link_state.h"
+#include "net/link/wire_state.h"
 #include "net/listener.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,6 +69,12 @@ static void test_header_bad(void **state)
         {.type = LINK_END},
         {.type = LINK_RESET, .value = LINK_LOST_COUNT},
         {.type = LINK_RESET, .size = 1},
+        {.type = LINK_RESET, .value = LINK_LOST_ELSEWHERE, .size = LINK_REFERRAL_SIZE + 1},
+        {.type = LINK_RESET,
+         .value = LINK_LOST_ELSEWHERE,
+         .size = LINK_REFERRAL_SIZE,
+         .flags = LINK_FROM_OPENER},
+        {.type = LINK_RESET, .value = LINK_LOST_TICKET, .size = LINK_REFERRAL_SIZE},
         {.type = LINK_CREDIT},
         {.type = LINK_CREDIT, .value = LINK_WINDOW + 1},
         {.type = LINK_PING, .stream = 1},
@@ -169,11 +176,17 @@ static void serve(struct link_stream *s, struct link_frame *open)
     struct served *v = &served[served_count++ % ARRAY_COUNT(served)];
     struct link_node from;
     bool refuse = slice_eq(link_frame_head(open), SLICE("refuse"));
+    bool refer = slice_eq(link_frame_head(open), SLICE("refer"));
 
     CHECK(link_frame_origin(open, &from) && strcmp(from.name, "asker") == 0);
     if (refuse) {
         link_frame_release(open);
         link_stream_refuse(s, LINK_LOST_ELSEWHERE);
+        return;
+    }
+    if (refer) {
+        link_frame_release(open);
+        link_stream_refer(s, &(struct link_referral){.epoch = 7ull << 40, .partition = 4095});
         return;
     }
     *v = (struct served){.stream = s, .silent = slice_eq(link_frame_head(open), SLICE("silent"))};
@@ -203,6 +216,7 @@ struct asked {
     unsigned in_place; /* Frames that lay where they were received. */
     bool ended, lost, trailer_good;
     enum link_lost why;
+    struct link_referral referral;
 };
 
 static void kept_read(struct asked *a, unsigned left)
@@ -242,6 +256,7 @@ static void asked_lost(struct link_stream *s)
 
     a->lost = true;
     a->why = s->why;
+    a->referral = s->referral;
 }
 
 static const struct link_stream_ops asked_ops = {asked_frame, asked_credit, asked_lost};
@@ -333,7 +348,27 @@ static void test_refused(struct link_target to)
 
     ask(&a, to, "refuse", "", true);
     wait_for(&a, 10);
+    CHECK(a.lost && a.why == LINK_LOST_ELSEWHERE && a.referral.epoch == 0);
+}
+
+/* A node of the release before is told that it is elsewhere, and no more: it would take more for no frame of the link. */
+static void test_referred(struct link_target to, uint16_t version)
+{
+    struct asked a;
+
+    list_each(it, &wires_self()->list)
+    {
+        struct link_wire *w = CONTAINER_OF(it, struct link_wire, entry);
+
+        if (version > 0)
+            w->version = version;
+    }
+    ask(&a, to, "refer", "", true);
+    wait_for(&a, 10);
     CHECK(a.lost && a.why == LINK_LOST_ELSEWHERE);
+    CHECK(a.referral.epoch == (version == 2 ? 0 : 7ull << 40) &&
+          a.referral.partition == (version == 2 ? 0 : 4095));
+    test_small(to); /* The connection goes on. */
 }
 
 static void test_given_up(struct link_target to)
@@ -408,6 +443,9 @@ static void body_run(void *arg)
         if (to.route == 0) /* In memory it holds at once. */
             test_granted(to);
         test_refused(to);
+        test_referred(to, to.route > 0 ? LINK_VERSION : 0); /* As they have agreed. */
+        test_referred(to, 2);
+        test_referred(to, LINK_VERSION);
         test_given_up(to);
     }
     to.route = 7; /* No shard of this node. */
