@@ -19,13 +19,19 @@ static void tell_sent(struct conn *c)
         c->ops->sent(c);
 }
 
+/* So much of a message is kept that a record may keep it. */
+static bool packable(const struct conn *c)
+{
+    if (c->phase == PHASE_HELLO)
+        return !c->hello;
+    return c->input_size <= CONN_PACKED_INPUT_MAX && (c->phase == PHASE_PLAIN || conn_secured(c));
+}
+
 static bool conn_at_rest(const struct conn *c)
 {
-    return !c->active && conn_receive_polls(c) && !c->paused && !c->posted &&
-           c->input_size <= CONN_PACKED_INPUT_MAX && !c->offer && c->output == NULL &&
-           c->sealed.data == NULL && !c->ended && !c->broken && !c->closing &&
-           (c->phase == PHASE_PLAIN || (c->phase == PHASE_HELLO && !c->hello) || conn_secured(c)) &&
-           (c->inflater == NULL || inflater_rests(c->inflater));
+    return !c->active && conn_receive_polls(c) && !c->paused && !c->posted && !c->offer &&
+           c->output == NULL && c->sealed.data == NULL && !c->ended && !c->broken && !c->closing &&
+           packable(c) && (c->inflater == NULL || inflater_rests(c->inflater));
 }
 
 void conn_work(struct conn *c)
@@ -99,6 +105,31 @@ void conn_carries_secrets(struct conn *c, bool secret)
 
 /* ---- Sleep --------------------------------------------------------------------------------------------- */
 
+static void input_pack(struct conn *c, struct conn_packed *out)
+{
+    out->hello = NULL;
+    out->input_size = 0;
+    if (c->input_size > CONN_PACKED_INPUT_MAX) {
+        out->hello = c->input;
+        out->hello_size = (uint16_t)c->input_size;
+        c->input = NULL;
+    } else if (c->input_size > 0) {
+        out->input_size = (uint8_t)c->input_size;
+        memcpy(out->input, c->input, c->input_size);
+        bytes_wipe(c->input, c->input_size);
+    }
+    conn_input_drop(c);
+}
+
+static void input_wakes(struct conn *c, const struct conn_packed *in)
+{
+    conn_input_keep(c, slice_of(in->input, in->input_size));
+    if (in->hello == NULL)
+        return;
+    c->input = in->hello;
+    c->input_size = c->input_capacity = in->hello_size;
+}
+
 bool conn_sleep(struct conn *c, struct conn_packed *out)
 {
     size_t tls_size = 0;
@@ -117,12 +148,7 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
         out->history = inflater_pack(c->inflater);
     c->inflater = NULL;
     timer_cancel(&c->timer);
-    out->input_size = (uint8_t)c->input_size;
-    if (c->input_size > 0) {
-        memcpy(out->input, c->input, c->input_size);
-        bytes_wipe(c->input, c->input_size);
-    }
-    conn_input_drop(c);
+    input_pack(c, out);
     out->sock = c->sock;
     out->peer = c->peer;
     out->bytes_in = c->bytes_in;
@@ -157,11 +183,14 @@ static bool deflate_wakes(struct conn *c, const struct conn_packed *in)
 void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_t input_max,
                const struct conn_ops *ops)
 {
+    bool awake;
+
     conn_set(c, in->sock, &in->peer, input_max, ops);
     c->bytes_in = in->bytes_in;
     c->bytes_out = in->bytes_out;
-    conn_input_keep(c, slice_of(in->input, in->input_size));
-    if (!tls_wakes(c, in) || !deflate_wakes(c, in)) {
+    awake = tls_wakes(c, in) && deflate_wakes(c, in);
+    input_wakes(c, in);
+    if (!awake) {
         conn_end(c, -ENOMEM);
         conn_post(c);
         return;

@@ -70,6 +70,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     uint8_t phase;          /* enum conn_phase */
     bool active;            /* Receive, do not poll. */
     bool quiet;             /* Nothing came since the timer was set. */
+    bool soon;              /* conn_rest_soon() */
     bool read_cancelled;    /* read_op was asked to end early. */
     bool paused, offer;     /* offer: what is kept is due to be offered. */
     bool ended, ended_told; /* No more input. */
@@ -135,6 +136,9 @@ static inline bool conn_paused(const struct conn *c)
 /* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
 void conn_rest(struct conn *c);
 
+/* The owner has said what the peer will answer soon, or not for long (a greeting): back to the poll after `ms`, if nothing comes. */
+void conn_rest_soon(struct conn *c, uint32_t ms);
+
 /* The peer may send much at a time: while he does, receives are up to CONN_BULK_SIZE each, into memory of its own. */
 void conn_receive_bulk(struct conn *c);
 
@@ -167,14 +171,18 @@ static inline bool conn_turns(const struct conn *c)
 
 /* ---- Sleep --------------------------------------------------------------------------------------------- */
 
-#define CONN_PACKED_INPUT_MAX 128 /* A connection that keeps more is not at rest. */
+#define CONN_PACKED_INPUT_MAX                                                                                \
+    128 /* A connection that keeps more is not at rest, unless it is a ClientHello's beginning. */
 
 struct conn_packed {
     struct sock sock;
     struct net_addr peer;
     uint64_t bytes_in, bytes_out;
     bool awaits_hello;
-    uint8_t tls_size;   /* 0: plain text. */
+    uint8_t tls_size;    /* 0: plain text. */
+    uint16_t hello_size; /* Of `hello`. */
+    char *
+        hello; /* Of a ClientHello more than `input` takes, on the shard's heap: whoever has the record has it. NULL: none. */
     uint8_t input_size; /* What data() has not taken: it is offered together with what comes next. */
     struct deflate_history *history; /* NULL: nothing is compressed. Whoever has the record has it. */
     uint8_t tls[TLS_PACKED_MAX];

@@ -14,6 +14,14 @@ void conn_input_drop(struct conn *c)
     c->offer = false;
 }
 
+/* Of a hello there is never more than is allowed: only the allocator's next class would be. */
+static uint32_t capacity_for(const struct conn *c, size_t need)
+{
+    if (c->phase != PHASE_HELLO)
+        return (uint32_t)(need + INPUT_GROW_SIZE);
+    return (uint32_t)MAX(need, MIN(need + HELLO_GROW_SIZE, (size_t)TLS_HELLO_MAX));
+}
+
 void conn_input_keep(struct conn *c, struct slice bytes)
 {
     size_t need = c->input_size + bytes.size;
@@ -21,7 +29,7 @@ void conn_input_keep(struct conn *c, struct slice bytes)
     if (bytes.size == 0)
         return;
     if (need > c->input_capacity) {
-        uint32_t capacity = (uint32_t)(need + (c->phase == PHASE_HELLO ? HELLO_GROW_SIZE : INPUT_GROW_SIZE));
+        uint32_t capacity = capacity_for(c, need);
         char *input = heap_alloc(conn_heap(), capacity);
 
         if (c->input != NULL) {
@@ -127,6 +135,11 @@ void conn_bytes_arrived(struct conn *c, struct slice in)
     c->bytes_in += in.size;
     shard_self()->metrics->bytes_in += in.size;
     c->quiet = false;
+    if (c->soon && !c->closing && !c->end_awaited) { /* Else it would fire once more for each who answers. */
+        timer_set(&c->timer, CONN_QUIET_MS);
+        c->quiet = true;
+    }
+    c->soon = false;
     if (!conn_reads(c) || (c->phase == PHASE_TLS_WAIT && !c->tls_behind))
         return;
     if (c->phase == PHASE_TLS_WAIT)

@@ -156,6 +156,14 @@ void conn_receive_bulk(struct conn *c)
     c->bulk = true;
 }
 
+void conn_rest_soon(struct conn *c, uint32_t ms)
+{
+    if (c->closing || c->end_awaited)
+        return;
+    c->soon = c->quiet = true;
+    timer_set(&c->timer, ms);
+}
+
 void conn_rest(struct conn *c)
 {
     c->active = false;

@@ -98,9 +98,9 @@ enum tls_event {
     TLS_FAILED,  /* Not TLS, or a bad record. Send the output (an alert), and close. */
 };
 
-/* Of a client's first message with its records: with keys against quantum computers it has some 2 KiB. Kept, it is an allocation of
- * 3 KiB at most, so that a record that is awake and holds it stays below 4.5 KiB. */
-#define TLS_HELLO_MAX 3008
+/* Of a client's first message with its records: with keys against quantum computers it has some 2 KiB, and padding perhaps. Kept, it is
+ * an allocation of so many bytes at most. */
+#define TLS_HELLO_MAX 4096
 enum tls_hello {
     TLS_HELLO_MORE,  /* The beginning of one, or nothing yet. */
     TLS_HELLO_WHOLE, /* A server's tls_feed() has what it needs for its answer. */

@@ -7,15 +7,16 @@
 #include <errno.h>
 
 #define ALIGNED(size)   (((size) + 7u) & ~7u)
-#define RECORD_HEAD     13 /* size 4, deadline 4, history 4, user 1 */
+#define RECORD_HEAD     13 /* size 4, deadline 4, beside 4, user 1 */
 #define RECORD_MAX      (RECORD_HEAD + USER_SIZE_MAX + PACKED_SIZE_MAX + DEFLATE_HISTORY_MAX)
-#define NO_HISTORY      UINT32_MAX
+#define NOTHING_BESIDE  UINT32_MAX
 #define BLOCK_SIZE      (1024 * 1024 - 4096) /* With its head at most a region of records. */
 #define TRIM_EACH       4096                 /* Sessions. */
 #define PACK_UNITS      64                   /* Of fiber_work(), each. */
 #define IDS_OF_ONE      (1 << 20) /* Connections that may begin before a process is frozen, or found dead. */
 #define TOO_MANY_FDS_MS 5         /* -ETOOMANYREFS: on their way, and not received yet. */
 
+_Static_assert(TLS_HELLO_MAX <= DEFLATE_HISTORY_MAX, "one of them is beside a record");
 _Static_assert(RECORD_MAX + 8 <= PASS_SIZE_MAX, "a session fits into a message");
 
 enum moving_kind { MOVING_HELLO = 1, MOVING_READY, MOVING_SESSIONS, MOVING_TAKEN, MOVING_END };
@@ -224,7 +225,7 @@ static void batch_add(struct batch *b, const struct sleepers *t, uint32_t id)
     uint64_t deadline_ms = sleepers_deadline_ms(t, id), now_ms = time_ms();
     struct slice user = sleepers_user(t, id);
     char *record = b->records + (b->size - sizeof b->head), *at = record + RECORD_HEAD;
-    uint32_t history = NO_HISTORY;
+    struct slice beside = slice_of(NULL, 0);
     struct packed packed;
 
     sleepers_look(t, id, &packed);
@@ -234,12 +235,14 @@ static void batch_add(struct batch *b, const struct sleepers *t, uint32_t id)
         memcpy(at, user.data, user.size);
     at += user.size;
     at += packed_encode(&packed, (struct packed_shared){.process = &t->proxy->process}, at);
-    if (packed.conn.history != NULL) {
-        history = packed.conn.history->size;
-        memcpy(at, packed.conn.history->bytes, history);
-        at += history;
-    }
-    put_u32(record + 8, history);
+    if (packed.conn.history != NULL)
+        beside = slice_of(packed.conn.history->bytes, packed.conn.history->size);
+    else if (packed.conn.hello != NULL)
+        beside = slice_of(packed.conn.hello, packed.conn.hello_size);
+    if (beside.size > 0)
+        memcpy(at, beside.data, beside.size);
+    at += beside.size;
+    put_u32(record + 8, beside.data != NULL ? (uint32_t)beside.size : NOTHING_BESIDE);
     put_u32(record, (uint32_t)(at - record));
     b->size += (uint32_t)(at - record);
     b->room += (uint32_t)(at - record);
@@ -284,10 +287,21 @@ int chest_pack(struct proxy *p)
     return rc;
 }
 
+static void settle_beside(struct proxy *p, struct conn_packed *conn, struct slice bytes)
+{
+    if (!conn->awaits_hello) {
+        conn->history = deflate_history_new(p->heap, bytes);
+        return;
+    }
+    conn->hello_size = (uint16_t)bytes.size;
+    conn->hello = heap_alloc(p->heap, bytes.size);
+    memcpy(conn->hello, bytes.data, bytes.size);
+}
+
 /* How he is named here. RECORD_NONE: no memory for one more. */
 static uint32_t settle_one(struct proxy *p, const char *record, struct sock sock)
 {
-    uint32_t size = get_u32(record), history = get_u32(record + 8);
+    uint32_t size = get_u32(record), beside = get_u32(record + 8);
     struct slice user = slice_of(record + RECORD_HEAD, (uint8_t)record[12]);
     struct packed packed;
     uint32_t id;
@@ -297,8 +311,9 @@ static uint32_t settle_one(struct proxy *p, const char *record, struct sock sock
     packed_decode(user.data + user.size, (struct packed_shared){.process = &p->process}, &packed);
     packed.conn.sock = sock;
     packed.conn.history = NULL;
-    if (history != NO_HISTORY)
-        packed.conn.history = deflate_history_new(p->heap, slice_of(record + size - history, history));
+    packed.conn.hello = NULL;
+    if (beside != NOTHING_BESIDE)
+        settle_beside(p, &packed.conn, slice_of(record + size - beside, beside));
     count_session(p, user.size > 0, 1);
     id = sleepers_add(&p->sleepers, &packed,
                       users_get(&p->users, user, route_place(&p->route, packed.partition, user)),
@@ -526,14 +541,15 @@ bool arrivals_process(struct shard *s, struct packed_process *process_out, uint6
 static bool records_good(struct slice in, unsigned count)
 {
     for (; count > 0; count--) {
-        uint32_t size, history;
+        uint32_t size, beside;
 
         if (in.size < RECORD_HEAD)
             return false;
         size = get_u32(in.data);
-        history = get_u32(in.data + 8);
-        if (size > in.size || size > RECORD_MAX || (history != NO_HISTORY && history > DEFLATE_HISTORY_MAX) ||
-            RECORD_HEAD + (size_t)(uint8_t)in.data[12] + (history != NO_HISTORY ? history : 0) > size)
+        beside = get_u32(in.data + 8);
+        if (size > in.size || size > RECORD_MAX ||
+            (beside != NOTHING_BESIDE && beside > DEFLATE_HISTORY_MAX) ||
+            RECORD_HEAD + (size_t)(uint8_t)in.data[12] + (beside != NOTHING_BESIDE ? beside : 0) > size)
             return false;
         in = slice_from(in, size);
     }

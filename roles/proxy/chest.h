@@ -16,7 +16,7 @@
  * by whoever receives it. HELLO, the first, has what records refer to and the keys of TLS tickets behind it and is answered by READY; TAKEN has the
  * names that the ledger has for a batch; SESSIONS has records, with as many sockets:
  *
- *     size u32 | deadline u32, ms from then | size of the history of DEFLATE u32 | size of the user's name u8 | name | packed.h | history
+ *     size u32 | deadline u32, ms from then | size of what is beside it u32 | size of the user's name u8 | name | packed.h | beside it: a history of DEFLATE, a ClientHello
  *
  * Owner:  one shard, of either process; it outlives the shard's proxy.
  * Memory: records lie in blocks of 1 MiB of the shard's secrets, and take the place of those that they were packed from. From the moment that a
@@ -26,7 +26,7 @@
 #include "core/shard.h"
 #include "roles/proxy/proxy.h"
 
-#define MOVING_VERSION 4
+#define MOVING_VERSION 5
 
 struct ledger;
 

@@ -30,6 +30,7 @@ enum {
     RARE_NONCE = 1 << 4,     /* It was made in another process. */
     RARE_PARTITION = 1 << 5, /* Not the user's. */
     RARE_TICKET = 1 << 6,    /* Nor this. */
+    RARE_HELLO = 1 << 7,
 };
 
 static const uint8_t zeros[16];
@@ -128,6 +129,7 @@ static unsigned rare_of(const struct packed *p, struct packed_shared shared)
     rare |= p->forwards ? RARE_FORWARDS : 0;
     rare |= p->client_sid_size > 0 ? RARE_CLIENT_SID : 0;
     rare |= p->conn.history != NULL ? RARE_COMPRESSED : 0;
+    rare |= p->conn.hello != NULL ? RARE_HELLO : 0;
     rare |= !nonce_known(p, shared) ? RARE_NONCE : 0;
     rare |= p->partition != shared.partition ? RARE_PARTITION : 0;
     return rare | (ticket_size(&p->ticket) > 0 && !ticket_shared(p, shared) ? RARE_TICKET : 0);
@@ -241,6 +243,10 @@ static char *put_rare(char *out, const struct packed *p, struct packed_shared sh
         out = varint_put(out, p->partition);
     if ((rare & RARE_TICKET) != 0)
         out = put_sized(out, p->ticket.bytes, ticket_size(&p->ticket));
+    if ((rare & RARE_HELLO) != 0) {
+        out = put_bytes(out, &p->conn.hello, sizeof p->conn.hello);
+        out = put_bytes(out, &p->conn.hello_size, sizeof p->conn.hello_size);
+    }
     return out;
 }
 
@@ -266,6 +272,10 @@ static const char *get_rare(const char *in, struct packed *out)
     }
     if ((rare & RARE_TICKET) != 0)
         in = get_sized(in, out->ticket.bytes, &size, TICKET_SIZE);
+    if ((rare & RARE_HELLO) != 0) {
+        in = get_bytes(in, &out->conn.hello, sizeof out->conn.hello);
+        in = get_bytes(in, &out->conn.hello_size, sizeof out->conn.hello_size);
+    }
     return in;
 }
 

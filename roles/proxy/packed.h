@@ -30,8 +30,9 @@ struct packed {
 };
 
 #define PACKED_SIZE_MAX                                                                                      \
-    (2 + 8 + 18 + 8 * 10 + 3 + sizeof(void *) + PACKED_CLIENT_SID_MAX + IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + \
-     24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 + TLS_PACKED_MAX + 1)
+    (2 + 8 + 18 + 8 * 10 + 3 + sizeof(void *) + sizeof(void *) + 2 + PACKED_CLIENT_SID_MAX +                 \
+     IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 +                 \
+     TLS_PACKED_MAX + 1)
 
 struct
     packed_process { /* Of a shard's proxy: ids of its sessions lie near each other, and nonces follow from them. */

@@ -8,6 +8,10 @@
 #include <errno.h>
 #include <stdio.h>
 
+#define GREETED_MS      250 /* For a client's first word, */
+#define GREETED_MANY_MS 20  /* with so many awake before their login: */
+#define GREETED_AWAKE   128
+
 #define STATE_BIT(s) (1u << SESSION_##s)
 /* States in which bytes of the client are looked at. */
 #define STATES_READING (STATE_BIT(COMMAND) | STATE_BIT(SASL) | STATE_BIT(LITERAL) | STATE_BIT(IDLE))
@@ -347,6 +351,15 @@ static size_t on_data(struct conn *c, struct slice in)
 
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
+/* He was greeted. Who answers does so before he sleeps, unless they are many, or far away: to wake him would cost a fifth of a login in plain
+ * text. So those who are awake for nothing are few. */
+static void session_rest_soon(struct session *s)
+{
+    bool many = s->proxy->shard->metrics->session_states[METRIC_SESSION_LOGIN] > GREETED_AWAKE;
+
+    conn_rest_soon(&s->conn, many ? GREETED_MANY_MS : GREETED_MS);
+}
+
 /* Where the client's own bytes begin: TLS, or a greeting. */
 static void session_begin(struct session *s)
 {
@@ -359,6 +372,7 @@ static void session_begin(struct session *s)
     } else {
         session_greet(s);
         session_enter(s, SESSION_COMMAND);
+        session_rest_soon(s);
     }
 }
 
@@ -506,6 +520,7 @@ static void on_secured(struct conn *c)
     if (implicit) /* Implicit TLS: the greeting is still due. */
         session_greet(s);
     session_ready(s);
+    session_rest_soon(s);
 }
 
 static void on_rested(struct conn *c)

@@ -523,6 +523,7 @@ static void forget(struct sleepers *t, uint32_t id, bool close)
     }
     if (packed.conn.history != NULL)
         deflate_history_free(t->proxy->heap, packed.conn.history);
+    heap_free(t->proxy->heap, packed.conn.hello);
     bytes_wipe(&packed, sizeof packed);
     sleeper_remove(t, id);
 }

@@ -402,6 +402,24 @@ static void test_short_answers(void **state)
     assert_int_equal(loans_out, 0);
 }
 
+/* Whoever says nothing to a greeting is soon at rest; whoever answers has his time. */
+static void test_quiet_soon(void **state)
+{
+    open_session();
+    conn_rest_soon(&session->conn, 50);
+    door_settle(0);
+    assert_int_equal(door_counts.polls, 0);
+    door_advance(70);
+    assert_int_equal(door_counts.polls, 1);
+    conn_rest_soon(&session->conn, 50);
+    send_text("a\n");
+    door_advance(CONN_QUIET_MS - 100);
+    assert_int_equal(door_counts.polls, 1);
+    door_advance(CONN_QUIET_MS + 20);
+    assert_int_equal(door_counts.polls, 2);
+    send_text("close\n");
+}
+
 /* A quiet connection goes back to its poll and keeps no memory; bytes in between put that off. */
 static void test_quiet(void **state)
 {
@@ -1027,8 +1045,8 @@ static void test_hello_refused(void **state)
     refused(fat, sizeof fat);
 }
 
-/* Half a hello waits asleep. */
-static void test_hello_asleep(void **state)
+/* The beginning of a hello waits asleep, in the record or beside it. */
+static void hello_sleeps(size_t first, bool beside)
 {
     struct slice in = {0}, text;
     struct tls_output out = {0};
@@ -1042,13 +1060,14 @@ static void test_hello_asleep(void **state)
     plain_size = 0;
     client = tls_connect(client_context, SLICE("mail.example.org"), SLICE("imap"), slice_of(NULL, 0));
     assert_int_equal(tls_feed(client, &in, &text, &out), TLS_WAIT);
-    assert_int_equal(send(peer, out.data, 50, MSG_NOSIGNAL), 50);
+    assert_int_equal(send(peer, out.data, first, MSG_NOSIGNAL), first);
     door_settle(0);
     assert_int_equal(woken_by_bytes, 1);
     assert_null(session); /* At once. */
     assert_true(packed.awaits_hello);
-    assert_int_equal(packed.input_size, 50);
-    assert_int_equal(send(peer, out.data + 50, out.size - 50, MSG_NOSIGNAL), out.size - 50);
+    assert_int_equal(packed.hello != NULL, beside);
+    assert_int_equal(beside ? packed.hello_size : packed.input_size, first);
+    assert_int_equal(send(peer, out.data + first, out.size - first, MSG_NOSIGNAL), out.size - first);
     tls_output_fini(&out);
     door_settle(0);
     assert_int_equal(hello_count, 1);
@@ -1058,6 +1077,14 @@ static void test_hello_asleep(void **state)
     client_put("close\n");
     client_close();
     close(peer);
+}
+
+static void test_hello_asleep(void **state)
+{
+    hello_sleeps(50, false);
+    hello_sleeps(CONN_PACKED_INPUT_MAX, false);
+    hello_sleeps(CONN_PACKED_INPUT_MAX + 1, true);
+    hello_sleeps(200, true);
 }
 
 static void test_tls_implicit(void **state)
@@ -1645,6 +1672,7 @@ int main(void)
         PLAIN(test_hold_room),
         PLAIN(test_short_answers),
         PLAIN(test_quiet),
+        PLAIN(test_quiet_soon),
         PLAIN(test_sleep),
         PLAIN(test_sleep_ends),
         PLAIN(test_one_send_a_turn),

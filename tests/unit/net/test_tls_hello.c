@@ -63,9 +63,23 @@ static void test_bad(void **state)
     assert_int_equal(tls_hello(slice_of(bytes, size)), TLS_HELLO_WHOLE);
 }
 
+/* Padding makes them large: 4 KiB with the header of the record are enough, and no more. */
+static void test_large(void **state)
+{
+    static char large[TLS_HELLO_MAX + 2] = {22, 3, 1, 4091 >> 8, 4091 & 0xff, 1, 0, 4087 >> 8, 4087 & 0xff};
+
+    assert_int_equal(TLS_HELLO_MAX, 4096);
+    assert_int_equal(tls_hello(slice_of(large, TLS_HELLO_MAX - 1)), TLS_HELLO_MORE);
+    assert_int_equal(tls_hello(slice_of(large, TLS_HELLO_MAX)), TLS_HELLO_WHOLE);
+    large[4]++;
+    large[8]++;
+    assert_int_equal(tls_hello(slice_of(large, TLS_HELLO_MAX + 1)), TLS_HELLO_BAD);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut), cmocka_unit_test(test_bad)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut), cmocka_unit_test(test_bad),
+                                       cmocka_unit_test(test_large)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,6 +34,7 @@ static struct model {
     struct packed packed;
     char user[16];
     unsigned history_size; /* 0: not compressed. */
+    unsigned hello_size;   /* 0: no ClientHello beside it. */
     uint32_t said;
     char wire[128]; /* What it has sealed last. */
     uint32_t wire_size;
@@ -103,8 +104,13 @@ static void session_check(const struct proxy *p, uint32_t id, const struct packe
     CHECK((have.conn.history != NULL) == (m->history_size > 0));
     for (unsigned i = 0; have.conn.history != NULL && i < m->history_size; i++)
         CHECK(have.conn.history->bytes[i] == history_byte(have.id, i));
+    CHECK((have.conn.hello != NULL) == (m->hello_size > 0) && have.conn.hello_size == m->hello_size);
+    for (unsigned i = 0; have.conn.hello != NULL && i < m->hello_size; i++)
+        CHECK(have.conn.hello[i] == history_byte(have.id, i));
     want.conn.sock = have.conn.sock = SOCK_NONE;
     want.conn.history = have.conn.history = NULL;
+    want.conn.hello = have.conn.hello = NULL;
+    want.conn.hello_size = have.conn.hello_size = 0;
     memcpy(want.conn.tls, have.conn.tls, sizeof want.conn.tls);
     want.conn.tls_size = have.conn.tls_size;
     CHECK(memcmp(&want, &have, sizeof want) == 0);
@@ -137,6 +143,8 @@ static void session_speak(struct proxy *p, uint32_t id)
     if (packed.conn.history != NULL)
         packed.conn.history =
             deflate_history_new(p->heap, slice_of(packed.conn.history->bytes, packed.conn.history->size));
+    if (packed.conn.hello != NULL)
+        packed.conn.hello = memcpy(heap_alloc(p->heap, m->hello_size), packed.conn.hello, m->hello_size);
     sleepers_part(&p->sleepers, id);
     p->connections--;
     session_add(p, m, &packed);
@@ -510,7 +518,15 @@ static void model_make(struct proxy *p, unsigned i, struct sock sock)
     tls_make(m);
     packed = m->packed;
     packed.conn.sock = sock;
-    m->history_size = i % 11 == 0 ? 1 + (unsigned)rand() % DEFLATE_HISTORY_MAX : 0;
+    if (i % 13 == 1) { /* As nobody is who has secrets already; here they show that he is kept as he was. */
+        m->packed.state = packed.state = PACKED_HANDSHAKE;
+        m->packed.conn.awaits_hello = packed.conn.awaits_hello = true;
+        packed.conn.hello_size = (uint16_t)(m->hello_size = 1 + (unsigned)rand() % TLS_HELLO_MAX);
+        packed.conn.hello = heap_alloc(p->heap, m->hello_size);
+        for (unsigned k = 0; k < m->hello_size; k++)
+            packed.conn.hello[k] = history_byte(i, k);
+    }
+    m->history_size = i % 11 == 0 && m->hello_size == 0 ? 1 + (unsigned)rand() % DEFLATE_HISTORY_MAX : 0;
     if (m->history_size > 0) {
         char *bytes = heap_alloc(p->heap, m->history_size);
 

@@ -78,6 +78,10 @@ static void packed_random(struct packed *p, const uint8_t *history)
     p->client_sid_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (PACKED_CLIENT_SID_MAX + 1));
     fill(p->client_sid, p->client_sid_size);
     p->conn.history = random_u() % 3 == 0 ? (struct deflate_history *)(uintptr_t)random_u() : NULL;
+    if (random_u() % 3 == 0) {
+        p->conn.hello = (char *)(uintptr_t)(random_u() | 1);
+        p->conn.hello_size = (uint16_t)random_u();
+    }
     p->tag_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (IMAP_TAG_SIZE_MAX + 1));
     fill(p->tag, p->tag_size);
     p->partition = (uint16_t)random_u();
