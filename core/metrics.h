@@ -24,6 +24,7 @@
     X(commands, "IMAP commands finished")                                                                    \
     X(commands_unavailable, "Commands answered NO [UNAVAILABLE]")                                            \
     X(commands_again, "Requests asked again after their link was lost")                                      \
+    X(commands_not_again, "Requests not asked again because the budget of their link was used up")           \
     X(referrals, "Requests refused by a backend that does not serve the user")                               \
     X(referrals_newer, "Times that directors were asked because a backend knew more of the cluster")         \
     X(differences_shared, "Idle sessions given the answer that another one had asked for")                   \

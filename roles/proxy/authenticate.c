@@ -136,13 +136,21 @@ static void login_open(struct session *s)
 {
     struct login_question *q = s->question;
     uint64_t now = time_ms();
+    struct link_target director;
 
     if (q->tries > 0 && now >= q->until_ms) {
         login_fail(s, LOGIN_UNAVAILABLE, 0);
         return;
     }
-    s->stream = link_open(route_director(&s->proxy->route, q->user), LINK_LOGIN, slice_of(q->head, q->size),
-                          slice_of(NULL, 0), true, &login_ops, s);
+    director = route_director(&s->proxy->route, q->user);
+    if (q->tries > 0 && !route_again(&s->proxy->route, director)) {
+        login_fail(s, LOGIN_UNAVAILABLE, 0);
+        return;
+    }
+    if (q->tries == 0)
+        route_asked(director);
+    s->stream =
+        link_open(director, LINK_LOGIN, slice_of(q->head, q->size), slice_of(NULL, 0), true, &login_ops, s);
     if (s->stream == NULL)
         login_later(s);
     else

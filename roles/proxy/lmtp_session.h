@@ -33,6 +33,7 @@ struct lmtp_recipient {
     struct lmtp_session *session;
     struct link_stream *stream; /* NULL: not opened, or answered. */
     uint16_t partition;         /* Of the account. */
+    bool waited;                /* For the budget of its backend's link, long enough. */
     struct ticket ticket;
     uint8_t operation_id[OPERATION_ID_SIZE];
     bool asked;         /* ... at least once. */

@@ -7,8 +7,9 @@
 #include <stdio.h>
 
 #define RECEIVED_MAX        1024
-#define AGAIN_MS            100   /* Before an outcome is asked for, plus a jitter of as much. */
-#define OUTCOME_ADDRESS_MAX 320   /* Of an address, in the answer. */
+#define AGAIN_MS            100  /* Before an outcome is asked for, plus a jitter of as much; */
+#define SCARCE_MS           2000 /* when its link's budget is used up. */
+#define OUTCOME_ADDRESS_MAX 320  /* Of an address, in the answer. */
 #define SILENCE_MS          10000 /* A backend that gives no credit for so long is cut off: the others go on. */
 
 static void reply_to(struct lmtp_session *l, enum lmtp_reply_id id, struct slice who)
@@ -266,18 +267,22 @@ static size_t received_write(const struct lmtp_session *l, const struct lmtp_rec
     return writer_used(&w);
 }
 
+static struct link_target recipient_backend(const struct lmtp_recipient *r)
+{
+    const struct route *route = &r->session->proxy->route;
+
+    return route_backend(route, route_place(route, r->partition, slice_str(r->user)), true);
+}
+
 static struct link_stream *recipient_open(struct lmtp_recipient *r, struct deliver_request *request,
                                           char *head)
 {
-    const struct route *route = &r->session->proxy->route;
-    struct link_target backend =
-        route_backend(route, route_place(route, r->partition, slice_str(r->user)), true);
-
     memcpy(request->operation_id, r->operation_id, sizeof r->operation_id);
     request->ticket = r->ticket;
     request->user = slice_str(r->user);
-    return link_open(backend, LINK_DELIVER, slice_of(head, deliver_request_encode(request, head)),
-                     slice_of(NULL, 0), request->outcome, &deliver_ops, r);
+    return link_open(recipient_backend(r), LINK_DELIVER,
+                     slice_of(head, deliver_request_encode(request, head)), slice_of(NULL, 0),
+                     request->outcome, &deliver_ops, r);
 }
 
 static void recipient_stream(struct lmtp_session *l, struct lmtp_recipient *r)
@@ -291,6 +296,7 @@ static void recipient_stream(struct lmtp_session *l, struct lmtp_recipient *r)
 
     random_bytes(r->operation_id, sizeof r->operation_id);
     request.received = slice_of(field, received_write(l, r, field));
+    route_asked(recipient_backend(r));
     r->stream = recipient_open(r, &request, head);
     l->pending++;
     if (r->stream == NULL)
@@ -304,6 +310,12 @@ static void on_again(struct timer *t)
     struct deliver_request request = {.outcome = true, .recipient = slice_str(r->address)};
     char head[HEAD_SIZE_SMALL];
 
+    if (!r->waited && !route_again(&r->session->proxy->route, recipient_backend(r))) {
+        r->waited = true;
+        timer_set(&r->again, SCARCE_MS + (uint32_t)(random_u64() % SCARCE_MS));
+        return;
+    }
+    r->waited = false;
     r->session->proxy->shard->metrics->commands_again++;
     r->asked = true;
     request.recipient = slice_first(request.recipient, MIN(request.recipient.size, OUTCOME_ADDRESS_MAX));

@@ -9,6 +9,9 @@
  * whole lines of a FETCH, whose flags others may have changed meanwhile (lines.h). If it is not, his connection is closed in the middle,
  * since nothing else would be true.
  *
+ * How often that is, for all sessions together, is bounded by the link's budget (budget.h). When it is used up, what can be given up is NO; of which neither
+ * OK nor NO would be true, or which the client has in part, waits longer; so do idle sessions.
+ *
  * What has never left is NO within UNSENT_MS. A change whose outcome stays unknown for limits.outcome_wait closes the
  * connection: neither OK nor NO would be true. */
 #include "core/io.h"
@@ -20,7 +23,8 @@
 
 #define UNSENT_MS 4500
 #define AGAIN_MS  100 /* Before the next try, plus a jitter of as much; twice that before the one after it, */
-#define DOUBLED   3   /* and so on, so often: who refuses has enough to do. */
+#define SCARCE_MS 2000 /* Before it, when the link's budget is used up, plus a jitter of as much. */
+#define DOUBLED   3    /* and so on, so often: who refuses has enough to do. */
 
 struct shown { /* Of what the client has, and of as much as has come again. */
     XXH3_state_t shown, repeated;
@@ -65,10 +69,37 @@ static void try_later(struct request *r)
     timer_set(&r->again, pause_ms + (uint32_t)(random_u64() % pause_ms));
 }
 
+/* A NO would be wrong, or cannot stand here. */
+static bool must_go_on(const struct request *r)
+{
+    return r->unknown || r->kind == LINK_SYNC || r->session->answered;
+}
+
+/* False: not now. What has a better ticket by now was not refused for lack of time. */
+static bool may_again(struct request *r)
+{
+    struct session *s = r->session;
+
+    if (r->ticket || r->waited ||
+        route_again(&s->proxy->route, route_backend(&s->proxy->route, session_place(s), r->bulk))) {
+        r->waited = false;
+        return true;
+    }
+    if (must_go_on(r)) {
+        r->waited = true;
+        timer_set(&r->again, SCARCE_MS + (uint32_t)(random_u64() % SCARCE_MS));
+    } else {
+        session_run_failed(s);
+    }
+    return false;
+}
+
 static void on_again(struct timer *t)
 {
     struct request *r = CONTAINER_OF(t, struct request, again);
 
+    if (!may_again(r))
+        return;
     r->session->proxy->shard->metrics->commands_again++;
     if (!session_request_open(r->session))
         try_later(r);
@@ -116,6 +147,7 @@ void session_request_keep(struct session *s, enum link_kind kind, struct slice t
     s->request = r;
     if (kind != LINK_SYNC)
         timer_set(&r->deadline, UNSENT_MS);
+    route_asked(route_backend(&s->proxy->route, session_place(s), r->bulk));
     if (!session_request_open(s))
         try_later(r);
 }
@@ -227,7 +259,8 @@ bool session_request_lost(struct session *s, enum link_lost why)
                !timer_armed(&r->deadline)) { /* It was over while an answer was on its way. */
         timer_set(&r->deadline, UNSENT_MS);
     }
-    if (why == LINK_LOST_TICKET)
+    r->ticket = why == LINK_LOST_TICKET;
+    if (r->ticket)
         session_renew(s);
     try_later(r);
     return true;

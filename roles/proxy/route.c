@@ -34,6 +34,13 @@ static struct link_peer *peer_find(const struct route *r, const struct cluster_n
     return NULL;
 }
 
+/* Nodes that have moved to other addresses so often that there is none left share the last. */
+static struct budget *budget_new(struct route *r)
+{
+    r->budget_count = MIN(r->budget_count + 1, (unsigned)ARRAY_COUNT(r->budgets));
+    return &r->budgets[r->budget_count - 1];
+}
+
 static void table_take(struct route *r, struct cluster_table *table)
 {
     struct link_peer **peers = heap_zalloc(r->heap, sizeof r->peers);
@@ -45,7 +52,8 @@ static void table_take(struct route *r, struct cluster_table *table)
             continue;
         peers[i] = peer_find(r, node);
         if (peers[i] == NULL)
-            peers[i] = link_peer_dial(&node->addr, slice_str(node->name), LINK_ROLE_BACKEND, NULL, NULL);
+            peers[i] =
+                link_peer_dial(&node->addr, slice_str(node->name), LINK_ROLE_BACKEND, NULL, budget_new(r));
     }
     heap_free(r->heap, r->table);
     r->table = table;
@@ -251,7 +259,7 @@ static bool director_up(const struct route *r)
 /* With the first questions that leave, so that the table is there before their answers. */
 static void on_changed(struct link_peer *p, bool up)
 {
-    struct route_director *d = link_peer_owner(p);
+    struct route_director *d = CONTAINER_OF(link_peer_owner(p), struct route_director, budget);
 
     if (!up && !director_up(d->route))
         d->route->away_ms = time_ms();
@@ -292,6 +300,37 @@ void route_referred(struct route *r, const struct link_referral *referral)
     }
 }
 
+/* ---- What is asked again --------------------------------------------------------------------------------- */
+
+static struct budget *budget_of(struct link_target to)
+{
+    return to.peer != NULL ? link_peer_owner(to.peer) : NULL;
+}
+
+void route_asked(struct link_target to)
+{
+    struct budget *b = budget_of(to);
+
+    if (b != NULL)
+        budget_asked(b, time_ms());
+}
+
+bool route_again(struct route *r, struct link_target to)
+{
+    struct budget *b = budget_of(to);
+    char addr[NET_ADDR_TEXT_MAX];
+
+    if (b == NULL || !link_peer_up(to.peer) || budget_again(b, time_ms()))
+        return true;
+    r->shard->metrics->commands_not_again++;
+    if (budget_tells(b, time_ms()))
+        log_event(LOG_WARN, "requests are not asked again",
+                  "node=%s address=%s hint=it_refuses_more_than_1_in_%u",
+                  log_quote(slice_str(link_peer_node(to.peer)->name)),
+                  net_addr_format(link_peer_addr(to.peer), addr), BUDGET_PART);
+    return false;
+}
+
 /* ---- Start and stop ------------------------------------------------------------------------------------ */
 
 static void director_add(struct route *r, struct link_target target)
@@ -327,7 +366,7 @@ int route_start(struct route *r, struct shard *s)
         if (!net_addr_parse(slice_str(config_list_item(config, "directors", i)), &addr))
             return -EINVAL; /* settings_check() has said so already. */
         target.peer = link_peer_dial(&addr, slice_of(NULL, 0), LINK_ROLE_DIRECTOR, on_changed,
-                                     &r->directors[r->director_count]);
+                                     &r->directors[r->director_count].budget);
         director_add(r, target);
     }
     return 0;

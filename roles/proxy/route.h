@@ -6,11 +6,13 @@
 #pragma once
 #include "core/shard.h"
 #include "net/link/link.h"
+#include "roles/proxy/budget.h"
 #include "roles/words/cluster.h"
 
 #define ROUTE_DIRECTORS_MAX 16
 
 struct route_director {
+    struct budget budget; /* First: a peer's owner is its budget. */
     struct route *route;
     struct link_target target;
     struct link_stream *table; /* LINK_TABLE */
@@ -36,6 +38,8 @@ struct route {
     struct exceptions *exceptions;              /* by its nodes. NULL: none came so far, */
     struct exceptions *exceptions_coming;       /* or not all of it. */
     struct link_peer *peers[CLUSTER_NODES_MAX]; /* By node of the table; NULL: this process. */
+    unsigned budget_count;
+    struct budget budgets[CLUSTER_NODES_MAX]; /* Of the peers, as they were dialled. */
 };
 
 MUST_CHECK int route_start(struct route *r, struct shard *s);
@@ -51,6 +55,11 @@ static inline bool route_known(struct link_target t)
 /* Why nobody who comes now could log in, or mail be taken: words for the operator. NULL: nothing is in the way. A director may be away
  * for as long as a login waits for it. */
 const char *route_lacks(const struct route *r);
+
+/* What is asked of a director or a backend counts; may it be asked again? False: its link's budget is used up, and it goes without, or waits. What cannot leave
+ * now costs nothing. */
+void route_asked(struct link_target to);
+MUST_CHECK bool route_again(struct route *r, struct link_target to);
 
 /* A backend says that it does not serve what this core has asked there. If it knows of something newer, a director is asked anew, now and then. */
 void route_referred(struct route *r, const struct link_referral *referral);

@@ -213,6 +213,8 @@ struct request {
     bool changes;  /* The account: it is executed once, by its operation id. */
     bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
     bool unknown;  /* It may have been executed. */
+    bool ticket;   /* Its ticket was not valid the last time. */
+    bool waited;   /* For the link's budget, long enough. */
     bool lost;     /* A link with it on it was; `deadline` runs since. */
     uint8_t tries; /* That were in vain. */
     /* The answer may come again, from its beginning: what the client has of it, and how much of that has come by now. */

@@ -13,8 +13,9 @@ static struct shard *shard;
 static struct proxy proxy;
 static struct session session;
 static struct link_stream stream;
-static bool sent; /* Has what was asked left? */
-static unsigned opened, failed, byes;
+static bool sent;    /* Has what was asked left? */
+static bool used_up; /* The link's budget. */
+static unsigned opened, again, failed, byes;
 
 /* ---- What surrounds it --------------------------------------------------------------------------------- */
 
@@ -62,6 +63,26 @@ struct link_target route_director(struct route *r, struct slice user)
     return (struct link_target){.route = 0};
 }
 
+struct link_target route_backend(const struct route *r, uint16_t place, bool bulk)
+{
+    return (struct link_target){.route = place};
+}
+
+uint16_t route_place(const struct route *r, uint16_t partition, struct slice user)
+{
+    return partition;
+}
+
+void route_asked(struct link_target to)
+{
+}
+
+bool route_again(struct route *r, struct link_target to)
+{
+    again += !used_up;
+    return !used_up;
+}
+
 void subscriber_renewed(struct subscriptions *t, struct subscriber *s)
 {
 }
@@ -87,8 +108,8 @@ static int setup(void **state)
     shard = fake_shard_begin();
     proxy = (struct proxy){.shard = shard, .heap = shard->heap, .limits.outcome_wait_ms = 60000};
     session = (struct session){.proxy = &proxy, .state = SESSION_RUN};
-    opened = failed = byes = 0;
-    sent = false;
+    opened = again = failed = byes = 0;
+    sent = used_up = false;
     return 0;
 }
 
@@ -180,12 +201,53 @@ static void test_read_lost(void **state)
     assert_true(failed == 1 && byes == 0);
 }
 
+/* Of a link whose budget is used up: what nobody has seen anything of is given up at once. */
+static void test_budget(void **state)
+{
+    ask(true);
+    lost(LINK_LOST_REFUSED);
+    fake_sleep_ms(shard, 300);
+    assert_true(opened == 2 && again == 1 && failed == 0);
+    used_up = true;
+    lost(LINK_LOST_REFUSED);
+    fake_sleep_ms(shard, 500);
+    assert_true(opened == 2 && failed == 1 && byes == 0);
+}
+
+/* What may have been executed is asked for, less often. */
+static void test_budget_unknown(void **state)
+{
+    ask(true);
+    sent = true;
+    lost(LINK_LOST_UNKNOWN);
+    fake_sleep_ms(shard, 300);
+    assert_int_equal(opened, 2);
+    used_up = true;
+    for (unsigned ms = 0; ms < 20000; ms += 20) {
+        if (session.stream != NULL)
+            lost(LINK_LOST_REFUSED);
+        fake_sleep_ms(shard, 20);
+    }
+    assert_true(failed == 0 && byes == 0);
+    assert_true(opened >= 2 + 20000 / (2 * 2000 + 2 * 1600) && opened <= 2 + 20000 / 2000);
+}
+
+/* A ticket that has expired is exchanged by everybody in the same minutes: that is no overload. */
+static void test_budget_ticket(void **state)
+{
+    ask(true);
+    used_up = true;
+    lost(LINK_LOST_TICKET);
+    fake_sleep_ms(shard, 300);
+    assert_true(opened == 2 && failed == 0 && again == 0);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_never_sent), TEST(test_refused),   TEST(test_refused_late),
-        TEST(test_unknown),    TEST(test_read_lost),
+        TEST(test_never_sent), TEST(test_refused), TEST(test_refused_late),   TEST(test_unknown),
+        TEST(test_read_lost),  TEST(test_budget),  TEST(test_budget_unknown), TEST(test_budget_ticket),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
