@@ -1,7 +1,6 @@
 """Nodes of a cluster, each a process of its own: a director, backends and proxies, over plain links or mutual TLS, with a cutter
 in front of whoever is asked."""
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -9,9 +8,9 @@ import time
 import urllib.error
 import urllib.request
 
-import asleep
 import cutter
 import mail
+import metrics
 import peers
 
 WAKES_MIN = 10  # Of sessions that sleep after each command, by a client that does something.
@@ -59,10 +58,7 @@ class Node:
         raise RuntimeError(f"{self.name} is not ready:\n{mail.log_tail(self)}")
 
     def ctl(self, *words, status=0):
-        done = subprocess.run([mail.BINARY, "ctl", "--socket", self.settings["data"] + "/ctl.sock", *words, "--json"],
-                              capture_output=True, text=True, timeout=30)
-        assert done.returncode == status, (words, done)
-        return json.loads(done.stdout) if status == 0 else done.stderr
+        return mail.ctl(self, *words, status=status)
 
     def lacks(self, what):
         """Does it say so, to whoever asks in whichever way?"""
@@ -99,7 +95,8 @@ class Node:
 
 
 class Cluster:
-    """examples: from the files of deploy/cluster, which have TLS; here with other addresses, names and paths."""
+    """examples: from the files of deploy/cluster, which have TLS; here with other addresses, names and paths. `with` one of them: at the
+    end nothing of it is left, and if there was an error its logs are shown."""
 
     def __init__(self, directory, users, tls=False, proxies=2, backends=2, cores="1", examples=False):
         self.directory, self.tls, self.cores, self.examples = directory, tls or examples, cores, examples
@@ -185,34 +182,34 @@ class Cluster:
                 text = mail.without_kills(mail.log_tail(node, 1 << 22))
                 assert word not in text, f"{word!r} in the log of {node.name}:\n{text[text.index(word) - 500:][:2000]}"
 
-    def end(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        if error is not None:
+            for node in filter(lambda n: n.process is not None, self.nodes):
+                print(f"---- {node.name} {node.role}\n{mail.log_tail(node, 2500)}")
         for node in self.nodes:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
-        self.cutter.stop()
+        if self.cutter is not None:
+            self.cutter.stop()
 
 
 @contextlib.contextmanager
 def served(scratch, users):
     """As mail.trireme(), by a proxy of a cluster: two of them, a director and three backends from the files under deploy/cluster."""
-    nodes = Cluster(os.path.join(scratch, "cluster"), users, proxies=2, backends=3, examples=True)
-    try:
+    with Cluster(os.path.join(scratch, "cluster"), users, proxies=2, backends=3, examples=True) as nodes:
         nodes.start()
         yield nodes.proxies[0]
         nodes.stop()
-    except BaseException:
-        for node in nodes.nodes:
-            print(f"---- {node.name}\n{mail.log_tail(node, 2500)}")
-        raise
-    finally:
-        nodes.end()
 
 
 def each_served(users, flow):
     """flow(scratch, server) with one process, and with a cluster. Where sessions are to sleep all the time, they did."""
-    for door in (asleep.served, served):
+    for door in (mail.trireme, served):
         with mail.scratch_directory() as scratch, door(scratch, users) as server:
             flow(scratch, server)
-            if asleep.eager():
-                assert asleep.wakes(server) >= WAKES_MIN, "the sessions did not sleep"
-                print(f"sessions were woken {asleep.wakes(server)} times")
+            if os.environ.get("TRIREME_DEBUG_SLEEP_AFTER", "idle") != "idle":
+                assert metrics.wakes(server) >= WAKES_MIN, "the sessions did not sleep"
+                print(f"sessions were woken {metrics.wakes(server)} times")

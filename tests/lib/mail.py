@@ -4,6 +4,7 @@ import fcntl
 import glob
 import hashlib
 import imaplib
+import json
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "bench"))
@@ -119,20 +121,41 @@ def started(scratch, users, extra, tries=5):
 
 
 @contextlib.contextmanager
+def watched(server):
+    """At the end nothing of it is left, and if there was an error its log is shown."""
+    try:
+        yield server
+    except BaseException:
+        print(log_tail(server))
+        raise
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@contextlib.contextmanager
 def trireme(scratch, users=50, extra=()):
     """A running server; at the end its graceful stop must succeed, and its log must hold no error."""
-    server = started(scratch, users, extra)
-    try:
+    with watched(started(scratch, users, extra)) as server:
         yield server
         status = server.stop()
         assert status == 0, f"the server ended with status {status}:\n{log_tail(server)}"
         check_log(server)
-    except BaseException:
-        print(log_tail(server))
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
-        raise
+
+
+def wait(what, until, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def ctl(server, *words, status=0):
+    """What `trireme ctl` says, or how it complains."""
+    done = subprocess.run([BINARY, "ctl", "--socket", os.path.join(server.directory, "data", "ctl.sock"), *words, "--json"],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, (words, done)
+    return json.loads(done.stdout) if status == 0 else done.stderr
 
 
 def log_tail(server, size=6000):

@@ -7,60 +7,34 @@ import select
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
-import zlib
 
 import mail
 import peers
 from cluster import eventually
+from connection import Connection, anyone
 
 FAILED = 65  # Exit status of `ctl upgrade`: the old server serves on.
 
 
-class Talk:
-    """A connection that knows what it must read next. Any end of it, and any other byte, is an error."""
+class Talk(Connection):
+    """Knows what it must read next. Any end of it, and any other byte, is an error."""
 
     def __init__(self, port, tls):
         """tls: False, True, or a context."""
-        self.sock = socket.create_connection(("127.0.0.1", port), 60)
-        if tls is True:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        if tls:
-            self.sock = tls.wrap_socket(self.sock)
-        self.sock.settimeout(60)
-        self.inflate = self.deflate = None
-        self.buffer, self.count = b"", 0
+        super().__init__(port, anyone() if tls is True else tls or None)
+        self.count = 0
         assert self.line().startswith(b"* OK")
 
-    def send(self, data):
-        if self.deflate:
-            data = self.deflate.compress(data) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
-        self.sock.sendall(data)
-
-    def more(self):
-        data = self.sock.recv(65536)
-        if not data:
-            raise EOFError("the connection has ended")
-        self.buffer += self.inflate.decompress(data) if self.inflate else data
-
-    def line(self):
-        while b"\r\n" not in self.buffer:
-            self.more()
-        line, self.buffer = self.buffer.split(b"\r\n", 1)
-        return line
-
-    def bytes(self, size, pause=0):
+    def bytes(self, size, pause):
+        """Piece by piece."""
         while len(self.buffer) < size:
-            self.more()
-            if pause:
-                time.sleep(pause)
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
-        return data
+            self.buffer += self.receive()
+            time.sleep(pause)
+        return self.exactly(size)
 
     def command(self, text, first=b""):
         self.count += 1
@@ -90,7 +64,7 @@ class Talk:
 
     def compress(self):
         self.command(b"COMPRESS DEFLATE")
-        self.inflate, self.deflate = zlib.decompressobj(-15), zlib.compressobj(6, zlib.DEFLATED, -15)
+        self.start_deflate()
         return self
 
 
@@ -299,13 +273,6 @@ def gone_of(socks):
         except ConnectionError:
             gone.add(sock)
     return gone
-
-
-def soon(holds, seconds):
-    end = time.time() + seconds
-    while not holds():
-        assert time.time() < end
-        time.sleep(0.002)
 
 
 class Memory(threading.Thread):
