@@ -222,6 +222,8 @@ struct link_writer {
 void link_writer_init(struct link_writer *w, struct link_stream *s);
 /* The same for the rest of a long answer. */
 void link_writer_resume(struct link_writer *w, struct link_stream *s);
+/* `size` bytes are about to be written: the first window, which is small, is exchanged for one that has room for as many of them as a frame may. */
+void link_writer_expect(struct link_writer *w, size_t size);
 /* Sends what is in the window, if anything. */
 void link_writer_flush(struct link_writer *w);
 /* Flushes before a change of flags, so that HOLD begins at the right byte. */

@@ -40,6 +40,19 @@ void link_writer_resume(struct link_writer *w, struct link_stream *s)
     window_open(w, LINK_PAYLOAD_MAX);
 }
 
+void link_writer_expect(struct link_writer *w, size_t size)
+{
+    struct link_frame *first = w->frame;
+    size_t used = writer_used(&w->writer);
+
+    if (size <= (size_t)(w->writer.end - w->writer.at) || first->capacity > WINDOW_FIRST)
+        return;
+    window_open(w, MIN(size, LINK_PAYLOAD_MAX - (size_t)WINDOW_FIRST) + WINDOW_FIRST);
+    memcpy(w->writer.at, first->payload, used);
+    w->writer.at += used;
+    link_frame_release(first);
+}
+
 void link_writer_flush(struct link_writer *w)
 {
     if (writer_used(&w->writer) > 0)

@@ -78,6 +78,7 @@ static void section_begin(struct command *c, struct fetch_work *w, const struct 
     if (w->section_begun)
         return;
     w->section_begun = true;
+    link_writer_expect(&c->out, size);
     imap_write_section(out, section);
     writer_char(out, ' ');
     imap_write_literal_header(out, size);
