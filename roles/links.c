@@ -184,6 +184,7 @@ int links_start(struct shard *s)
     memcpy(config.self.name, name, strlen(name));
     config.self.roles = settings_roles(s->node->config);
     config.self.instance = random_u64();
+    config.self.features = settings_features(s->node->config);
     config.tls_server = l->contexts.server;
     config.tls_client = l->contexts.client;
     wires_start(&config);

@@ -3,6 +3,7 @@
 #include "core/io.h"
 #include "core/net_prefix.h"
 #include "net/link/link.h"
+#include "roles/words/capability.h"
 
 #define KIB    UINT64_C(1024)
 #define MIB    (1024 * KIB)
@@ -45,6 +46,9 @@ const struct config_key settings_keys[] = {
     {"cluster.cert", CONFIG_STRING, NULL, "PEM file: this node's certificate; CN is its name, OU its roles"},
     {"cluster.key", CONFIG_STRING, NULL, "PEM file: its private key"},
     {"cluster.ca", CONFIG_STRING, NULL, "PEM file: who signs the cluster's certificates"},
+    {"cluster.features", CONFIG_U64, "1", /* FEATURE_LEVEL */
+     "feature level that this node offers at most, for as long as its release may be taken back", 0,
+     FEATURE_LEVEL},
 
     {"tls.cert", CONFIG_STRING, NULL, "PEM file: the certificate and its chain"},
     {"tls.key", CONFIG_STRING, NULL, "PEM file: its private key"},
@@ -109,6 +113,12 @@ static bool role_named(const struct config *c, const char *role)
             return true;
     }
     return false;
+}
+
+uint16_t settings_features(const struct config *c)
+{
+    _Static_assert(FEATURE_LEVEL == 1, "the default");
+    return (uint16_t)config_u64(c, "cluster.features");
 }
 
 uint8_t settings_roles(const struct config *c)

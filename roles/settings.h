@@ -18,4 +18,6 @@ int settings_each_listener(const struct config *c,
                            void *arg);
 
 /* enum link_role (net/link/link.h): those of `role`. */
+/* What this node offers at most (roles/words/capability.h). */
+uint16_t settings_features(const struct config *c);
 uint8_t settings_roles(const struct config *c);

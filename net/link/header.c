@@ -24,7 +24,8 @@ enum { /* Offsets of HELLO. */
        HELLO_AT_NAME_SIZE = 18,
        HELLO_AT_NAME = 19,
 };
-_Static_assert(HELLO_AT_NAME + LINK_NODE_NAME_MAX <= LINK_HELLO_MAX, "a HELLO fits");
+#define HELLO_FEATURES_SIZE 2
+_Static_assert(HELLO_AT_NAME + LINK_NODE_NAME_MAX + HELLO_FEATURES_SIZE <= LINK_HELLO_MAX, "a HELLO fits");
 
 static const char magic[4] = {'T', 'R', 'L', 'K'};
 
@@ -117,7 +118,8 @@ size_t link_hello_encode(const struct link_hello *h, char out[LINK_HELLO_MAX])
     out[HELLO_AT_LANE] = (char)h->lane;
     out[HELLO_AT_NAME_SIZE] = (char)size;
     memcpy(out + HELLO_AT_NAME, h->node.name, size);
-    return HELLO_AT_NAME + size;
+    put_u16(out + HELLO_AT_NAME + size, h->node.features);
+    return HELLO_AT_NAME + size + HELLO_FEATURES_SIZE;
 }
 
 /* Names are printed: visible ASCII. */
@@ -147,6 +149,9 @@ bool link_hello_decode(struct slice in, struct link_hello *out)
         h.version_oldest > h.version || h.lane >= LINK_LANE_COUNT || (h.node.roles & ~LINK_ROLE_ALL) != 0 ||
         h.node.roles == 0)
         return false;
+    h.node.features = LINK_FEATURES_UNSAID;
+    if (in.size >= HELLO_AT_NAME + size + HELLO_FEATURES_SIZE)
+        h.node.features = get_u16(in.data + HELLO_AT_NAME + size);
     memcpy(h.node.name, in.data + HELLO_AT_NAME, size);
     *out = h;
     return true;

@@ -2,7 +2,7 @@
  *
  *     header  type 1 | kind 1 | flags 1 | 0 | stream 4 | value 4 | size 2 | trailer_size 2
  *     RESET   LINK_LOST_ELSEWHERE: behind it, perhaps, partition 2 | epoch 8
- *     HELLO   magic 4 | version 2 | oldest version spoken 2 | instance 8 | roles 1 | lane 1 | name size 1 | name
+ *     HELLO   magic 4 | version 2 | oldest version spoken 2 | instance 8 | roles 1 | lane 1 | name size 1 | name | features 2 (since version 3)
  *
  * A later version may say more behind a HELLO; both ends speak the smaller of their versions.
  * Errors: a decoder takes any bytes and says false to what no node of ours would send. */

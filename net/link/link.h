@@ -244,8 +244,11 @@ typedef void link_serve_fn(struct link_stream *s, struct link_frame *open);
 #define LINK_NODE_NAME_MAX 63
 enum link_role { LINK_ROLE_PROXY = 1, LINK_ROLE_DIRECTOR = 2, LINK_ROLE_BACKEND = 4, LINK_ROLE_ALL = 7 };
 
+#define LINK_FEATURES_UNSAID 1 /* Of a node of the release before, which says nothing of it. */
+
 struct link_node {     /* Who is at the other end of a wire. */
     uint64_t instance; /* Random: another one after each start of its process. */
+    uint16_t features; /* Level of what it offers: roles/words/capability.h. */
     uint8_t roles;     /* enum link_role */
     char name[LINK_NODE_NAME_MAX + 1];
 };

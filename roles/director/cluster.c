@@ -58,12 +58,12 @@ static void keys_rotate(struct cluster *c)
 /* 0, and what was new is on the disk; nobody is told of anything else. */
 static int cluster_save(struct cluster *c)
 {
-    bool changed = c->changed, placed = c->placed;
+    bool changed = c->changed, placed = c->placed, featured = c->featured;
     int rc;
 
-    if (!changed && !placed && !c->revoked && !c->aged)
+    if (!changed && !placed && !featured && !c->revoked && !c->aged)
         return 0;
-    c->changed = c->placed = c->revoked = c->aged = false; /* More may come meanwhile. */
+    c->changed = c->placed = c->featured = c->revoked = c->aged = false; /* More may come meanwhile. */
     c->table.version += changed || placed;
     cluster_exceptions_saving(c);
     rc = cluster_file_save(c);
@@ -72,6 +72,7 @@ static int cluster_save(struct cluster *c)
         c->table.version -= changed || placed;
         c->changed = c->changed || changed;
         c->placed = c->placed || placed;
+        c->featured = c->featured || featured;
         c->revoked = true;
         return rc;
     }

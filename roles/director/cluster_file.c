@@ -1,7 +1,8 @@
 /* roles/director/cluster_file.c -- what a director keeps, the file `director` in its data directory:
  *
  *     magic 8 | cluster id 16 | cluster key 32 | renewal 100 | size of the table 4 | table
- *     size 4 | users who are placed alone: place 2, at 2, to 2, size 1, name (TRDIREC3 alone: where there are none, the release before reads it)
+ *     size 4 | users who are placed alone: place 2, at 2, to 2, size 1, name | size 4 | feature levels of the table's nodes, 2 each
+ *     (TRDIREC3 alone: where there are no such users, and all nodes have the level of the release before, that one reads it)
  *     generation 8 | floor 8 | count 4 | revocations: user 8, generation 8 | checksum 8 */
 #include "core/log.h"
 #include "roles/director/cluster_state.h"
@@ -11,13 +12,14 @@
 
 #define FILE_NAME    "director"
 #define FILE_MAGIC   "TRDIREC2"
-#define FILE_MAGIC_3 "TRDIREC3" /* With users who are placed alone. */
+#define FILE_MAGIC_3 "TRDIREC3" /* With users who are placed alone, and nodes' feature levels. */
 #define FILE_MAGIC_1 "TRDIREC1" /* With one renewal key, which was never changed. */
 #define FILE_FRONT   (8 + CLUSTER_ID_SIZE + CLUSTER_KEY_SIZE + RENEWAL_SIZE)
 #define FILE_FRONT_1 (8 + CLUSTER_ID_SIZE + 2 * CLUSTER_KEY_SIZE)
 #define FILE_REVOKED 20 /* Before the revocations. */
 #define FILE_SIZE_MAX                                                                                        \
-    (FILE_FRONT + 8 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED + REVOCATIONS_MAX * REVOCATION_SIZE + 8)
+    (FILE_FRONT + 12 + CLUSTER_NODES_MAX * 2 + CLUSTER_TABLE_SIZE_MAX + FILE_REVOKED +                       \
+     REVOCATIONS_MAX * REVOCATION_SIZE + 8)
 #define FILE_PLACED_MAX (EXCEPTIONS_MAX * (7 + USER_NAME_MAX))
 
 static size_t revoked_encode(const struct revocations *r, char *out)
@@ -50,24 +52,43 @@ static bool revoked_decode(struct slice in, struct revocations *r)
     return true;
 }
 
+static bool features_said(const struct cluster *c)
+{
+    for (unsigned i = 0; i < c->table.node_count; i++) {
+        if (c->features[i] != LINK_FEATURES_UNSAID)
+            return true;
+    }
+    return false;
+}
+
+static size_t features_encode(const struct cluster *c, char *out)
+{
+    put_u32(out, c->table.node_count * 2u);
+    for (unsigned i = 0; i < c->table.node_count; i++)
+        put_u16(out + 4 + i * (size_t)2, c->features[i]);
+    return 4 + c->table.node_count * (size_t)2;
+}
+
 int cluster_file_save(struct cluster *c)
 {
     size_t placed = cluster_exceptions_size(c);
+    bool more = placed > 0 || features_said(c);
     char *bytes = heap_alloc(c->shard->heap, FILE_SIZE_MAX + placed);
     uint64_t generation = c->view.revoked.generation;
     size_t size = FILE_FRONT + 4;
     int rc;
 
-    memcpy(bytes, placed > 0 ? FILE_MAGIC_3 : FILE_MAGIC, 8);
+    memcpy(bytes, more ? FILE_MAGIC_3 : FILE_MAGIC, 8);
     memcpy(bytes + 8, c->id, CLUSTER_ID_SIZE);
     memcpy(bytes + 24, c->key, CLUSTER_KEY_SIZE);
     renewal_encode(&c->view.renewal, bytes + 56);
     size += cluster_table_encode(&c->table, bytes + size);
     put_u32(bytes + FILE_FRONT, (uint32_t)(size - FILE_FRONT - 4));
-    if (placed > 0) {
+    if (more) {
         put_u32(bytes + size, (uint32_t)placed);
         cluster_exceptions_write(c, bytes + size + 4);
         size += 4 + placed;
+        size += features_encode(c, bytes + size);
     }
     size += revoked_encode(&c->view.revoked, bytes + size);
     put_u64(bytes + size, XXH3_64bits(bytes, size));
@@ -113,8 +134,13 @@ static bool file_parse(struct cluster *c, struct slice in)
     in = slice_from(slice_first(in, size), front);
     if (!part_take(&in, &part) || !cluster_table_decode(part, &c->table))
         return false;
-    if (placed && (!part_take(&in, &part) || !cluster_exceptions_read(c, part)))
+    for (unsigned i = 0; i < CLUSTER_NODES_MAX; i++)
+        c->features[i] = LINK_FEATURES_UNSAID;
+    if (placed && (!part_take(&in, &part) || !cluster_exceptions_read(c, part) || !part_take(&in, &part) ||
+                   part.size != c->table.node_count * 2u))
         return false;
+    for (unsigned i = 0; placed && i < c->table.node_count; i++)
+        c->features[i] = get_u16(part.data + i * (size_t)2);
     if (!revoked_decode(in, &c->view.revoked))
         return false;
     c->revoked_saved = c->view.revoked.generation;

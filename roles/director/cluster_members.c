@@ -3,6 +3,7 @@
 #include "core/io.h"
 #include "net/link/wire.h"
 #include "roles/director/cluster_state.h"
+#include "roles/settings.h"
 #include <errno.h>
 
 #define WEIGHT_DEFAULT 100
@@ -15,6 +16,8 @@ static void member_frame(struct link_stream *s, struct link_frame *f)
 
     if (f->header.type == LINK_DATA && member_state_decode(link_frame_data(f), &m->state)) {
         memcpy(m->name, name, MIN(strlen(name), sizeof m->name - 1));
+        m->features = m->target.peer != NULL ? link_peer_node(m->target.peer)->features
+                                             : settings_features(m->cluster->shard->node->config);
         m->known = m->news = true;
         cluster_wake(m->cluster);
     }

@@ -69,6 +69,22 @@ static void names_send(const struct cluster *c, struct reader *l)
     l->named = true;
 }
 
+static void features_send(const struct cluster *c, struct reader *l)
+{
+    struct link_frame *f;
+
+    if (c->table.node_count == 0 || (l->featured && l->features == cluster_features(c)) ||
+        link_credit(l->stream) <= 0)
+        return;
+    l->features = cluster_features(c);
+    l->featured = true;
+    f = link_frame_new(CLUSTER_PIECE_HEADER + CLUSTER_FEATURES_SIZE);
+    put_u32(f->payload, CLUSTER_PIECE_FEATURES);
+    put_u32(f->payload + 4, 0);
+    cluster_features_encode(l->features, f->payload + CLUSTER_PIECE_HEADER);
+    link_send(l->stream, f, CLUSTER_PIECE_HEADER + CLUSTER_FEATURES_SIZE, 0);
+}
+
 static void reader_send(struct cluster *c, struct reader *l)
 {
     if (l->hears)
@@ -77,6 +93,7 @@ static void reader_send(struct cluster *c, struct reader *l)
         (void)cluster_revoked_send(c, l->stream, CLUSTER_PIECE_HEADER,
                                    &l->revoked); /* Again when there is room. */
     tls_keys_send(&c->tls_keys, l->stream, &l->tls_keys_sent);
+    features_send(c, l); /* Before the table: a director that says none is of the release before. */
     table_send(c, l);
     cluster_exceptions_send(c, l);
 }

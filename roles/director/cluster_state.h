@@ -50,9 +50,10 @@ struct member { /* A backend of the configuration. */
     bool known; /* It has said its name and its state. */
     bool news;  /* ... since the fiber looked. */
     bool grant_due;
-    bool placed_due; /* It is to hear of users who are placed alone. */
-    bool places;     /* It has answered that: it is not of the release before. */
-    bool answered;   /* ... since the fiber looked. */
+    bool placed_due;   /* It is to hear of users who are placed alone. */
+    uint16_t features; /* Its level. */
+    bool places;       /* It has answered that: it is not of the release before. */
+    bool answered;     /* ... since the fiber looked. */
     struct member_answer answer;
     struct told revoked;
     int node; /* In the table; -1: none. */
@@ -68,6 +69,8 @@ struct reader { /* A proxy core that wants the table. */
     bool named;             /* It has the secret of their users' hash. */
     struct told revoked;
     uint64_t exceptions_version; /* That it has. */
+    uint16_t features;           /* That it was told; `featured`: anything. */
+    bool featured;
 };
 
 struct
@@ -93,14 +96,15 @@ struct cluster {
     uint32_t rotate_every_ms;
     uint32_t renewal_steps; /* and after how many of these times the renewal key is. */
     struct tls_keys tls_keys;
-    struct placement *placements; /* EXCEPTIONS_MAX; NULL: nobody so far. */
-    uint64_t dealt_version;       /* Of the table, when where partitions are changed last, */
-    uint64_t exceptions_version;  /* and when where such users are did. */
-    bool changed, placed;         /* These two are to be written. */
-    bool deal;                    /* The operator has said so. */
-    bool revoked;                 /* Somebody was, since the file was written, */
-    uint64_t revoked_saved;       /* which has those up to this generation. */
-    bool aged;                    /* The renewal key has. */
+    uint16_t features[CLUSTER_NODES_MAX]; /* Feature level of each node of the table, as it said last. */
+    struct placement *placements;         /* EXCEPTIONS_MAX; NULL: nobody so far. */
+    uint64_t dealt_version;               /* Of the table, when where partitions are changed last, */
+    uint64_t exceptions_version;          /* and when where such users are did. */
+    bool changed, placed, featured;       /* What is to be written. */
+    bool deal;                            /* The operator has said so. */
+    bool revoked;                         /* Somebody was, since the file was written, */
+    uint64_t revoked_saved;               /* which has those up to this generation. */
+    bool aged;                            /* The renewal key has. */
     bool due, working, running, stopping;
 };
 static inline struct cluster *cluster_self(void)
@@ -124,6 +128,8 @@ MUST_CHECK int cluster_file_save(struct cluster *c);
 
 /* What backends have said of themselves. True: the table has changed. */
 MUST_CHECK bool cluster_table_settle(struct cluster *c);
+/* The lowest feature level of backends. */
+uint16_t cluster_features(const struct cluster *c);
 /* Two backends have one name. */
 bool cluster_names_twice(const struct cluster *c);
 

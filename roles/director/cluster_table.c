@@ -22,6 +22,15 @@ bool cluster_names_twice(const struct cluster *c)
     }
     return false;
 }
+uint16_t cluster_features(const struct cluster *c)
+{
+    uint16_t lowest = UINT16_MAX;
+
+    for (unsigned i = 0; i < c->table.node_count; i++)
+        lowest = MIN(lowest, c->features[i]);
+    return lowest;
+}
+
 static bool can_deal(const struct cluster *c)
 {
     return c->deal && c->member_count > 0 && cluster_members_known(c) == c->member_count &&
@@ -38,6 +47,7 @@ static void table_deal(struct cluster *c)
 
         *node = (struct cluster_node){.addr = c->members[i].addr};
         memcpy(node->name, c->members[i].name, sizeof node->name);
+        c->features[i] = LINK_FEATURES_UNSAID;
         c->members[i].node = (int)i;
         total += c->members[i].weight;
     }
@@ -77,6 +87,10 @@ static bool member_settle(struct cluster *c, struct member *m)
         return false;
     }
     node = &c->table.nodes[m->node];
+    if (c->features[m->node] != m->features) {
+        c->features[m->node] = m->features;
+        c->featured = true;
+    }
     changed = memcmp(&node->addr, &m->addr, sizeof m->addr) != 0;
     node->addr = m->addr;
     if (memcmp(node->store_id, none, CLUSTER_ID_SIZE) == 0) {

@@ -21,7 +21,12 @@ static bool login_allowed(const struct session *s)
 void session_capability(struct session *s)
 {
     if (s->user_size > 0) {
-        session_write(s, backend_capabilities);
+        s->features =
+            MAX(s->features, (uint8_t)route_features(&s->proxy->route)); /* What was promised stays. */
+        for (unsigned level = 0; level <= s->features; level++) {
+            session_write(s, level > 0 ? " " : "");
+            session_write(s, feature_capabilities[level]);
+        }
         if (!conn_deflates(&s->conn)) /* RFC 4978, 4. */
             session_write(s, " COMPRESS=DEFLATE");
         return;

@@ -30,7 +30,8 @@ enum {
     RARE_NONCE = 1 << 4,     /* It was made in another process. */
     RARE_PARTITION = 1 << 5, /* Not the user's. */
     RARE_TICKET = 1 << 6,    /* Nor this. */
-    RARE_HELLO = 1 << 7,
+    RARE_MORE =
+        1 << 7, /* Of a handshake: its ClientHello so far. Of others: features, behind all the rest. */
 };
 
 static const uint8_t zeros[16];
@@ -122,6 +123,18 @@ static uint64_t id_base(struct packed_shared shared)
     return shared.process != NULL ? shared.process->id_base : 0;
 }
 
+static bool has_hello(const struct packed *p)
+{
+    ASSERT(p->conn.hello == NULL || p->state == PACKED_HANDSHAKE);
+    return p->conn.hello != NULL;
+}
+
+static bool has_features(const struct packed *p)
+{
+    ASSERT(p->features == LINK_FEATURES_UNSAID || p->state != PACKED_HANDSHAKE);
+    return p->features != LINK_FEATURES_UNSAID;
+}
+
 static unsigned rare_of(const struct packed *p, struct packed_shared shared)
 {
     unsigned rare = p->near ? RARE_NEAR : 0;
@@ -129,9 +142,9 @@ static unsigned rare_of(const struct packed *p, struct packed_shared shared)
     rare |= p->forwards ? RARE_FORWARDS : 0;
     rare |= p->client_sid_size > 0 ? RARE_CLIENT_SID : 0;
     rare |= p->conn.history != NULL ? RARE_COMPRESSED : 0;
-    rare |= p->conn.hello != NULL ? RARE_HELLO : 0;
     rare |= !nonce_known(p, shared) ? RARE_NONCE : 0;
     rare |= p->partition != shared.partition ? RARE_PARTITION : 0;
+    rare |= has_hello(p) || has_features(p) ? RARE_MORE : 0;
     return rare | (ticket_size(&p->ticket) > 0 && !ticket_shared(p, shared) ? RARE_TICKET : 0);
 }
 
@@ -243,14 +256,14 @@ static char *put_rare(char *out, const struct packed *p, struct packed_shared sh
         out = varint_put(out, p->partition);
     if ((rare & RARE_TICKET) != 0)
         out = put_sized(out, p->ticket.bytes, ticket_size(&p->ticket));
-    if ((rare & RARE_HELLO) != 0) {
+    if (has_hello(p)) {
         out = put_bytes(out, &p->conn.hello, sizeof p->conn.hello);
         out = put_bytes(out, &p->conn.hello_size, sizeof p->conn.hello_size);
     }
     return out;
 }
 
-static const char *get_rare(const char *in, struct packed *out)
+static const char *get_rare(const char *in, struct packed *out, bool *features)
 {
     unsigned rare = (uint8_t)in[1];
     uint64_t v;
@@ -259,6 +272,7 @@ static const char *get_rare(const char *in, struct packed *out)
     out->bad_count = (uint8_t)in[0];
     out->near = (rare & RARE_NEAR) != 0;
     out->forwards = (rare & RARE_FORWARDS) != 0;
+    *features = (rare & RARE_MORE) != 0 && out->state != PACKED_HANDSHAKE;
     in += 2;
     if ((rare & RARE_CLIENT_SID) != 0)
         in = get_sized(in, out->client_sid, &out->client_sid_size, sizeof out->client_sid);
@@ -272,7 +286,7 @@ static const char *get_rare(const char *in, struct packed *out)
     }
     if ((rare & RARE_TICKET) != 0)
         in = get_sized(in, out->ticket.bytes, &size, TICKET_SIZE);
-    if ((rare & RARE_HELLO) != 0) {
+    if ((rare & RARE_MORE) != 0 && out->state == PACKED_HANDSHAKE) {
         in = get_bytes(in, &out->conn.hello, sizeof out->conn.hello);
         in = get_bytes(in, &out->conn.hello_size, sizeof out->conn.hello_size);
     }
@@ -308,6 +322,8 @@ size_t packed_encode(const struct packed *p, struct packed_shared shared, char *
         at = put_sized(at, p->conn.input, p->conn.input_size);
     if ((flags & HAS_TLS) != 0)
         at = put_sized(at, p->conn.tls, p->conn.tls_size);
+    if (has_features(p))
+        *at++ = (char)p->features;
     ASSERT(at <= out + PACKED_SIZE_MAX);
     return (size_t)(at - out);
 }
@@ -329,9 +345,11 @@ static const char *get_numbers(const char *in, struct packed_shared shared, stru
 void packed_decode(const char *in, struct packed_shared shared, struct packed *out)
 {
     unsigned flags = get_u16(in);
+    bool features = false;
     uint64_t v;
 
     memset(out, 0, sizeof *out);
+    out->features = LINK_FEATURES_UNSAID;
     out->state = flags & STATE_MASK;
     out->conn.awaits_hello = out->state == PACKED_HANDSHAKE;
     out->watches = (flags & WATCHES) != 0;
@@ -346,7 +364,7 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
     if ((flags & USERS_TICKET) != 0)
         out->ticket = *shared.ticket;
     if ((flags & HAS_RARE) != 0)
-        in = get_rare(in, out);
+        in = get_rare(in, out, &features);
     if ((flags & HAS_TAG) != 0)
         in = get_sized(in, out->tag, &out->tag_size, sizeof out->tag);
     if ((flags & HAS_TOKEN) != 0)
@@ -357,6 +375,8 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
         in = get_sized(in, out->conn.input, &out->conn.input_size, sizeof out->conn.input);
     if ((flags & HAS_TLS) != 0)
         in = get_sized(in, out->conn.tls, &out->conn.tls_size, sizeof out->conn.tls);
+    if (features)
+        out->features = (uint8_t)*in;
 }
 
 enum packed_state packed_state(const char *in)

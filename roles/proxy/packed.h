@@ -7,6 +7,7 @@
 #pragma once
 #include "net/conn.h"
 #include "net/imap/framer.h"
+#include "roles/words/capability.h"
 #include "roles/words/request.h"
 
 #define PACKED_CLIENT_SID_MAX 64 /* FORWARDED_SESSION_MAX */
@@ -24,6 +25,7 @@ struct packed {
     uint8_t tag_size; /* Of the IDLE in progress. */
     char tag[IMAP_TAG_SIZE_MAX];
     uint16_t partition;
+    uint8_t features; /* Of a session; of nobody who has logged in, LINK_FEATURES_UNSAID. */
     uint64_t id, nonce, operation, commands, known;
     struct token token;
     struct ticket ticket;
@@ -32,7 +34,7 @@ struct packed {
 #define PACKED_SIZE_MAX                                                                                      \
     (2 + 8 + 18 + 8 * 10 + 3 + sizeof(void *) + sizeof(void *) + 2 + PACKED_CLIENT_SID_MAX +                 \
      IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 +                 \
-     TLS_PACKED_MAX + 1)
+     TLS_PACKED_MAX + 1 + 1)
 
 struct
     packed_process { /* Of a shard's proxy: ids of its sessions lie near each other, and nonces follow from them. */

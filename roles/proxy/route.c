@@ -7,6 +7,7 @@
 #include "net/link/wire.h"
 #include "roles/proxy/ticket_keys.h"
 #include "roles/settings.h"
+#include "roles/words/capability.h"
 #include "roles/words/place.h"
 #include <errno.h>
 
@@ -65,6 +66,8 @@ static void table_arrived(struct route *r, struct slice bytes)
 {
     struct cluster_table *table = heap_alloc(r->heap, sizeof *table);
 
+    if (r->features < 0)
+        r->features = LINK_FEATURES_UNSAID;
     if (!cluster_table_decode(bytes, table)) {
         log_event(LOG_ERROR, "director's table not understood", "hint=versions_differ");
         heap_free(r->heap, table);
@@ -158,6 +161,15 @@ static void revoked_arrived(struct route_director *d, struct slice in)
     heap_free(d->route->heap, piece);
 }
 
+/* More than this release knows is of no use to it. */
+static void features_arrived(struct route_director *d, struct slice in)
+{
+    uint16_t level;
+
+    if (cluster_features_decode(in, &level))
+        d->route->features = MIN(level, FEATURE_LEVEL);
+}
+
 static void piece_arrived(struct route_director *d, struct slice in)
 {
     struct slice piece;
@@ -178,6 +190,9 @@ static void piece_arrived(struct route_director *d, struct slice in)
         return;
     case CLUSTER_PIECE_REVOKED:
         revoked_arrived(d, piece);
+        return;
+    case CLUSTER_PIECE_FEATURES:
+        features_arrived(d, piece);
         return;
     case CLUSTER_PIECE_EXCEPTIONS:
         exceptions_arrived(d, piece);
@@ -353,6 +368,7 @@ int route_start(struct route *r, struct shard *s)
     r->heap = s->heap;
     r->alone = roles == LINK_ROLE_ALL;
     r->backend_here = (roles & LINK_ROLE_BACKEND) != 0;
+    r->features = r->alone ? (int)settings_features(config) : -1;
     if (r->alone)
         return 0;
     if ((roles & LINK_ROLE_DIRECTOR) != 0) {

@@ -30,6 +30,7 @@ struct route {
     bool alone; /* All roles are here. */
     bool backend_here, stopping;
     unsigned director_count;
+    int features;      /* Lowest feature level of backends; negative: no director has said so far. */
     uint64_t asked_ms; /* When a referral made it ask directors last. */
     uint64_t away_ms;  /* When the last director that was up went. */
     struct route_director directors[ROUTE_DIRECTORS_MAX];
@@ -60,6 +61,12 @@ const char *route_lacks(const struct route *r);
  * now costs nothing. */
 void route_asked(struct link_target to);
 MUST_CHECK bool route_again(struct route *r, struct link_target to);
+
+/* Feature level of what sessions that log in now may be promised. */
+static inline uint16_t route_features(const struct route *r)
+{
+    return r->features > 0 ? (uint16_t)r->features : 0;
+}
 
 /* A backend says that it does not serve what this core has asked there. If it knows of something newer, a director is asked anew, now and then. */
 void route_referred(struct route *r, const struct link_referral *referral);

@@ -75,6 +75,7 @@ struct session {
     uint16_t answer_at;              /* and where in its frame it is. */
     /* Since login: */
     uint16_t partition; /* Of the account. */
+    uint8_t features;   /* Feature level that its client has been promised; logged in. */
     struct ticket ticket;
     struct token token;
     uint64_t nonce, operation; /* Operation ids of this session. */

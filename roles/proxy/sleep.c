@@ -44,6 +44,7 @@ static void session_pack(const struct session *s, struct packed *p)
     }
     p->watches = s->subscriber.subscribed;
     p->partition = s->partition;
+    p->features = s->user_size > 0 ? s->features : LINK_FEATURES_UNSAID;
     p->id = s->id;
     p->nonce = s->nonce;
     p->operation = s->operation;
@@ -128,6 +129,7 @@ struct session *session_wake(struct proxy *p, const struct packed *packed, uint3
     memcpy(s->tag, packed->tag, packed->tag_size);
     s->known = packed->known;
     s->partition = packed->partition;
+    s->features = user != RECORD_NONE ? (uint8_t)MIN(packed->features, FEATURE_LEVEL) : 0;
     s->id = packed->id;
     s->nonce = packed->nonce;
     s->operation = packed->operation;

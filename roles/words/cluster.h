@@ -60,11 +60,27 @@ MUST_CHECK static inline bool cluster_table_head_decode(struct slice in, uint64_
 #define CLUSTER_PIECE_TLS_KEYS 0
 #define CLUSTER_PIECE_EXCEPTIONS                                                                             \
     (UINT32_MAX - 2) /* struct cluster_exceptions; a proxy of the release before passes over it. */
+#define CLUSTER_PIECE_FEATURES                                                                               \
+    (UINT32_MAX - 3) /* version 1, level 2: the lowest feature level of backends. Likewise. */
 #define CLUSTER_PIECE_REVOKED     UINT32_MAX
 #define CLUSTER_PIECE_SECRET      (UINT32_MAX - 1)
 #define CLUSTER_TLS_KEYS_SIZE_MAX (2 + TLS_TICKET_KEYS_MAX * TLS_TICKET_KEY_SIZE)
 size_t cluster_tls_keys_encode(const struct tls_ticket_keys *k, char out[CLUSTER_TLS_KEYS_SIZE_MAX]);
 MUST_CHECK bool cluster_tls_keys_decode(struct slice in, struct tls_ticket_keys *out);
+
+#define CLUSTER_FEATURES_SIZE 3
+static inline void cluster_features_encode(uint16_t level, char out[CLUSTER_FEATURES_SIZE])
+{
+    out[0] = CLUSTER_VERSION;
+    put_u16(out + 1, level);
+}
+MUST_CHECK static inline bool cluster_features_decode(struct slice in, uint16_t *level_out)
+{
+    if (in.size != CLUSTER_FEATURES_SIZE || in.data[0] != CLUSTER_VERSION)
+        return false;
+    *level_out = get_u16(in.data + 1);
+    return true;
+}
 
 /* Users who are placed alone: all there are, in pieces, behind the secret by which they are named and the table whose nodes they refer to. */
 #define CLUSTER_EXCEPTIONS_MAX      500

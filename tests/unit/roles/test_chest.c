@@ -503,6 +503,7 @@ static void model_make(struct proxy *p, unsigned i, struct sock sock)
     m->packed.nonce = i % 2 == 0 ? packed_nonce(&p->process, i) : random_u64();
     m->packed.commands = i;
     m->packed.partition = (uint16_t)(i % 7 * 100);
+    m->packed.features = i % 13 == 1 ? LINK_FEATURES_UNSAID : (uint8_t)(i % 4);
     if (m->packed.state == PACKED_IDLE) {
         m->packed.tag_size = 3;
         memcpy(m->packed.tag, "tag", 3);

@@ -69,7 +69,8 @@ static void packed_random(struct packed *p, const uint8_t *history)
     fill(p->conn.tls, p->conn.tls_size);
     p->conn.input_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (CONN_PACKED_INPUT_MAX + 1));
     fill(p->conn.input, p->conn.input_size);
-    p->state = (uint8_t)(random_u() % 3);
+    p->state = (uint8_t)(random_u() % 4);
+    p->conn.awaits_hello = p->state == PACKED_HANDSHAKE;
     p->watches = random_u() % 2 == 0;
     p->tls_first = random_u() % 2 == 0;
     p->near = random_u() % 2 == 0;
@@ -78,13 +79,15 @@ static void packed_random(struct packed *p, const uint8_t *history)
     p->client_sid_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (PACKED_CLIENT_SID_MAX + 1));
     fill(p->client_sid, p->client_sid_size);
     p->conn.history = random_u() % 3 == 0 ? (struct deflate_history *)(uintptr_t)random_u() : NULL;
-    if (random_u() % 3 == 0) {
+    if (p->state == PACKED_HANDSHAKE && random_u() % 3 > 0) {
         p->conn.hello = (char *)(uintptr_t)(random_u() | 1);
         p->conn.hello_size = (uint16_t)random_u();
     }
     p->tag_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (IMAP_TAG_SIZE_MAX + 1));
     fill(p->tag, p->tag_size);
     p->partition = (uint16_t)random_u();
+    p->features =
+        p->state == PACKED_HANDSHAKE || random_u() % 2 == 0 ? LINK_FEATURES_UNSAID : (uint8_t)random_u();
     p->id = number();
     p->nonce = random_u();
     p->operation = number();
@@ -145,6 +148,7 @@ static void usual(struct packed *p, const uint8_t *history)
     memcpy(p->tag, "A1234", 5);
     p->tag_size = 5;
     p->partition = 4000;
+    p->features = LINK_FEATURES_UNSAID;
     p->id = UINT64_C(0x12345678000000) + 5000000;
     p->operation = 12;
     p->commands = 30;
@@ -166,7 +170,7 @@ static void test_sizes(void **state)
     uint8_t history[16];
     char bytes[PACKED_SIZE_MAX];
     size_t plain, tls, ticket, cluster;
-    struct packed p, prelogin = {0};
+    struct packed p, prelogin = {.features = LINK_FEATURES_UNSAID};
     struct packed_process process = {UINT64_C(0x12345678000000), 1};
     struct packed_shared shared = {&process, history, NULL, 4000}, none = {&process, NULL, NULL, 0};
 

@@ -97,7 +97,10 @@ static void test_hello(void **state)
     struct link_hello hello = {.version = 3,
                                .version_oldest = 1,
                                .lane = LINK_LANE_BULK,
-                               .node = {.instance = 77, .roles = LINK_ROLE_PROXY, .name = "p1.example.org"}},
+                               .node = {.instance = 77,
+                                        .features = 513,
+                                        .roles = LINK_ROLE_PROXY,
+                                        .name = "p1.example.org"}},
                       back;
     char bytes[LINK_HELLO_MAX + 8] = {0};
     size_t size = link_hello_encode(&hello, bytes);
@@ -110,11 +113,16 @@ static void test_hello(void **state)
     assert_int_equal(back.node.roles, LINK_ROLE_PROXY);
     assert_string_equal(back.node.name, "p1.example.org");
     assert_true(link_hello_decode(slice_of(bytes, size + 8), &back)); /* A later version says more. */
-    for (size_t cut = 0; cut < size; cut++)
-        assert_false(link_hello_decode(slice_of(bytes, cut), &back));
-    bytes[size - 1] = '\n';
+    assert_int_equal(back.node.features, 513);
+    for (size_t cut = 0; cut < size; cut++) {
+        bool before = cut >= size - 2; /* The release before ends here. */
+
+        assert_int_equal(link_hello_decode(slice_of(bytes, cut), &back), before);
+        assert_true(!before || back.node.features == LINK_FEATURES_UNSAID);
+    }
+    bytes[size - 3] = '\n';
     assert_false(link_hello_decode(slice_of(bytes, size), &back));
-    bytes[size - 1] = 'g';
+    bytes[size - 3] = 'g';
     bytes[16] = 0; /* No role. */
     assert_false(link_hello_decode(slice_of(bytes, size), &back));
 }
