@@ -112,8 +112,8 @@ static void answer_end(struct session *s, struct link_frame *f)
         answer_differs(s);
         return;
     }
+    session_request_token(s, &reply.token);
     session_request_drop(s);
-    s->token = reply.token;
     s->proxy->shard->metrics->commands++;
     if ((reply.flags & IMAP_REPLY_BYE) != 0) {
         conn_linger(&s->conn);

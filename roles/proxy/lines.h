@@ -1,7 +1,7 @@
 /* roles/proxy/lines.h -- how far a client has the answer to a FETCH, by lines, for the case that it must come again.
  *
  * `* 7 FETCH (...)` says all by itself: once it is whole, it is enough that message 7 comes at that place again, whatever its flags are by then
- * (what has changed since the command began is told behind the lines, as ever). Of a line that has begun, what the client has must come
+ * (what has changed since the command began is told behind the lines, as ever, and what of that was passed over is told once more: request.c). Of a line that has begun, what the client has must come
  * again byte for byte. Of whole lines the number and what the last one was about must be the same: messages come in ascending order, so who
  * is the n-th again has the same before him, but where others have changed both what came and what did not.
  *

@@ -6,7 +6,7 @@
  *   an idle session is asked for again, for as long as it idles.
  *
  * What the client has of an answer is not written twice: it must come again, and the rest follows. It must be the same byte for byte, but for the
- * whole lines of a FETCH, whose flags others may have changed meanwhile (lines.h). If it is not, his connection is closed in the middle,
+ * whole lines of a FETCH, whose flags others may have changed meanwhile (lines.h): his next command tells of them. If it is not, his connection is closed in the middle,
  * since nothing else would be true.
  *
  * How often that is, for all sessions together, is bounded by the link's budget (budget.h). When it is used up, what can be given up is NO; of which neither
@@ -238,6 +238,19 @@ bool session_request_show(struct session *s, struct slice *data, bool last)
     return !last || r->repeated == r->shown;
 }
 
+/* Behind the lines of messages there are those that tell what others have changed, and no end of the one kind can be seen in them: those that were not
+ * shown the second time may have told of flags and keywords that are newer than what the client has. So they are told again. */
+void session_request_token(struct session *s, const struct token *token)
+{
+    const struct token before = s->token;
+
+    s->token = *token;
+    if (s->request == NULL || !s->request->passed)
+        return;
+    s->token.flag_changes = MIN(before.flag_changes, token->flag_changes);
+    s->token.keyword_count = MIN(before.keyword_count, token->keyword_count);
+}
+
 bool session_request_lost(struct session *s, enum link_lost why)
 {
     struct request *r = s->request;
@@ -246,6 +259,7 @@ bool session_request_lost(struct session *s, enum link_lost why)
         return false;
     r->repeated = 0;
     r->behind = r->by_lines && r->hashes != NULL;
+    r->passed = r->behind && lines_of(r)->shown.whole > 0;
     if (r->behind)
         memset(&lines_of(r)->repeated, 0, sizeof lines_of(r)->repeated);
     else if (r->hashes != NULL)

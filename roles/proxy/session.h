@@ -211,6 +211,7 @@ struct request {
     bool last, more_follows, bulk;
     bool by_lines; /* FETCH: what is shown of its answer is counted by lines, */
     bool behind;   /* and of what comes again the client has some still. */
+    bool passed;   /* Whole lines that came again were not shown. */
     bool changes;  /* The account: it is executed once, by its operation id. */
     bool streamed; /* Its literal was, or is: what comes after that is only asked for. */
     bool unknown;  /* It may have been executed. */
@@ -234,6 +235,8 @@ void session_request_answered(struct session *s);
 /* Takes off the front of *data what the client has already, and counts the rest, which is written now. False: what came again is not
  * what he has. `last`: nothing follows. */
 MUST_CHECK bool session_request_show(struct session *s, struct slice *data, bool last);
+/* The END's token becomes the session's. */
+void session_request_token(struct session *s, const struct token *token);
 /* Its stream is gone. True: it is asked again. */
 bool session_request_lost(struct session *s, enum link_lost why);
 /* Exchanges the ticket for one that is valid. */

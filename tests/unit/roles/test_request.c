@@ -242,12 +242,64 @@ static void test_budget_ticket(void **state)
     assert_true(opened == 2 && failed == 0 && again == 0);
 }
 
+/* ---- A FETCH that comes again ---------------------------------------------------------------------------- */
+
+static void shown(const char *text, const char *rest)
+{
+    struct slice data = slice_str(text);
+
+    assert_true(session_request_show(&session, &data, false));
+    assert_true(slice_eq(data, slice_str(rest)));
+}
+
+static void ended(void)
+{
+    struct slice data = SLICE("a OK\r\n");
+    struct token token = {.appends = 20, .expunges = 20, .flag_changes = 20, .keyword_count = 3};
+
+    assert_true(session_request_show(&session, &data, true));
+    session_request_token(&session, &token);
+    assert_true(session.token.appends == 20 && session.token.expunges == 20);
+}
+
+static void fetch(void)
+{
+    session.token = (struct token){.appends = 9, .expunges = 9, .flag_changes = 9, .keyword_count = 2};
+    ask(false);
+    session.request->by_lines = true;
+}
+
+/* What others have changed is told behind the lines. Of it the client has the first line, which says less by now; so he is to be told of it. */
+static void test_lines_again(void **state)
+{
+    fetch();
+    shown("* 1 FETCH (FLAGS ())\r\n* 1 FETCH (FLAGS ())\r\n",
+          "* 1 FETCH (FLAGS ())\r\n* 1 FETCH (FLAGS ())\r\n");
+    lost(LINK_LOST_UNKNOWN);
+    shown("* 1 FETCH (FLAGS (a))\r\n* 1 FETCH (FLAGS (a))\r\n* 2 FETCH (FLAGS ())\r\n",
+          "* 2 FETCH (FLAGS ())\r\n");
+    ended();
+    assert_int_equal(session.token.flag_changes, 9);
+    assert_int_equal(session.token.keyword_count, 2);
+}
+
+static void test_lines_once(void **state)
+{
+    fetch();
+    lost(LINK_LOST_UNKNOWN);
+    shown("* 1 FETCH (FLAGS ())\r\n", "* 1 FETCH (FLAGS ())\r\n");
+    ended();
+    assert_int_equal(session.token.flag_changes, 20);
+    assert_int_equal(session.token.keyword_count, 3);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_never_sent), TEST(test_refused), TEST(test_refused_late),   TEST(test_unknown),
-        TEST(test_read_lost),  TEST(test_budget),  TEST(test_budget_unknown), TEST(test_budget_ticket),
+        TEST(test_never_sent),  TEST(test_refused),    TEST(test_refused_late),   TEST(test_unknown),
+        TEST(test_read_lost),   TEST(test_budget),     TEST(test_budget_unknown), TEST(test_budget_ticket),
+        TEST(test_lines_again), TEST(test_lines_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
