@@ -82,8 +82,7 @@ struct bench {
 };
 
 uint64_t worker_random(struct worker *w, uint64_t below);
-/* Connects all workers, brings them to WORKER_READY, then measures and prints one line of JSON. Exit status.
- */
+/* Connects all workers, brings them to WORKER_READY, then measures and prints one line of JSON. Exit status. */
 int bench_run(struct bench *b);
 
 /* ---- For operations that measure in their own way ------------------------------------------------------ */

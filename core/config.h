@@ -37,8 +37,8 @@ struct config_key {
     const char *help;
     uint64_t min, max;   /* U64, SIZE, DURATION (ms). max 0: none. */
     const char *choices; /* STRING, LIST: what a value may be, by `|`. RECORDS: names of fields, by `|`. */
-    bool
-        plain; /* RECORDS: an item without names of fields is the first field alone; such may be comma-separated. */
+    /* RECORDS: an item without names of fields is the first field alone; such may be comma-separated. */
+    bool plain;
 };
 
 struct config;

@@ -10,6 +10,5 @@ void *context_switch(void **sp_out, void *sp, void *value);
 /* Where a new context begins: calls entry(value), which never returns. */
 void context_start(void);
 
-/* A new context on the stack that ends at stack_top (16-byte aligned): what context_switch() takes as `sp`.
- */
+/* A new context on the stack that ends at stack_top (16-byte aligned): what context_switch() takes as `sp`. */
 void *context_init(void *stack_top, void (*entry)(void *value));

@@ -183,8 +183,7 @@ static bool list_has(const char *list, const char *word)
     return false;
 }
 
-/* A group's path in its hierarchy, seen through the mount, whose root may be a group itself (a container's).
- */
+/* A group's path in its hierarchy, seen through the mount, whose root may be a group itself (a container's). */
 static void group_path(struct group *g, const char *mount_root, const char *path)
 {
     size_t size = strcmp(mount_root, "/") == 0 ? 0 : strlen(mount_root);
@@ -225,8 +224,7 @@ static bool group_mount(const char *root, const char *controller, char *mount_ro
     return found;
 }
 
-/* The process's group: of a version 1 controller, or (NULL) of version 2. False: there is no such hierarchy.
- */
+/* The process's group: of a version 1 controller, or (NULL) of version 2. False: there is no such hierarchy. */
 static bool group_find(const char *root, const char *controller, struct group *g)
 {
     static _Thread_local char text[TEXT_MAX], mount_root[PATH_SIZE_MAX];

@@ -13,8 +13,7 @@
 #define STACK_SIZE ((size_t)FIBER_STACK_SIZE * SANITIZER_STACK_FACTOR)
 /* A stack that was used deeper than this gives its pages back when its fiber ends. */
 #define STACK_KEEP_SIZE (16 * 1024)
-/* Who went deeper than STACK_KEEP_SIZE left something in the first bytes below it: frames are <= 2 KiB each.
- */
+/* Who went deeper than STACK_KEEP_SIZE left something in the first bytes below it: frames are <= 2 KiB each. */
 #define STACK_WINDOW_SIZE 2304
 /* Every so many ends the whole stack is looked at, for the metric. A power of two. */
 #define STACK_SAMPLE_ENDS 1024
@@ -409,8 +408,7 @@ void fiber_wake(struct fiber *f, int result)
 
     ASSERT(f >= p->fibers && f < p->fibers + FIBER_COUNT_MAX); /* Not another shard's. */
     if (f->state == FIBER_RUNNABLE) {
-        /* Cancelled, but it has not run yet and could not take itself off its waker's list: the wake counts.
-         */
+        /* Cancelled, but it has not run yet and could not take itself off its waker's list: the wake counts. */
         ASSERT(f->cancelled && f->result == -ECANCELED);
         f->result = result;
         return;

@@ -21,14 +21,12 @@ struct heap {
 };
 
 /* ---- The allocator below ----------------------------------------------------------------------------------
- * raw_alloc() and raw_free() return what the allocation takes from the budget, size classes' slack included.
- */
+ * raw_alloc() and raw_free() return what the allocation takes from the budget, size classes' slack included. */
 
 #ifdef TRIREME_JEMALLOC
 #include <jemalloc/jemalloc.h>
 
-/* An arena, and a cache of its own in front of it: a thread's automatic cache would mix the shards' memory.
- */
+/* An arena, and a cache of its own in front of it: a thread's automatic cache would mix the shards' memory. */
 static int raw_create(struct heap *h)
 {
     size_t size = sizeof h->arena;

@@ -108,8 +108,7 @@ static size_t utf8_length(const unsigned char *s, size_t size, uint32_t *code_ou
     return 0;
 }
 
-/* Would it move, hide or end text on a terminal or in a viewer? C0, C1, line separators, marks of direction.
- */
+/* Would it move, hide or end text on a terminal or in a viewer? C0, C1, line separators, marks of direction. */
 static bool is_control(uint32_t code)
 {
     return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xad ||
@@ -127,8 +126,7 @@ static bool is_bare(char c)
 #define QUOTE_SIZE      (QUOTE_INPUT_MAX * 6 + 8) /* A byte becomes at most \u00XX; quotes, dots and NUL. */
 #define QUOTE_COUNT     8
 
-/* Writes the inside of a JSON string. A byte that is no UTF-8 becomes \\xNN: a backslash as text, then xNN.
- */
+/* Writes the inside of a JSON string. A byte that is no UTF-8 becomes \\xNN: a backslash as text, then xNN. */
 static char *quote_inside(char *out, const unsigned char *s, size_t size)
 {
     static const char hex[] = "0123456789abcdef";
@@ -218,8 +216,7 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* 2026-01-31T12:59:59.123Z. The civil calendar by days since 0000-03-01, without libc's locks and time zones.
- */
+/* 2026-01-31T12:59:59.123Z. The civil calendar by days since 0000-03-01, without libc's locks and time zones. */
 static void put_time(char *out, size_t size, int64_t ms)
 {
     int64_t seconds = ms / 1000, days = seconds / 86400 + 719468, rest = seconds % 86400;
@@ -268,8 +265,7 @@ static const char *value_end(const char *p)
     return *p == '"' ? p + 1 : p;
 }
 
-/* One `key=value` as a member; quoted values are JSON already. A pair that would not fit whole is left out.
- */
+/* One `key=value` as a member; quoted values are JSON already. A pair that would not fit whole is left out. */
 static bool put_member(struct out *o, const char *key, size_t key_size, const char *value, size_t size)
 {
     bool quoted = size >= 2 && value[0] == '"' && value[size - 1] == '"';

@@ -10,8 +10,8 @@ struct family {
     const char *name, *help;
     size_t offset;
     enum kind kind;
-    const char
-        *label; /* NULL: one series. Else one for each of `values`, which follow each other in memory. */
+    /* NULL: one series. Else one for each of `values`, which follow each other in memory. */
+    const char *label;
     const char *const *values;
     size_t count;
 };
@@ -43,18 +43,14 @@ static const char *const commands[] = {
         name, text, offsetof(struct metrics, member), kind, label, values, ARRAY_COUNT(values)               \
     }
 
+#define COUNTER_FAMILY(name, help)     ONE(#name "_total", help, name, COUNTER),
+#define GAUGE_FAMILY(name, help)       ONE(#name, help, name, GAUGE),
+#define SHARD_GAUGE_FAMILY(name, help) ONE(#name, help, name, SHARD_GAUGE),
+
 static const struct family families[] = {
-#define X(name, help) ONE(#name "_total", help, name, COUNTER),
-    METRIC_COUNTERS(X)
-#undef X
-#define X(name, help) ONE(#name, help, name, GAUGE),
-        METRIC_GAUGES(X)
-#undef X
-#define X(name, help) ONE(#name, help, name, SHARD_GAUGE),
-            METRIC_SHARD_GAUGES(X)
-#undef X
-                MANY("session_states", "Connections of IMAP clients by what they wait for", session_states,
-                     GAUGE, "state", session_states),
+    METRIC_COUNTERS(COUNTER_FAMILY) METRIC_GAUGES(GAUGE_FAMILY) METRIC_SHARD_GAUGES(SHARD_GAUGE_FAMILY)
+        MANY("session_states", "Connections of IMAP clients by what they wait for", session_states, GAUGE,
+             "state", session_states),
     MANY("session_wakes_total", "Sleeping sessions woken, by what woke them", session_wakes, COUNTER,
          "reason", session_wakes),
     MANY("command_seconds", "From a whole command to its answer, as the proxy sees it", command_time, TIMES,

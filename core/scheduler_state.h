@@ -30,7 +30,6 @@ struct fiber {
     enum run_class class;
     enum fiber_state state;
     bool cancelled, cancel_sent, in_operation;
-    bool guarded;     /* The guard page below the stack is in place. */
     void *fake_stack; /* AddressSanitizer's. */
     void *tsan;       /* ThreadSanitizer's. */
 };

@@ -113,8 +113,8 @@ bool scheduler_turn(struct shard *s)
     s->metrics->loop_turns++;
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
         deliver_inbox(c);
-        if (round ==
-            0) /* Behind the messages that were there before what the completions of this turn have set for now. */
+        /* Behind the messages that were there before what the completions of this turn have set for now. */
+        if (round == 0)
             wheel_advance(&c->wheel, time_ms());
         fiber_pool_run_interactive(s, &budget);
         if (c->inbox == NULL)

@@ -4,8 +4,7 @@
  * they send each other messages. The loop of a shard, each turn:
  *
  *     completions -> messages of other shards -> timers -> interactive fibers -> a quantum of bulk fibers
- *     -> submit and wait (not at all while something is runnable)
- */
+ *     -> submit and wait (not at all while something is runnable) */
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"
@@ -75,8 +74,8 @@ struct shard *shard_self(void);
 struct shard_message {
     struct shard_message *next;
     struct shard *from;
-    void (*deliver)(
-        struct shard_message *m); /* Runs on the receiver's loop (not a fiber), in order of sending. */
+    /* Runs on the receiver's loop (not a fiber), in order of sending. */
+    void (*deliver)(struct shard_message *m);
 };
 
 /* Takes m until it is delivered, and what then happens to it is the receiver's business: memory goes home to the

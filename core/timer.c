@@ -69,8 +69,7 @@ static void fire_all(struct list *expired)
     }
 }
 
-/* w->now_ms has just become the start of a slot of `level`: its timers move to the levels below, or are due.
- */
+/* w->now_ms has just become the start of a slot of `level`: its timers move to the levels below, or are due. */
 static void cascade(struct timer_wheel *w, unsigned level, struct list *expired)
 {
     unsigned slot = slot_of(w->now_ms, level);

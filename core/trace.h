@@ -1,7 +1,6 @@
 /* core/trace.h -- the last events of each shard, always on: what assert_failed() dumps.
  * Owner:  the shard; one writer, no locks. Bounded: TRACE_COUNT entries, the oldest is overwritten.
- * Rule:   `what` is a literal and the two numbers are ids, sizes or results: never bytes that somebody sent.
- */
+ * Rule:   `what` is a literal and the two numbers are ids, sizes or results: never bytes that somebody sent. */
 #pragma once
 #include "core/base.h"
 

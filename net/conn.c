@@ -196,6 +196,6 @@ void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_
         return;
     }
     c->active = fired;
-    conn_receive_step(
-        c); /* At once: a poll takes the watch's place, so that nothing else hears of the socket. */
+    /* At once: a poll takes the watch's place, so that nothing else hears of the socket. */
+    conn_receive_step(c);
 }

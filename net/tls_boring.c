@@ -124,8 +124,7 @@ struct tls *tls_accept(struct tls_context *c, struct slice alpn)
     return t;
 }
 
-/* What the certificate must say, and what the server is asked for: an address is no server name (RFC 6066 3).
- */
+/* What the certificate must say, and what the server is asked for: an address is no server name (RFC 6066 3). */
 static bool expect_name(SSL *ssl, struct slice name)
 {
     char text[TLS_NAME_MAX + 1];

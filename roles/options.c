@@ -20,8 +20,7 @@ int options_wrong(const char *what, const char *argument)
     return EX_USAGE;
 }
 
-/* `--name=VALUE` or `--name VALUE`. 1: it is this option, and *value_out is set. 0: it is not. -1: no value.
- */
+/* `--name=VALUE` or `--name VALUE`. 1: it is this option, and *value_out is set. 0: it is not. -1: no value. */
 static int option_take(const char *name, int argc, char **argv, int *i, const char **value_out)
 {
     size_t size = strlen(name);

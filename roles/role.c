@@ -136,8 +136,7 @@ static void ask_serving(void *arg)
                    ((ask->roles & LINK_ROLE_BACKEND) == 0 || s->slot[SLOT_BACKEND] != NULL);
 }
 
-/* Clients may come to any core, and their accounts be on any other: nobody listens before everybody serves.
- */
+/* Clients may come to any core, and their accounts be on any other: nobody listens before everybody serves. */
 static int wait_all_serve(struct shard *s, uint8_t roles)
 {
     for (unsigned i = 0; i < s->node->shard_count; i++) {

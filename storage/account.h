@@ -83,8 +83,7 @@ enum account_open_flag {
 };
 
 /* Pins the account. May suspend. -ENOENT: no such account (and no ACCOUNT_CREATE); -EINVAL: the name is empty
- * or too long; -ENOTTY: the user's partition is not served by this shard; -EBADMSG, -EIO, -ENOMEM, -ENOSPC.
- */
+ * or too long; -ENOTTY: the user's partition is not served by this shard; -EBADMSG, -EIO, -ENOMEM, -ENOSPC. */
 MUST_CHECK int account_open(struct store *store, struct slice user, unsigned flags,
                             struct account **account_out);
 /* Is it in memory? Does not suspend. */

@@ -405,8 +405,8 @@ void account_snapshot_if_due(struct account *a)
     p->snapshotting = true;
     account_pin(a);
     a->store->open_count++;
-    if (fiber_start("store snapshot", RUN_BULK, snapshot_run, a) ==
-        NULL) { /* Asked again after the next change. */
+    /* Asked again after the next change. */
+    if (fiber_start("store snapshot", RUN_BULK, snapshot_run, a) == NULL) {
         p->snapshotting = false;
         a->store->open_count--;
         account_close(a);

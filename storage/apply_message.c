@@ -245,8 +245,7 @@ int apply_mailbox_delete(struct apply *p)
     return expunge_finish(p, m, from, to);
 }
 
-/* Keywords by name: bit i of the source is bit map[i] of the destination; what it does not have is dropped.
- */
+/* Keywords by name: bit i of the source is bit map[i] of the destination; what it does not have is dropped. */
 static uint64_t keywords_map(const int8_t map[MAILBOX_KEYWORD_COUNT_MAX], uint64_t keywords)
 {
     uint64_t mapped = 0;

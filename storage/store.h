@@ -48,8 +48,8 @@ static inline bool id128_is_zero(const struct id128 *a)
 
 struct store_config {      /* Zero members take their defaults. */
     const char *node_name; /* This node, for the partitions' heads. Required, at most 255 bytes. */
-    const uint8_t
-        *cluster_key; /* 32 bytes, of the cluster that it is a part of; NULL: a new store makes its own. */
+    /* 32 bytes, of the cluster that it is a part of; NULL: a new store makes its own. */
+    const uint8_t *cluster_key;
     uint64_t segment_size;        /* Of a commit stream; 64 MiB. At least 1 MiB, at most 1 GiB. */
     uint64_t checkpoint_size;     /* A checkpoint each time so many bytes were committed; 64 MiB. */
     uint64_t reserve_size;        /* Of disk kept for expunging when the disk is full; one segment. */

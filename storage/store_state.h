@@ -73,8 +73,8 @@ struct store {
     struct stream_end *ends; /* Where the streams ended at the start. */
     unsigned end_count;
 
-    struct body_location
-        damaged[STORE_DAMAGED_MAX]; /* Whose bytes were read and did not match: the last ones. */
+    /* Whose bytes were read and did not match: the last ones. */
+    struct body_location damaged[STORE_DAMAGED_MAX];
     unsigned damaged_count;
 
     bool full; /* The reserve was given back: no new mail. */

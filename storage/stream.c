@@ -350,8 +350,8 @@ static void batch_build(struct stream *st, struct batch *b)
     batch_write_directory(b, head + BATCH_HEADER_SIZE);
     directory = slice_of(head + BATCH_HEADER_SIZE, directory_size);
     st->vector[b->vector_count++] = (struct iovec){head, b->head_size};
-    b->at +=
-        RECORD_ALIGN; /* What follows does not become one piece with the head: its checksum is another. */
+    /* What follows does not become one piece with the head: its checksum is another. */
+    b->at += RECORD_ALIGN;
     batch_emit_records(st, b);
     b->header.data_checksum = batch_checksum(st, b);
     batch_header_encode(&b->header, false, st->nonce, directory, head);

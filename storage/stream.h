@@ -30,11 +30,9 @@ struct commit {
     struct list link;
     struct commit_record *records;
     unsigned record_count;
-    /* All records have their places: the last moment to change meta bytes (never their number). May be NULL.
-     */
+    /* All records have their places: the last moment to change meta bytes (never their number). May be NULL. */
     void (*placed)(struct commit *c);
-    /* 0: durable. Called by the flusher in the order of the records on disk; does not suspend. May be NULL.
-     */
+    /* 0: durable. Called by the flusher in the order of the records on disk; does not suspend. May be NULL. */
     void (*done)(struct commit *c, int result);
     /* Private. */
     uint32_t vector_count, size, directory_count;

@@ -41,8 +41,8 @@ struct mime_parser {
     uint8_t line_end_size; /* Of the line before: 0, 1, 2. */
     bool in_header;
     bool full; /* A limit: no part is opened any more. */
-    bool
-        line_has_text; /* Header: something besides a line end came, so that the line is not the empty one. */
+    /* Header: something besides a line end came, so that the line is not the empty one. */
+    bool line_has_text;
     char last_byte;
     uint8_t prefix_size;
     char prefix[2 + MIME_BOUNDARY_SIZE_MAX + 4]; /* `--`, boundary, `--`, line end. */

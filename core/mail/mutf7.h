@@ -14,8 +14,7 @@
 #define MUTF7_FROM_UTF8_SIZE_MAX(size) (3 * (size))              /* `&AOk-`: 5 bytes for 2. */
 
 /* `out` has MUTF7_TO_UTF8_SIZE_MAX(in.size) bytes. False: not modified UTF-7 as RFC 3501 writes it: 8-bit or
- * control characters, printable ASCII in base64, padding bits set, unpaired surrogates, two adjacent shifts.
- */
+ * control characters, printable ASCII in base64, padding bits set, unpaired surrogates, two adjacent shifts. */
 MUST_CHECK bool mutf7_to_utf8(struct slice in, char *out, size_t *size_out);
 /* `out` has MUTF7_FROM_UTF8_SIZE_MAX(in.size) bytes. False: not UTF-8, or a control character. */
 MUST_CHECK bool mutf7_from_utf8(struct slice in, char *out, size_t *size_out);

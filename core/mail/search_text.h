@@ -12,8 +12,8 @@ struct search_text { /* Private. */
     uint16_t needle_size, matched_size;
     bool found, lead; /* lead: the last byte was 0xC3, the first of a Latin 1 letter from U+00C0 on. */
     char needle[SEARCH_NEEDLE_SIZE_MAX];
-    uint16_t
-        fallback[SEARCH_NEEDLE_SIZE_MAX]; /* Of needle[0..i]: the longest end that is also a beginning. */
+    /* Of needle[0..i]: the longest end that is also a beginning. */
+    uint16_t fallback[SEARCH_NEEDLE_SIZE_MAX];
 };
 
 /* False: a needle over SEARCH_NEEDLE_SIZE_MAX. An empty one is in every text. */

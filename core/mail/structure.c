@@ -179,8 +179,7 @@ static bool part_fits(const struct structure *s, uint32_t index, const struct pa
     }
 }
 
-/* The ends of the parts that are open, outermost first: where a walk through the records stands in the tree.
- */
+/* The ends of the parts that are open, outermost first: where a walk through the records stands in the tree. */
 struct walk {
     uint32_t depth; /* Of the part that comes next. */
     uint16_t ends[MIME_DEPTH_MAX];

@@ -68,8 +68,7 @@ MUST_CHECK int sim_disk_allocate(struct sim_disk *d, struct sim_inode *i, uint64
 void sim_disk_writeback(struct sim_disk *d, struct sim_inode *i);
 
 /* A flush: stage takes what is dirty now; later exactly one of commit (it is durable), fail (an I/O error:
- * part of it is durable, the rest is clean in the cache and lost for good) or crash (any subset is durable).
- */
+ * part of it is durable, the rest is clean in the cache and lost for good) or crash (any subset is durable). */
 struct sim_stage *sim_disk_stage(struct sim_inode *i);
 void sim_stage_commit(struct sim_disk *d, struct sim_stage *s);
 void sim_stage_fail(struct sim_disk *d, struct sim_stage *s);

@@ -122,8 +122,8 @@ void io_recv_into(struct sock s, struct io_op *op, void *space, size_t size)
 /* A buffer for what has arrived, lent to the operation. */
 static char *recv_lend(struct sim_op *o, size_t size)
 {
-    struct recv_buffer *b =
-        malloc(sizeof *b + size); /* As large as its bytes: a sanitizer sees who reads past them. */
+    /* As large as its bytes: a sanitizer sees who reads past them. */
+    struct recv_buffer *b = malloc(sizeof *b + size);
     unsigned slot = 0;
 
     ASSERT(b != NULL);

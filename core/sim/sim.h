@@ -210,8 +210,8 @@ void sim_clock_jump(struct sim_node *n, int64_t by_ms);
 
 struct sim_nemesis_options {
     uint32_t faults; /* Mask of 1u << SIM_*: what may strike. */
-    const struct sim_site
-        *sites; /* Where; NULL: anywhere, between servers and clients too, all counted as one. */
+    /* Where; NULL: anywhere, between servers and clients too, all counted as one. */
+    const struct sim_site *sites;
     unsigned site_count;
     uint64_t mean_ns;    /* Between two strikes. */
     uint64_t until_ns;   /* The last one; all heals and restarts happen after it too. */

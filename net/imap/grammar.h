@@ -9,8 +9,7 @@
  * Errors: the client's, as data: struct imap_parse_error becomes one tagged NO or BAD.
  *
  * Text that clients chose is handed over as bytes: strings are unescaped, and never hold NUL, CR or LF unless
- * they came as literals (which never hold NUL but in literal8). Mailbox names are UTF-8, INBOX in upper case.
- */
+ * they came as literals (which never hold NUL but in literal8). Mailbox names are UTF-8, INBOX in upper case. */
 #pragma once
 #include "core/base.h"
 #include "core/heap.h"

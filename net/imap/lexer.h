@@ -47,8 +47,7 @@ MUST_CHECK bool lexer_line_end(struct lexer *lx);
 
 MUST_CHECK bool lexer_tag(struct lexer *lx, struct slice *tag_out);
 MUST_CHECK bool lexer_atom(struct lexer *lx, struct slice *atom_out);
-/* Letters, digits, '.', '-', '=': names of items, without the '[' or '(' that may touch them. May be empty.
- */
+/* Letters, digits, '.', '-', '=': names of items, without the '[' or '(' that may touch them. May be empty. */
 struct slice lexer_name(struct lexer *lx);
 MUST_CHECK bool lexer_string(struct lexer *lx, struct slice *string_out);
 /* NIL: true, and string_out->data is NULL. */

@@ -47,8 +47,7 @@ void imap_write_nstring(struct writer *w, struct slice s);
 void imap_write_astring(struct writer *w, struct slice s);
 /* `{size}` CRLF; `size` bytes without NUL follow from the caller. */
 void imap_write_literal_header(struct writer *w, uint64_t size);
-/* A mailbox name in modified UTF-7, or in UTF-8 (quoted) when UTF8=ACCEPT is enabled. `name` is valid UTF-8.
- */
+/* A mailbox name in modified UTF-7, or in UTF-8 (quoted) when UTF8=ACCEPT is enabled. `name` is valid UTF-8. */
 void imap_write_mailbox(struct writer *w, struct slice name, bool utf8);
 /* `"17-Jul-1996 02:44:25 -0700"`, quotes included. */
 void imap_write_date(struct writer *w, struct mail_date date);

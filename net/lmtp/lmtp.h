@@ -88,12 +88,11 @@ void lmtp_lhlo_write(struct writer *w, struct slice host, uint64_t size_max, boo
 struct lmtp_path {
     struct slice text;  /* As sent, without brackets and source route; empty: the null sender <>. */
     struct slice local; /* Unquoted. */
-    struct slice
-        domain; /* Empty: <postmaster>, or <user> as LMTP clients send it. An address literal keeps its []. */
+    /* Empty: <postmaster>, or <user> as LMTP clients send it. An address literal keeps its []. */
+    struct slice domain;
 };
 
-/* local "user+folder" -> "user", "folder". Without the separator (or with nothing before it) detail is empty.
- */
+/* local "user+folder" -> "user", "folder". Without the separator (or with nothing before it) detail is empty. */
 void lmtp_split_detail(struct slice local, char separator, struct slice *user_out, struct slice *detail_out);
 
 /* ---- Commands ------------------------------------------------------------------------------------------ */

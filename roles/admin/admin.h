@@ -93,8 +93,7 @@ bool admin_answers_at_once(const struct http_request *q);
 /* Fills in the reply to c->request. Fiber, unless it answers at once. */
 void admin_answer(struct admin_connection *c, struct reply *r);
 
-/* ---- command.c: each answers the path /ctl/NAME, its argument being the body -------------------------------
- */
+/* ---- command.c: each answers the path /ctl/NAME, its argument being the body --------------------------- */
 
 typedef void admin_command_fn(struct admin *a, struct slice argument, struct reply *r);
 admin_command_fn status_command, who_command, why_command, kick_command, cluster_init_command,

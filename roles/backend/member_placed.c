@@ -197,8 +197,8 @@ void member_placed_take(struct member *m)
     while (!(m->joined && place_self() != NULL) && !m->stopping && !m->shard->node->stopping) {
         if (m->revoked)
             member_revoked_take(m);
-        (void)fiber_sleep_ms(
-            MEMBER_POLL_MS); /* The store is being opened; and member_joined() writes the same file. */
+        /* The store is being opened; and member_joined() writes the same file. */
+        (void)fiber_sleep_ms(MEMBER_POLL_MS);
     }
     if (word->version < m->placed_version)
         log_event(LOG_ERROR, "a director's word is refused", "why=\"%s\"",

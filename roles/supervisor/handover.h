@@ -27,8 +27,8 @@ enum handover_word {
     /* An upgrade (supervisor.h): */
     HANDOVER_UPGRADE_WANTED = 'u', /* By the operator, as above. */
     HANDOVER_STANDBY = 'y',        /* The successor: all is there but what the other one still has. */
-    HANDOVER_GIVEN =
-        'g', /* The predecessor: I serve nobody any more, `data` is free; sessions are to be had. */
+    /* The predecessor: I serve nobody any more, `data` is free; sessions are to be had. */
+    HANDOVER_GIVEN = 'g',
     HANDOVER_KEPT = 'k', /* The predecessor: it has failed, and I serve on. */
 };
 

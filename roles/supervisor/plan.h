@@ -13,8 +13,8 @@ struct plan {
     struct given_file config_file; /* As it was read; without a path: none. Successors get the same. */
     struct identity identity;
     struct cpu_plan cpus;
-    struct handover
-        handover; /* Its listeners are the plan's; its files are there between plan_read_files() and their end. */
+    /* Its listeners are the plan's; its files are there between plan_read_files() and their end. */
+    struct handover handover;
     struct given_file files[HANDOVER_FILES_MAX];
 };
 

@@ -15,8 +15,8 @@ struct supervisor {
     char executable[PATH_MAX]; /* Where this one came from: whatever is there at an upgrade is the next. */
     int signal_fd;
     struct child server, next;
-    struct child
-        keeper; /* From the end of GIVING on: it was the server, and has the sessions that have not gone over. */
+    /* From the end of GIVING on: it was the server, and has the sessions that have not gone over. */
+    struct child keeper;
     enum succession succession;
     uint64_t late_ms;         /* When what the succession waits for has taken too long. */
     struct handover_fds ends; /* Of the pairs to the successor, the server's. */

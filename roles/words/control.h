@@ -61,8 +61,8 @@ struct control_route {
 };
 
 struct control_cluster {
-    bool
-        deal; /* Deal the partitions as soon as every backend has said its name; false: do not, or no more. */
+    /* Deal the partitions as soon as every backend has said its name; false: do not, or no more. */
+    bool deal;
     bool here; /* A director of a cluster runs here: */
     bool dealt;
     bool twice;               /* Two backends have one name. */
@@ -105,8 +105,8 @@ struct control_account {
 };
 
 struct control {
-    bool
-        serves; /* The shard does what its roles are for. Before, a director can deal the partitions, and nothing else is to be asked. */
+    /* The shard does what its roles are for. Before, a director can deal the partitions, and nothing else is to be asked. */
+    bool serves;
     void (*sessions)(struct control_page *page);
     void (*user)(struct control_user *user);
     void (*route)(struct control_route *route);          /* On shard 0. */

@@ -49,10 +49,10 @@ struct imap_request {
         [OPERATION_ID_SIZE]; /* Session nonce, number: changing commands are executed once per id. */
     struct token token;
     bool more_follows; /* Another command is already buffered behind this one: leave expunges for that one. */
-    bool
-        outcome; /* Was it executed? Then its answer is repeated; if not, it is NO, and never will be executed. */
-    bool
-        again; /* It may have been executed: whoever cannot find out resets the stream, and says neither OK nor NO. */
+    /* Was it executed? Then its answer is repeated; if not, it is NO, and never will be executed. */
+    bool outcome;
+    /* It may have been executed: whoever cannot find out resets the stream, and says neither OK nor NO. */
+    bool again;
     struct ticket ticket;
     struct slice user;
 };
