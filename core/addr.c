@@ -54,7 +54,7 @@ char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX])
     return buffer;
 }
 
-static bool is_mapped(const struct net_addr *a) /* RFC 4291 2.5.5.2: an IPv4 peer of an IPv6 listener. */
+bool net_addr_is_mapped(const struct net_addr *a)
 {
     static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -67,7 +67,7 @@ bool net_addr_is_loopback(const struct net_addr *a)
 
     if (a->family == AF_INET)
         return a->ip[0] == 127;
-    if (is_mapped(a))
+    if (net_addr_is_mapped(a))
         return a->ip[12] == 127;
     return a->family == AF_INET6 && memcmp(a->ip, loopback6, sizeof loopback6) == 0;
 }
@@ -76,17 +76,18 @@ struct slice net_addr_subscriber(const struct net_addr *a)
 {
     const char *ip = (const char *)a->ip;
 
-    if (is_mapped(a))
+    if (net_addr_is_mapped(a))
         return slice_of(ip + 12, 4);
     return slice_of(ip, a->family == AF_INET6 ? 8 : 4);
 }
 
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b)
 {
-    const uint8_t *x = is_mapped(a) ? a->ip + 12 : a->ip, *y = is_mapped(b) ? b->ip + 12 : b->ip;
-    bool v4 = a->family == AF_INET || is_mapped(a);
+    const uint8_t *x = net_addr_is_mapped(a) ? a->ip + 12 : a->ip,
+                  *y = net_addr_is_mapped(b) ? b->ip + 12 : b->ip;
+    bool v4 = a->family == AF_INET || net_addr_is_mapped(a);
 
-    if (a->family == 0 || b->family == 0 || v4 != (b->family == AF_INET || is_mapped(b)))
+    if (a->family == 0 || b->family == 0 || v4 != (b->family == AF_INET || net_addr_is_mapped(b)))
         return false;
     return memcmp(x, y, v4 ? 4 : 16) == 0;
 }

@@ -1,9 +1,4 @@
-#include "core/base.h"
-
-static inline char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-}
+#include "core/text.h"
 
 bool slice_eq_nocase(struct slice a, struct slice b)
 {
@@ -15,7 +10,7 @@ bool slice_starts_nocase(struct slice s, struct slice prefix)
     if (s.size < prefix.size)
         return false;
     for (size_t i = 0; i < prefix.size; i++) {
-        if (lower(s.data[i]) != lower(prefix.data[i]))
+        if (char_lower(s.data[i]) != char_lower(prefix.data[i]))
             return false;
     }
     return true;

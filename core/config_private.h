@@ -4,6 +4,7 @@
  * them; config_file.c YAML; config.c the whole: its life, the command line, the environment, and reading. */
 #pragma once
 #include "core/config.h"
+#include "core/text.h"
 #include <stdarg.h>
 
 #define KEY_SIZE_MAX 96 /* Dotted; the longest known key is far shorter. */
@@ -37,7 +38,6 @@ struct place {
 
 /* ---- config_words.c ------------------------------------------------------------------------------------ */
 
-struct slice config_trim(struct slice s);
 bool config_bool_parse(struct slice text, uint64_t *value_out);
 /* Is `word` one of the words that `choices` separates by `|`? Its index in *index_out. */
 bool config_choice_find(const char *choices, struct slice word, size_t *index_out);

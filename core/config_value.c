@@ -232,7 +232,7 @@ static bool plain_split(const struct config_key *key, struct value *v, struct sl
     for (;;) {
         size_t comma = slice_find(text, ',');
 
-        if (!config_plain_add(key, v, config_trim(slice_first(text, comma)), place, error))
+        if (!config_plain_add(key, v, slice_trim(slice_first(text, comma)), place, error))
             return false;
         if (comma == text.size)
             return true;
@@ -252,14 +252,14 @@ static bool records_split(const struct config_key *key, struct value *v, struct 
             return false;
         for (;;) {
             size_t comma = slice_find(record, ',');
-            struct slice pair = config_trim(slice_first(record, comma));
+            struct slice pair = slice_trim(slice_first(record, comma));
             size_t equals = slice_find(pair, '=');
 
             if (equals == pair.size)
                 return config_wrong_at(place, slice_str(key->name), error,
                                        "is not written as 'field=value,...; ...'");
-            if (!config_field_set(key, v, config_trim(slice_first(pair, equals)),
-                                  config_trim(slice_from(pair, equals + 1)), place, error))
+            if (!config_field_set(key, v, slice_trim(slice_first(pair, equals)),
+                                  slice_trim(slice_from(pair, equals + 1)), place, error))
                 return false;
             if (comma == record.size)
                 break;
@@ -277,7 +277,7 @@ static bool list_split(const struct config_key *key, struct value *v, struct sli
     for (;;) {
         size_t end = slice_find(text, ',');
 
-        if (!config_item_add(key, v, config_trim(slice_first(text, end)), place, error))
+        if (!config_item_add(key, v, slice_trim(slice_first(text, end)), place, error))
             return false;
         if (end == text.size)
             return true;
@@ -298,7 +298,7 @@ bool config_text_add(const struct config_key *key, struct value *v, struct slice
         return plain_split(key, v, text, place, error);
     if (key->type == CONFIG_RECORDS)
         return records_split(key, v, text, place, error);
-    return config_item_add(key, v, key->type == CONFIG_STRING ? text : config_trim(text), place, error);
+    return config_item_add(key, v, key->type == CONFIG_STRING ? text : slice_trim(text), place, error);
 }
 
 const struct config_key *config_value_begin(struct config *c, struct slice name, const struct place *place,

@@ -1,20 +1,6 @@
 /* core/config_words.c -- words of people as numbers. */
 #include "core/config_private.h"
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-struct slice config_trim(struct slice s)
-{
-    while (s.size > 0 && is_space(s.data[0]))
-        s = slice_from(s, 1);
-    while (s.size > 0 && is_space(s.data[s.size - 1]))
-        s.size--;
-    return s;
-}
-
 struct unit {
     const char *suffix;
     uint64_t factor;
@@ -31,7 +17,7 @@ static bool number_with_unit(struct slice text, const struct unit *units, uint64
         digits++;
     if (!slice_to_u64(slice_first(text, digits), UINT64_MAX, &number))
         return false;
-    suffix = config_trim(slice_from(text, digits));
+    suffix = slice_trim(slice_from(text, digits));
     for (const struct unit *u = units; u->suffix != NULL; u++) {
         if (!slice_eq(suffix, slice_str(u->suffix)))
             continue;

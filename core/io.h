@@ -27,6 +27,8 @@ MUST_CHECK bool net_addr_parse(struct slice text, struct net_addr *addr_out);
 /* Writes text and NUL; returns buffer. */
 char *net_addr_format(const struct net_addr *a, char buffer[NET_ADDR_TEXT_MAX]);
 bool net_addr_is_loopback(const struct net_addr *a);
+/* RFC 4291 2.5.5.2: an IPv4 peer of an IPv6 listener. His address is in the last four bytes. */
+bool net_addr_is_mapped(const struct net_addr *a);
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
 /* What one subscriber of a network has of its addresses: 4 bytes of IPv4 (mapped, too), 8 of IPv6. Borrows a. */
 struct slice net_addr_subscriber(const struct net_addr *a);

@@ -1,8 +1,10 @@
 #include "core/log.h"
+#include "core/civil.h"
 #include "core/fiber.h"
 #include "core/io.h"
 #include "core/metrics.h"
 #include "core/shard.h"
+#include "core/text.h"
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -80,34 +82,6 @@ bool log_enabled(enum log_level level)
 
 /* ---- Quoting ------------------------------------------------------------------------------------------- */
 
-/* Length of the well-formed UTF-8 character at s (RFC 3629), 0 if there is none. */
-static size_t utf8_length(const unsigned char *s, size_t size, uint32_t *code_out)
-{
-    static const struct {
-        unsigned char mask, lead;
-        uint32_t least;
-    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
-
-    for (size_t n = 0; n < ARRAY_COUNT(forms); n++) {
-        uint32_t code = s[0] & (unsigned char)~forms[n].mask;
-
-        if ((s[0] & forms[n].mask) != forms[n].lead)
-            continue;
-        if (n + 1 > size)
-            return 0;
-        for (size_t i = 1; i <= n; i++) {
-            if ((s[i] & 0xc0) != 0x80)
-                return 0;
-            code = code << 6 | (s[i] & 0x3f);
-        }
-        if (code < forms[n].least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-            return 0;
-        *code_out = code;
-        return n + 1;
-    }
-    return 0;
-}
-
 /* Would it move, hide or end text on a terminal or in a viewer? C0, C1, line separators, marks of direction. */
 static bool is_control(uint32_t code)
 {
@@ -133,7 +107,7 @@ static char *quote_inside(char *out, const unsigned char *s, size_t size)
 
     for (size_t i = 0; i < size;) {
         uint32_t code = 0;
-        size_t n = utf8_length(s + i, size - i, &code);
+        size_t n = utf8_decode(slice_of(s + i, size - i), &code);
 
         if (n == 0) {
             memcpy(out, "\\\\x", 3);
@@ -216,18 +190,13 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* 2026-01-31T12:59:59.123Z. The civil calendar by days since 0000-03-01, without libc's locks and time zones. */
+/* 2026-01-31T12:59:59.123Z */
 static void put_time(char *out, size_t size, int64_t ms)
 {
-    int64_t seconds = ms / 1000, days = seconds / 86400 + 719468, rest = seconds % 86400;
-    int64_t era = days / 146097, day_of_era = days % 146097;
-    int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    int64_t month = (5 * day_of_year + 2) / 153, day = day_of_year - (153 * month + 2) / 5 + 1;
-    int64_t year = year_of_era + era * 400 + (month >= 10);
+    int64_t seconds = ms / 1000, rest = seconds % 86400;
+    struct civil_date date = civil_from_days((int32_t)(seconds / 86400));
 
-    month += month < 10 ? 3 : -9;
-    snprintf(out, size, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (int)year, (int)month, (int)day,
+    snprintf(out, size, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (int)date.year, date.month, date.day,
              (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60), (int)(ms % 1000));
 }
 
@@ -336,22 +305,28 @@ static void futex_call(int op, uint32_t value, const struct timespec *timeout)
     syscall(SYS_futex, &pending, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
 }
 
-static void write_now(const char *data, size_t size)
+/* False: the reader took nothing for STOP_TIMEOUT_MS, and nobody waits for him longer: without `patience`, or when the process
+ * wants to end. */
+static bool write_all(const char *data, size_t size, bool patience)
 {
     while (size > 0) {
         struct pollfd fd = {STDERR_FILENO, POLLOUT, 0};
         ssize_t n;
 
-        if (poll(&fd, 1, STOP_TIMEOUT_MS) == 0)
-            return; /* A reader that is stuck: a supervisor must go on. */
-        n = write(STDERR_FILENO, data, MIN(size, WRITE_SIZE_MAX));
-        if (n < 0 && errno == EINTR)
+        if (poll(&fd, 1, STOP_TIMEOUT_MS) == 0) {
+            if (!patience || stopping)
+                return false;
             continue;
-        if (n <= 0)
-            return; /* Nobody is there to tell. */
-        data += n;
-        size -= (size_t)n;
+        }
+        n = write(STDERR_FILENO, data, MIN(size, WRITE_SIZE_MAX));
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return true; /* Nobody reads standard error: the lines are lost, the server goes on. */
+        if (n > 0) {
+            data += n;
+            size -= (size_t)n;
+        }
     }
+    return true;
 }
 
 static struct ring *ring_of_thread(void)
@@ -396,29 +371,6 @@ static void ring_put(struct ring *r, const char *line, size_t size)
         futex_call(FUTEX_WAKE, 1, NULL);
 }
 
-/* False: the reader took nothing for STOP_TIMEOUT_MS while the process wants to end. */
-static bool drain_write(const char *data, size_t size)
-{
-    while (size > 0) {
-        struct pollfd fd = {STDERR_FILENO, POLLOUT, 0};
-        ssize_t n;
-
-        if (poll(&fd, 1, STOP_TIMEOUT_MS) <= 0) {
-            if (stopping)
-                return false;
-            continue;
-        }
-        n = write(STDERR_FILENO, data, MIN(size, WRITE_SIZE_MAX));
-        if (n < 0 && errno != EINTR && errno != EAGAIN)
-            return true; /* Nobody reads standard error: the lines are lost, the server goes on. */
-        if (n > 0) {
-            data += n;
-            size -= (size_t)n;
-        }
-    }
-    return true;
-}
-
 static bool drain_ring(struct ring *r)
 {
     uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
@@ -429,7 +381,7 @@ static bool drain_ring(struct ring *r)
     while (ok && tail < head) {
         size_t at = tail % RING_SIZE, size = MIN(head - tail, RING_SIZE - at);
 
-        ok = drain_write(r->bytes + at, size);
+        ok = write_all(r->bytes + at, size, true);
         tail += size;
         atomic_store_explicit(&r->tail, tail, memory_order_release);
     }
@@ -441,7 +393,7 @@ static bool drain_ring(struct ring *r)
                          (unsigned long long)(dropped - r->dropped_told));
 
         r->dropped_told = dropped;
-        ok = drain_write(line, (size_t)n);
+        ok = write_all(line, (size_t)n, true);
     }
     return ok;
 }
@@ -525,7 +477,7 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
         line_format(&line);
     va_end(line.args);
     if (!running) {
-        write_now(line.text, line.size);
+        (void)write_all(line.text, line.size, false);
         return;
     }
     r = ring_of_thread();

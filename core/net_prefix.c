@@ -40,13 +40,8 @@ bool net_prefix_parse(struct slice text, struct net_prefix *prefix_out)
 
 bool net_prefix_contains(const struct net_prefix *prefix, const struct net_addr *addr)
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    const uint8_t *ip = addr->ip;
-    uint8_t family = addr->family;
+    bool mapped = net_addr_is_mapped(addr);
+    uint8_t family = mapped ? AF_INET : addr->family;
 
-    if (family == AF_INET6 && memcmp(ip, mapped, sizeof mapped) == 0) {
-        ip += sizeof mapped;
-        family = AF_INET;
-    }
-    return family == prefix->family && bits_equal(prefix->ip, ip, prefix->bits);
+    return family == prefix->family && bits_equal(prefix->ip, addr->ip + (mapped ? 12 : 0), prefix->bits);
 }

@@ -1,18 +1,7 @@
 #include "net/base64.h"
+#include "core/text.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/* The value of a digit, or -1. */
-static int digit_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
 
 /* One group of four digits, of which `count` are not padding. Its bits, or -1. */
 static int32_t group_value(const char *digits, unsigned count)
@@ -20,7 +9,7 @@ static int32_t group_value(const char *digits, unsigned count)
     uint32_t bits = 0;
 
     for (unsigned i = 0; i < count; i++) {
-        int value = digit_value(digits[i]);
+        int value = base64_value(digits[i]);
 
         if (value < 0)
             return -1;

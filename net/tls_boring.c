@@ -2,6 +2,7 @@
  * library, which is then let go: the record layer serves the connection from its first byte of data on. */
 #include "net/tls_boring.h"
 #include "core/shard.h"
+#include "core/text.h"
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
@@ -197,11 +198,6 @@ static enum tls_event library_failed(struct tls *t)
 
 /* ---- The end of the handshake -------------------------------------------------------------------------- */
 
-static unsigned hex_digit(char c)
-{
-    return c >= 'a' ? (unsigned)(c - 'a') + 10 : (unsigned)(c - '0');
-}
-
 /* "LABEL random secret", in hexadecimal digits. Nothing of it is kept but the secret. */
 void tls_on_secret(const SSL *ssl, const char *line)
 {
@@ -221,7 +217,7 @@ void tls_on_secret(const SSL *ssl, const char *line)
     ASSERT(text.size <= 2 * sizeof d->secret);
     secret = d->secret;
     for (size_t i = 0; i + 1 < text.size; i += 2)
-        *secret++ = (uint8_t)(hex_digit(text.data[i]) << 4 | hex_digit(text.data[i + 1]));
+        *secret++ = (uint8_t)(hex_value(text.data[i]) << 4 | hex_value(text.data[i + 1]));
 }
 
 /* TLS 1.2: keys and salts, the client's before the server's. */

@@ -3,7 +3,7 @@
  * functions.
  * Owner:  nobody; pure functions. */
 #pragma once
-#include "core/base.h"
+#include "core/civil.h"
 #include "core/writer.h"
 
 struct mail_date {
@@ -11,16 +11,8 @@ struct mail_date {
     int16_t zone_minutes; /* East of UTC is positive; |zone| < 100 hours. */
 };
 
-struct civil_date {
-    int32_t year;       /* 1900..9999 in everything that is parsed. */
-    uint8_t month, day; /* From 1. */
-};
-
 #define DATE_IMAP_SIZE    26 /* `17-Jul-1996 02:44:25 -0700`: as many bytes, without the quotes. */
 #define DATE_RFC5322_SIZE 31 /* `Wed, 17 Jul 1996 02:44:25 -0700`. */
-
-int32_t civil_to_days(struct civil_date date); /* Days since 1970-01-01. month and day must be valid. */
-struct civil_date civil_from_days(int32_t days);
 
 /* The value of a Date field. Weekday, seconds and zone may be missing, comments and blanks are skipped, old
  * years and zone names are known, an unknown zone is UTC, `.` may stand for `:`. False: not a date. */

@@ -1,5 +1,6 @@
 #include "core/mail/header.h"
 #include "core/mail/transfer.h"
+#include "core/text.h"
 
 #define WORD_SIZE_MAX 1024 /* RFC 2047 says 75; longer ones exist. */
 
@@ -106,8 +107,8 @@ static size_t decode_q(struct slice text, char *out)
         int high = -1, low = -1;
 
         if (text.data[i] == '=' && i + 2 < text.size) {
-            high = transfer_hex_value(text.data[i + 1]);
-            low = transfer_hex_value(text.data[i + 2]);
+            high = hex_value(text.data[i + 1]);
+            low = hex_value(text.data[i + 2]);
         }
         if (high >= 0 && low >= 0) {
             out[size++] = (char)(high << 4 | low);

@@ -3,7 +3,7 @@
  * Owner:  nobody; pure functions.
  * Bounds: outputs go to the caller's buffer, whose size the macros give. */
 #pragma once
-#include "core/base.h"
+#include "core/text.h"
 
 #define MAILBOX_SEPARATOR       '/'
 #define MAILBOX_NAME_SIZE_MAX   1000 /* Bytes of UTF-8. */
@@ -18,13 +18,6 @@
 MUST_CHECK bool mutf7_to_utf8(struct slice in, char *out, size_t *size_out);
 /* `out` has MUTF7_FROM_UTF8_SIZE_MAX(in.size) bytes. False: not UTF-8, or a control character. */
 MUST_CHECK bool mutf7_from_utf8(struct slice in, char *out, size_t *size_out);
-
-/* Well-formed UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
-bool utf8_valid(struct slice text);
-/* One character at text.data[0], or 0 when it is not well-formed; *code_out is written on success. */
-size_t utf8_decode(struct slice text, uint32_t *code_out);
-/* Writes 1 to 4 bytes. `code` must be a scalar value. */
-size_t utf8_encode(uint32_t code, char *out);
 
 enum mailbox_name_result {
     MAILBOX_NAME_OK,

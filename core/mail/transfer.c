@@ -1,4 +1,5 @@
 #include "core/mail/transfer.h"
+#include "core/text.h"
 
 enum transfer_encoding transfer_find(struct slice name)
 {
@@ -10,15 +11,6 @@ enum transfer_encoding transfer_find(struct slice name)
 void transfer_decoder_init(struct transfer_decoder *d, enum transfer_encoding encoding)
 {
     *d = (struct transfer_decoder){.encoding = (uint8_t)encoding};
-}
-
-int transfer_hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static char *put_blanks(struct transfer_decoder *d, char *out)
@@ -71,12 +63,12 @@ static char *decode_escape(struct transfer_decoder *d, char c, char *out)
     } else if (d->held_size == 1) {
         if (c == ' ' || c == '\t')
             c = ' ';
-        if (transfer_hex_value(c) >= 0 || c == '\r' || c == ' ') {
+        if (hex_value(c) >= 0 || c == '\r' || c == ' ') {
             d->held[d->held_size++] = c;
             return out;
         }
-    } else if (transfer_hex_value(last) >= 0 && transfer_hex_value(c) >= 0) {
-        *out++ = (char)(transfer_hex_value(last) << 4 | transfer_hex_value(c));
+    } else if (hex_value(last) >= 0 && hex_value(c) >= 0) {
+        *out++ = (char)(hex_value(last) << 4 | hex_value(c));
         d->held_size = 0;
         return out;
     } else if (last == ' ' && (c == ' ' || c == '\t')) {
@@ -86,17 +78,6 @@ static char *decode_escape(struct transfer_decoder *d, char c, char *out)
         return out;
     }
     return decode_plain(d, c, put_held(d, out)); /* Not an escape: it stands for itself. */
-}
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 static char *decode_base64(struct transfer_decoder *d, char c, char *out)

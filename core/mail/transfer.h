@@ -12,7 +12,6 @@ enum transfer_encoding {
 };
 
 enum transfer_encoding transfer_find(struct slice name);
-int transfer_hex_value(char c); /* 0 to 15; -1: not a digit. */
 
 struct transfer_decoder { /* Private. */
     uint8_t encoding;

@@ -1,4 +1,5 @@
 #include "net/http/http.h"
+#include "core/text.h"
 
 struct headers { /* Those that matter. */
     struct slice host, length, connection;
@@ -39,15 +40,6 @@ static bool is_token(struct slice s)
             return false;
     }
     return s.size > 0;
-}
-
-static struct slice trim(struct slice s)
-{
-    while (s.size > 0 && (s.data[0] == ' ' || s.data[0] == '\t'))
-        s = slice_from(s, 1);
-    while (s.size > 0 && (s.data[s.size - 1] == ' ' || s.data[s.size - 1] == '\t'))
-        s.size--;
-    return s;
 }
 
 /* Printable ASCII without blanks; RFC 9112 3.2.1 allows less. */
@@ -99,7 +91,7 @@ static bool header_line(struct slice line, struct headers *h)
     if (colon == line.size ||
         !is_token(name)) /* A blank before the colon is no token, nor is a folded line. */
         return false;
-    value = trim(slice_from(line, colon + 1));
+    value = slice_trim(slice_from(line, colon + 1));
     for (size_t i = 0; i < value.size; i++) {
         if ((value.data[i] >= 0 && value.data[i] < ' ' && value.data[i] != '\t') || value.data[i] == 0x7f)
             return false;

@@ -1,9 +1,5 @@
 #include "roles/words/control.h"
-
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-}
+#include "core/text.h"
 
 /* Goes back to the last star alone: what an earlier one took need not be tried again. */
 bool control_mask_matches(struct slice mask, struct slice user)
@@ -14,7 +10,8 @@ bool control_mask_matches(struct slice mask, struct slice user)
         if (m < mask.size && mask.data[m] == '*') {
             star = m++;
             taken = u;
-        } else if (m < mask.size && (mask.data[m] == '?' || lower(mask.data[m]) == lower(user.data[u]))) {
+        } else if (m < mask.size &&
+                   (mask.data[m] == '?' || char_lower(mask.data[m]) == char_lower(user.data[u]))) {
             m++;
             u++;
         } else if (star != SIZE_MAX) {
