@@ -116,6 +116,10 @@ void io_send(struct sock s, struct io_op *op, const struct iovec *vector, unsign
 void io_send_quiet(struct sock s, struct io_op *op, const struct iovec *vector, unsigned count);
 /* Its owner waits for it by now: it is told like any other send. Nothing if it is not in flight. */
 void io_send_awaited(struct io_op *op);
+/* A few bytes for an owner that keeps no operation either. All of them leave at once, before what is sent on that socket later; or, if
+ * the kernel has no room for them now, that is the end of the connection, and whoever polls, watches or receives hears of it. Copies. */
+#define IO_WORD_MAX 128
+void io_send_word(struct sock s, struct slice word);
 /* Ends both directions: every operation in flight on it completes soon. */
 void io_shutdown(struct sock s);
 /* No operation may be in flight on it; a watch may. */

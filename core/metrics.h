@@ -42,6 +42,7 @@
     X(proxy_headers, "PROXY headers accepted")                                                               \
     X(proxy_headers_bad, "Connections ended over a PROXY header that was missing or malformed")              \
     X(kicked, "Sessions ended by the operator")                                                              \
+    X(keep_alives_asleep, "Keep-alives of sessions that slept on")                                           \
     X(checksum_errors, "Records or bodies whose checksum did not match")                                     \
     X(helper_calls, "Calls given to helper threads")                                                         \
     X(log_dropped, "Log lines dropped because the ring was full")

@@ -257,6 +257,12 @@ bool records_has(const struct records *r, uint32_t id)
     return id / SLOTS_MAX / REGION_CHUNKS < r->region_count && slot_used(chunk_at(r, id / SLOTS_MAX), id);
 }
 
+size_t records_room(const struct records *r, uint32_t id)
+{
+    ASSERT(slot_used(chunk_at(r, id / SLOTS_MAX), id));
+    return class_size(chunk_at(r, id / SLOTS_MAX)->class);
+}
+
 void *records_at(const struct records *r, uint32_t id)
 {
     ASSERT(slot_used(chunk_at(r, id / SLOTS_MAX), id));

@@ -32,6 +32,8 @@ MUST_CHECK bool records_reserve(struct records *r);
 /* Not zeroed. Right behind records_reserve() it does not fail; else RECORD_NONE: over the budget. */
 uint32_t records_take(struct records *r, size_t size);
 void *records_at(const struct records *r, uint32_t id);
+/* Bytes that there are for it: of its size class. */
+size_t records_room(const struct records *r, uint32_t id);
 /* Is there one of that name? Any number may be asked for. */
 bool records_has(const struct records *r, uint32_t id);
 void records_give(struct records *r, uint32_t id);

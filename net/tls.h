@@ -15,14 +15,15 @@
 #include "core/base.h"
 #include "core/heap.h"
 
-#define TLS_RECORD_MAX      16384 /* Plaintext of a record: what one call of tls_seal() takes. */
-#define TLS_RECORD_OVERHEAD 22    /* TLS 1.3: header 5, type 1, tag 16. (TLS 1.2 with GCM: 29.) */
-#define TLS_TICKET_KEY_SIZE 48    /* Name 16, MAC key 16, cipher key 16. */
-#define TLS_TICKET_KEYS_MAX 3
-#define TLS_NAME_MAX        255
-#define TLS_ERROR_MAX       256
-#define TLS_TICKET_MAX      4096 /* What a client keeps of a session, to resume it. */
-#define TLS_PACKED_MAX      128  /* What a sleeping session is, at most; with TLS 1.3 and AES-128: some 67. */
+#define TLS_RECORD_MAX          16384 /* Plaintext of a record: what one call of tls_seal() takes. */
+#define TLS_RECORD_OVERHEAD     22    /* TLS 1.3: header 5, type 1, tag 16. */
+#define TLS_RECORD_OVERHEAD_MAX 29    /* TLS 1.2 with GCM. */
+#define TLS_TICKET_KEY_SIZE     48    /* Name 16, MAC key 16, cipher key 16. */
+#define TLS_TICKET_KEYS_MAX     3
+#define TLS_NAME_MAX            255
+#define TLS_ERROR_MAX           256
+#define TLS_TICKET_MAX          4096 /* What a client keeps of a session, to resume it. */
+#define TLS_PACKED_MAX          128 /* What a sleeping session is, at most; with TLS 1.3 and AES-128: some 67. */
 
 /* ---- Contexts ------------------------------------------------------------------------------------------ */
 
@@ -133,6 +134,12 @@ enum tls_state tls_state(const struct tls *t);
 size_t tls_pack(struct tls *t, void *out /* [TLS_PACKED_MAX] */);
 /* The other way, on any shard, of any process: once. NULL: no memory, or another release packed it. */
 MUST_CHECK struct tls *tls_unpack(const void *in, size_t size);
+
+/* For a few words of one who sleeps on. What he will be when one record of data more was sealed: bytes written to `out`; 0: it needs more
+ * than a record, so wake him. *overhead_out: how much longer the record is than its text. Then, once `out` is all that is kept of him, and
+ * once only: the record, of what he was, appended. */
+size_t tls_packed_next(const void *in, size_t size, void *out /* [TLS_PACKED_MAX] */, size_t *overhead_out);
+void tls_packed_seal(const void *in, size_t size, struct slice plain, struct tls_output *out);
 
 /* ---- What is known of a session, from TLS_SECURED on --------------------------------------------------- */
 

@@ -506,6 +506,31 @@ struct tls *tls_unpack(const void *in, size_t size)
     return t;
 }
 
+size_t tls_packed_next(const void *in, size_t size, void *out, size_t *overhead_out)
+{
+    struct tls_record r;
+    bool flag, good = tls_record_unpack(&r, &flag, in, size) && tls_record_steady(&r);
+
+    if (good) {
+        *overhead_out = tls_record_overhead(&r);
+        r.write.sequence++;
+    }
+    size = good ? tls_record_pack(&r, flag, out) : 0;
+    bytes_wipe(&r, sizeof r);
+    return size;
+}
+
+void tls_packed_seal(const void *in, size_t size, struct slice plain, struct tls_output *out)
+{
+    struct tls_record r;
+    bool flag, good = tls_record_unpack(&r, &flag, in, size);
+
+    ASSERT(good && tls_record_steady(&r));
+    tls_record_put(&r, TLS_APPLICATION_DATA, plain, out);
+    tls_record_fini(&r);
+    bytes_wipe(&r, sizeof r);
+}
+
 /* ---- What is known of a session ------------------------------------------------------------------------ */
 
 const char *tls_version(const struct tls *t)

@@ -110,10 +110,25 @@ void tls_record_alert(struct tls_record *r, bool fatal, uint8_t alert, struct tl
     tls_record_put(r, TLS_ALERT, slice_of(body, sizeof body), out);
 }
 
+static bool worn_out_by_now(const struct tls_record *r)
+{
+    return r->write.sequence >= r->suite->records_max;
+}
+
+size_t tls_record_overhead(const struct tls_record *r)
+{
+    return TLS_HEADER_SIZE + explicit_size(r->suite) + r->suite->tls13 + TLS_TAG_SIZE;
+}
+
+bool tls_record_steady(const struct tls_record *r)
+{
+    return !r->update_due && !worn_out_by_now(r);
+}
+
 bool tls_record_seal(struct tls_record *r, struct slice plain, struct tls_output *out)
 {
     static const uint8_t update[5] = {KEY_UPDATE, 0, 0, 1, 0}; /* It asks for none in return. */
-    bool worn_out = r->write.sequence >= r->suite->records_max;
+    bool worn_out = worn_out_by_now(r);
 
     if (worn_out && !r->suite->tls13)
         return false;

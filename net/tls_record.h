@@ -43,5 +43,9 @@ bool tls_record_rests(const struct tls_record *r);
 size_t tls_record_pack(const struct tls_record *r, bool flag, uint8_t *out);
 /* False: not what tls_record_pack() writes. */
 MUST_CHECK bool tls_record_unpack(struct tls_record *r, bool *flag_out, const uint8_t *in, size_t size);
+/* The next data is one record, under the key that there is. */
+bool tls_record_steady(const struct tls_record *r);
+/* Bytes of a record that are not its text. */
+size_t tls_record_overhead(const struct tls_record *r);
 /* Before its memory is given back. */
 void tls_record_fini(struct tls_record *r);

@@ -247,6 +247,24 @@ void sim_send_look(struct sim_op *o)
         o->quiet = false;
 }
 
+void io_send_word(struct sock s, struct slice word)
+{
+    struct end *e = sim_socket_of(sim_private(), s)->end;
+    struct pipe *p;
+
+    ASSERT(word.size > 0 && word.size <= IO_WORD_MAX);
+    sim_trace_shard(TRACE_SEND, s.slot, word.size, 0);
+    if (e->error != 0 || e->fin_sent)
+        return;
+    p = sim_pipe_of(end_peer(e));
+    if (end_peer(e)->window - MIN(p->size, end_peer(e)->window) < word.size) {
+        io_shutdown(s);
+        return;
+    }
+    sim_pipe_copy_in(p, word.data, word.size);
+    sim_pipe_segments(p, word.size);
+}
+
 /* ---- Ending ------------------------------------------------------------------------------------------- */
 
 void io_shutdown(struct sock s)

@@ -141,6 +141,8 @@ static void completed(struct shard_private *p, uint64_t user_data, int32_t res, 
         file_completed(p, index, res);
     else if (o->kind == OP_PASS)
         pass_completed(p, index, res);
+    else if (o->kind == OP_WORD)
+        word_completed(p, index, res);
     else
         socket_completed(p, index, res, flags);
 }

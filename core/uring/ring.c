@@ -19,6 +19,7 @@ static const uint8_t ops_always[] = {
     IORING_OP_WRITE,
     IORING_OP_WRITEV,
     IORING_OP_CLOSE,
+    IORING_OP_SHUTDOWN,
     IORING_OP_MSG_RING,
     /* For passing.c: sockets between the table and plain descriptors. */
     URING_OP_FIXED_FD_INSTALL,

@@ -617,6 +617,7 @@ void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint
     case OP_FREE:
     case OP_FILE:
     case OP_PASS:
+    case OP_WORD:
     case OP_POLL:
         break;
     }

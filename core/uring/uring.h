@@ -51,6 +51,7 @@ enum op_kind {
     OP_SEND_QUIET, /* The kernel says nothing when all of it went out at once: see quiet.c. */
     OP_SENDV,      /* A vector: io_op.data.data is its struct send. */
     OP_FILE,
+    OP_WORD, /* io_send_word(): word.c */
     OP_PASS, /* A step of passing.c; `slot` says which. */
     OP_FAIL, /* Nothing was asked of the kernel: completes with the error in `slot`. */
 };
@@ -253,6 +254,7 @@ int socket_options(int fd);
 unsigned net_addr_to_sockaddr(const struct net_addr *a, char space[32]);
 void socket_completed(struct shard_private *p, uint32_t index, int32_t res, uint32_t flags);
 void file_completed(struct shard_private *p, uint32_t index, int32_t res);
+void word_completed(struct shard_private *p, uint32_t index, int32_t res); /* word.c */
 void pass_completed(struct shard_private *p, uint32_t index, int32_t res);
 /* What the kernel has just put into a slot. */
 struct sock sock_new(struct ring *r, uint32_t slot);

@@ -3,14 +3,11 @@
  *
  * A NOOP that the proxy answers waits until the messages are delivered that are in this shard's queue, if there are any:
  * notices of changes that were acknowledged before the NOOP came are among them, and count. */
-#include "core/map.h"
 #include "core/metrics.h"
+#include "roles/proxy/keep_alive.h"
 #include "roles/proxy/session.h"
 #include "roles/words/timing.h"
 #include <stdio.h>
-#include <sys/socket.h>
-
-#define KEEP_ALIVE_NEAR 4 /* None within this part of the interval after whatever was written. */
 
 /* What the client has been shown of the account is complete up to here. */
 static uint64_t shown(const struct token *t)
@@ -145,17 +142,9 @@ static void idle_done(struct session *s)
     session_ready(s);
 }
 
-/* Sessions of one user and address get theirs in the same instant, whichever cores they are on, so that his radio wakes
- * once; those of others in other ones, also when all have begun to idle at once. */
 static uint64_t keep_alive_ms(const struct session *s)
 {
-    uint64_t interval_ms = MAX(s->proxy->limits.idle_keep_alive_ms, 1),
-             near_ms = interval_ms / KEEP_ALIVE_NEAR;
-    uint64_t of_user = map_hash(session_user(s), 0);
-    size_t ip_size = s->conn.peer.family == AF_INET6 ? sizeof s->conn.peer.ip : 4;
-    uint64_t phase = map_hash(slice_of((const char *)s->conn.peer.ip, ip_size), of_user) % interval_ms;
-
-    return near_ms + interval_ms - (time_ms() + near_ms + phase) % interval_ms;
+    return keep_alive_wait_ms(s->proxy, session_user(s), &s->conn.peer);
 }
 
 void session_idle_begin(struct session *s)
@@ -213,6 +202,6 @@ void session_idle_rest(struct session *s)
 void session_idle_keep_alive(struct session *s)
 {
     if (!session_asks(s)) /* Else it might come to stand within a line. */
-        session_write(s, "* OK Still here\r\n");
+        conn_write(&s->conn, keep_alive_text);
     session_deadline(s, keep_alive_ms(s));
 }

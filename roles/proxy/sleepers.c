@@ -1,11 +1,12 @@
 #include "roles/proxy/sleepers.h"
 #include "core/io.h"
 #include "net/deflate.h"
+#include "roles/proxy/keep_alive.h"
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/session.h"
+#include "roles/proxy/sleepers_private.h"
 #include "roles/words/ledger.h"
 
-#define DUE_UNIT_MS         128         /* 2^31 of them: eight years. */
 #define NOBODY              RECORD_NONE /* The cookie of a socket whose owner has left for another process. */
 #define SWEEP_SHARE         8           /* Of the shortest deadline: the period. */
 #define SWEEP_TICK_MS_MAX   1000        /* Few sleepers: as seldom as possible. */
@@ -18,42 +19,6 @@
 #define SPARED_MAX          64 /* Sleepers of a user that are looked at for each change. */
 #define KEEP_ALIVE_TOGETHER 4  /* Keep-alives due within this part of their interval leave together. */
 
-struct sleeper {
-    uint32_t prev, next; /* Of the same user. */
-    uint32_t user;       /* RECORD_NONE: not logged in. */
-    uint32_t due : 31;   /* DUE_UNIT_MS, rounded up. */
-    uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
-    uint16_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
-    char packed[];
-};
-
-#define HEAD_SIZE offsetof(struct sleeper, packed)
-_Static_assert(HEAD_SIZE == SLEEPER_HEAD_SIZE, "there are millions of them");
-_Static_assert(HEAD_SIZE + PACKED_SIZE_MAX <= RECORD_SIZE_MAX, "a sleeper is a record");
-
-static struct sleeper *sleeper_at(const struct sleepers *t, uint32_t id)
-{
-    return records_at(&t->records, id);
-}
-
-/* NULL: of nobody who has logged in. */
-static struct user *user_of(const struct sleepers *t, uint32_t id)
-{
-    return id == RECORD_NONE ? NULL : user_at(&t->proxy->users, id);
-}
-
-static struct packed_shared user_shares(const struct sleepers *t, const struct user *u)
-{
-    struct packed_shared shared = {.process = &t->proxy->process};
-
-    if (u != NULL) {
-        shared.history = u->history_known ? u->history : NULL;
-        shared.ticket = &u->ticket;
-        shared.partition = route_partition(&t->proxy->route, u->place);
-    }
-    return shared;
-}
-
 static void count_bytes(struct sleepers *t)
 {
     t->proxy->shard->metrics->sleeping_bytes = t->records.bytes + t->proxy->users.records.bytes;
@@ -63,7 +28,7 @@ static void count_bytes(struct sleepers *t)
 
 static void stir(struct sleepers *t, uint32_t user)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
 
     if (u->stirred)
         return;
@@ -72,7 +37,7 @@ static void stir(struct sleepers *t, uint32_t user)
     if (t->stirred_first == RECORD_NONE)
         t->stirred_first = user;
     else
-        user_of(t, t->stirred_last)->stirred_next = user;
+        sleeper_user(t, t->stirred_last)->stirred_next = user;
     t->stirred_last = user;
     if (!timer_armed(&t->stir))
         timer_set(&t->stir, 0);
@@ -98,7 +63,7 @@ static bool sleeper_spare(struct sleepers *t, uint32_t id, const struct subscrip
 
 void sleepers_tell(struct sleepers *t, uint32_t user, const struct subscription_news *news)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
     uint32_t id = u->first;
     bool all = news != NULL && news->mailbox_id != 0;
 
@@ -128,7 +93,7 @@ static void user_learn(struct user *u, const struct packed *p)
 
 static void user_watches_less(struct sleepers *t, uint32_t user)
 {
-    if (--user_of(t, user)->watch_count == 0)
+    if (--sleeper_user(t, user)->watch_count == 0)
         subscription_leave(&t->proxy->subscriptions, user);
 }
 
@@ -139,7 +104,7 @@ static bool ticket_is(const struct ticket *a, const struct ticket *b)
 
 struct ticket sleepers_ticket(const struct sleepers *t, uint32_t user)
 {
-    uint32_t id = user_of(t, user)->first;
+    uint32_t id = sleeper_user(t, user)->first;
     struct ticket ticket;
     struct packed packed;
 
@@ -168,7 +133,7 @@ bool sleepers_reserve(struct sleepers *t)
 
 static void user_enter(struct sleepers *t, uint32_t user, struct sleeper *s, uint32_t id)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
 
     s->user = user;
     s->next = u->first;
@@ -183,7 +148,7 @@ static void user_enter(struct sleepers *t, uint32_t user, struct sleeper *s, uin
 
 uint32_t sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user, uint64_t deadline_ms)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
     char bytes[PACKED_SIZE_MAX];
     struct sleeper *s;
     uint32_t id;
@@ -191,13 +156,13 @@ uint32_t sleepers_add(struct sleepers *t, const struct packed *p, uint32_t user,
 
     if (u != NULL)
         user_learn(u, p);
-    size = packed_encode(p, user_shares(t, u), bytes);
+    size = packed_encode(p, sleeper_shares(t, u), bytes);
     id = records_take(&t->records, HEAD_SIZE + size);
     s = sleeper_at(t, id);
     s->prev = s->next = s->user = RECORD_NONE;
     s->fired = 0;
     s->spared = 0;
-    s->due = (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 1);
+    s->due = sleeper_due(deadline_ms);
     memcpy(s->packed, bytes, size);
     bytes_wipe(bytes, size);
     if (u != NULL)
@@ -220,7 +185,7 @@ static void sleeper_remove(struct sleepers *t, uint32_t id)
         if (s->prev != RECORD_NONE)
             sleeper_at(t, s->prev)->next = s->next;
         else
-            user_of(t, user)->first = s->next;
+            sleeper_user(t, user)->first = s->next;
         if (s->next != RECORD_NONE)
             sleeper_at(t, s->next)->prev = s->prev;
         if (packed_watches(s->packed))
@@ -289,7 +254,7 @@ static unsigned user_wake(struct sleepers *t, uint32_t user, const struct ticket
     unsigned count = 0;
     uint32_t next;
 
-    for (uint32_t id = user_of(t, user)->first; id != RECORD_NONE; id = next) {
+    for (uint32_t id = sleeper_user(t, user)->first; id != RECORD_NONE; id = next) {
         struct session *session;
 
         next = sleeper_at(t, id)->next;
@@ -312,7 +277,7 @@ static unsigned user_wake(struct sleepers *t, uint32_t user, const struct ticket
  * is one. Then once more for the account. */
 static unsigned user_refused(struct sleepers *t, uint32_t user, unsigned max)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
     struct ticket refused;
     unsigned woken = 0;
 
@@ -336,7 +301,7 @@ static void on_stir(struct timer *timer)
         return;
     while (t->stirred_first != RECORD_NONE) {
         uint32_t user = t->stirred_first;
-        struct user *u = user_of(t, user);
+        struct user *u = sleeper_user(t, user);
         bool refused = u->expired;
         unsigned woken = refused ? user_refused(t, user, left) : user_wake(t, user, NULL, left);
 
@@ -359,7 +324,7 @@ unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
                             bool (*is)(const struct proxy *p, struct slice user, const struct packed *packed),
                             void (*woken)(struct session *session))
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
     unsigned count = 0;
     uint32_t next;
 
@@ -386,10 +351,10 @@ unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
 
 /* ---- Deadlines ----------------------------------------------------------------------------------------- */
 
-/* The user's others who idle behind the same address, and whose keep-alives are due soon. Number of sessions woken. */
+/* The user's others who idle behind the same address, and whose keep-alives are due soon. Number of sessions. */
 static unsigned wake_together(struct sleepers *t, uint32_t user, const struct net_addr *peer, uint32_t until)
 {
-    struct user *u = user_of(t, user);
+    struct user *u = sleeper_user(t, user);
     struct packed packed;
     unsigned count = 0;
     uint32_t next;
@@ -398,15 +363,17 @@ static unsigned wake_together(struct sleepers *t, uint32_t user, const struct ne
     for (uint32_t id = u->first; id != RECORD_NONE && count < SWEEP_WAKES; id = next) {
         struct sleeper *s = sleeper_at(t, id);
         struct session *session;
-        bool same;
+        bool same, told;
 
         next = s->next;
         if (packed_state(s->packed) != PACKED_IDLE || s->due > until)
             continue;
         sleepers_look(t, id, &packed);
         same = net_addr_same_host(&packed.conn.peer, peer);
+        told = same && keep_alive_asleep(t, id, &packed);
         bytes_wipe(&packed, sizeof packed);
-        if (!same)
+        count += told;
+        if (!same || told)
             continue;
         session = sleepers_wake(t, id, METRIC_WAKE_TIMER, false);
         if (session == NULL)
@@ -470,7 +437,7 @@ uint32_t sleepers_next(const struct sleepers *t, uint32_t from)
 
 struct slice sleepers_user(const struct sleepers *t, uint32_t id)
 {
-    const struct user *u = user_of(t, sleeper_at(t, id)->user);
+    const struct user *u = sleeper_user(t, sleeper_at(t, id)->user);
 
     return u != NULL ? user_name_of(u) : slice_of(NULL, 0);
 }
@@ -479,7 +446,7 @@ void sleepers_look(const struct sleepers *t, uint32_t id, struct packed *out)
 {
     const struct sleeper *s = sleeper_at(t, id);
 
-    packed_decode(s->packed, user_shares(t, user_of(t, s->user)), out);
+    packed_decode(s->packed, sleeper_shares(t, sleeper_user(t, s->user)), out);
     out->known += s->spared;
 }
 
@@ -561,8 +528,8 @@ void sleepers_fini(struct sleepers *t)
     while (t->stirred_first != RECORD_NONE) {
         uint32_t user = t->stirred_first;
 
-        t->stirred_first = user_of(t, user)->stirred_next;
-        user_of(t, user)->stirred = false;
+        t->stirred_first = sleeper_user(t, user)->stirred_next;
+        sleeper_user(t, user)->stirred = false;
         users_release(&t->proxy->users, user);
     }
     while ((id = sleepers_next(t, 0)) != RECORD_NONE)

@@ -288,6 +288,45 @@ static void test_watch(void **state)
     run_node(1, watch_body);
 }
 
+/* Words leave in their order, before what is sent later; and when the kernel has no room for one of them, that is the end. */
+static void words_body(struct shard *s)
+{
+    static const struct slice words = {"abcdefghij", 10};
+    struct iovec v = {"send", 4};
+    struct call c;
+    struct pair p;
+    char big[IO_WORD_MAX];
+
+    (void)s;
+    watch_count = 0;
+    io_watch_with(watch_told);
+    pair_open(&p);
+    io_watch(p.server, 1);
+    for (size_t i = 0; i < words.size; i++)
+        io_send_word(p.server, slice_of(words.data + i, 1));
+    call_init(&c);
+    io_send(p.server, &c.op, &v, 1);
+    CHECK(call_wait(&c) == 4);
+    watch_recv(p.client, "abcdefghijsend");
+    memset(big, 'x', sizeof big);
+    for (unsigned ms = 0; ms < 5000 && watch_count == 0; ms++) {
+        for (unsigned i = 0; i < 200; i++)
+            io_send_word(p.server, slice_of(big, sizeof big));
+        CHECK(fiber_sleep_ms(1) == 0);
+    }
+    CHECK(watch_count == 1 && watch_cookie == 1 && (watch_res & POLLHUP) != 0);
+    io_send_word(p.server, slice_of(big, sizeof big)); /* Its completion finds the socket closed. */
+    io_close(p.server);
+    io_close(p.client);
+    io_close(p.listener);
+}
+
+static void test_words(void **state)
+{
+    (void)state;
+    run_node(1, words_body);
+}
+
 /* Closing under a watch ends the connection at once, and the slot's next socket hears nothing of it. */
 static void watch_close_body(struct shard *s)
 {
@@ -1142,15 +1181,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_echo),           cmocka_unit_test(test_refused),
         cmocka_unit_test(test_cancel),         cmocka_unit_test(test_close_race),
-        cmocka_unit_test(test_watch),          cmocka_unit_test(test_watch_close),
-        cmocka_unit_test(test_send),           cmocka_unit_test(test_quiet),
-        cmocka_unit_test(test_quiet_full),     cmocka_unit_test(test_buffers),
-        cmocka_unit_test(test_many),           cmocka_unit_test(test_files),
-        cmocka_unit_test(test_list),           cmocka_unit_test(test_parallel_files),
-        cmocka_unit_test(test_helpers),        cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_idle),           cmocka_unit_test(test_signals),
-        cmocka_unit_test(test_start_fails),    cmocka_unit_test(test_forbidden),
-        cmocka_unit_test(test_stop_times_out),
+        cmocka_unit_test(test_watch),          cmocka_unit_test(test_words),
+        cmocka_unit_test(test_watch_close),    cmocka_unit_test(test_send),
+        cmocka_unit_test(test_quiet),          cmocka_unit_test(test_quiet_full),
+        cmocka_unit_test(test_buffers),        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_files),          cmocka_unit_test(test_list),
+        cmocka_unit_test(test_parallel_files), cmocka_unit_test(test_helpers),
+        cmocka_unit_test(test_messages),       cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_signals),        cmocka_unit_test(test_start_fails),
+        cmocka_unit_test(test_forbidden),      cmocka_unit_test(test_stop_times_out),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

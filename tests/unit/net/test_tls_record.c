@@ -51,6 +51,24 @@ static bool nap(struct tls **t)
     return true;
 }
 
+/* The same, and says something in its sleep. False: it would have to wake for that. */
+static bool say_asleep(struct tls **t, struct tls_output *out, struct slice text)
+{
+    uint8_t was[TLS_PACKED_MAX], next[TLS_PACKED_MAX];
+    size_t was_size = tls_pack(*t, was), next_size, overhead, before = out->size;
+
+    assert_true(was_size > 0);
+    next_size = tls_packed_next(was, was_size, next, &overhead);
+    if (next_size > 0) {
+        tls_packed_seal(was, was_size, text, out);
+        assert_int_equal(out->size, before + text.size + overhead);
+        assert_true(overhead <= TLS_RECORD_OVERHEAD_MAX);
+    }
+    *t = next_size > 0 ? tls_unpack(next, next_size) : tls_unpack(was, was_size);
+    assert_non_null(*t);
+    return next_size > 0;
+}
+
 static void put(struct pair *p, enum tls_content type, const void *body, size_t size)
 {
     tls_record_put(&p->peer->record, type, slice_of(body, size), &p->theirs);
@@ -537,6 +555,40 @@ static void test_limits(void **state)
     tls_output_fini(&text);
 }
 
+/* As often as it likes, and with each number once; but not with one record more than its keys may seal, nor when new ones are due. */
+static void test_words_asleep(void **state)
+{
+    struct tls_output text = {0};
+
+    for (unsigned suite = 0; suite < TLS_SUITE_COUNT; suite++) {
+        struct pair p = pair_open(suite, 0, tls_suites[suite].records_max - 20);
+
+        for (unsigned i = 0; i < 5; i++) {
+            assert_true(say_asleep(&p.us, &p.ours, SLICE("wo")));
+            assert_true(say_asleep(&p.us, &p.ours, SLICE("rd")));
+            assert_int_equal(deliver(p.peer, &p.ours, &p.theirs, &text), TLS_WAIT);
+            assert_text(&text, "word");
+            assert_talk(&p);
+        }
+        while (p.us->record.write.sequence < tls_suites[suite].records_max)
+            assert_true(say_asleep(&p.us, &p.ours, SLICE("word")));
+        assert_false(say_asleep(&p.us, &p.ours, SLICE("word")));
+        pair_close(&p);
+        if (suite >= 3)
+            continue;
+        p = pair_open(suite, 0, 0);
+        put_key_update(&p, true);
+        assert_int_equal(deliver(p.us, &p.theirs, &p.ours, &text), TLS_WAIT);
+        assert_false(say_asleep(&p.us, &p.ours, SLICE("word")));
+        assert_talk(&p);
+        assert_true(say_asleep(&p.us, &p.ours, SLICE("word")));
+        assert_int_equal(deliver(p.peer, &p.ours, &p.theirs, &text), TLS_WAIT);
+        assert_text(&text, "word");
+        pair_close(&p);
+    }
+    tls_output_fini(&text);
+}
+
 /* ---- Nonces -------------------------------------------------------------------------------------------- */
 
 #define PAIRS 300 /* More than a shard keeps ciphers for. */
@@ -572,7 +624,7 @@ static void story_step(struct story *s)
     struct tls_output text = {0};
     char number[4];
 
-    switch (rand() % 12) {
+    switch (rand() % 13) {
     case 0:
     case 1:
     case 2:
@@ -621,6 +673,10 @@ static void story_step(struct story *s)
         pair_close(p);
         story_begin(s);
         break;
+    case 12:
+        put_u32(number, s->said_us);
+        s->said_us += say_asleep(&p->us, &p->ours, slice_of(number, 4));
+        break;
     }
 }
 
@@ -661,7 +717,7 @@ int main(void)
         cmocka_unit_test(test_cuts),          cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tolerance),     cmocka_unit_test(test_tolerance_asleep),
         cmocka_unit_test(test_renegotiation), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_nonces),
+        cmocka_unit_test(test_words_asleep),  cmocka_unit_test(test_nonces),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
