@@ -90,6 +90,16 @@ void sim_heal(struct sim_node *a, struct sim_node *b)
     sim_net_links_changed(w);
 }
 
+bool sim_slowed(const struct sim_node *a, const struct sim_node *b)
+{
+    return a->world->links[a->id][b->id].factor > 1;
+}
+
+unsigned sim_link_strikes(const struct sim_node *a, const struct sim_node *b)
+{
+    return a->world->links[a->id][b->id].strikes + a->world->links[b->id][a->id].strikes;
+}
+
 void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor)
 {
     struct sim_hit hit = sim_hit_pair(a, b, true, SIM_DELAY);
@@ -97,6 +107,7 @@ void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor)
     bool was_slow = w->links[a->id][b->id].factor > 1;
 
     w->links[a->id][b->id].factor = w->links[b->id][a->id].factor = factor;
+    w->links[a->id][b->id].strikes++;
     if (factor > 1 && !was_slow)
         sim_lasting_begin(w, &hit);
     if (factor == 1 && was_slow)

@@ -150,6 +150,7 @@ static void connection_strike(struct sim_world *w, const struct connection *c, e
 
     if (from->options.client || to->options.client || hit.site < 0 || w->sites[hit.site].name == NULL)
         hit.connection = c->number;
+    w->links[from->id][to->id].strikes++;
     sim_strike(w, &hit);
 }
 

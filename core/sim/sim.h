@@ -198,6 +198,9 @@ bool sim_partitioned(const struct sim_node *from, const struct sim_node *to);
 unsigned sim_reach_changes(const struct sim_node *from, const struct sim_node *to);
 void sim_heal(struct sim_node *a, struct sim_node *b);
 void sim_slow_network(struct sim_node *a, struct sim_node *b, uint32_t factor); /* 1: as it was. */
+bool sim_slowed(const struct sim_node *a, const struct sim_node *b);
+/* How often connections between the two were reset or left half open, and slowness has begun or ended. */
+unsigned sim_link_strikes(const struct sim_node *a, const struct sim_node *b);
 /* The next `count` reads, writes or flushes of the node fail. SIM_READ_ERROR, SIM_WRITE_ERROR,
  * SIM_FLUSH_ERROR. */
 void sim_disk_errors(struct sim_node *n, enum sim_fault fault, unsigned count);

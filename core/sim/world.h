@@ -27,6 +27,7 @@ struct sim_link { /* One direction between two nodes. */
     uint64_t latency_ns;
     uint32_t factor;
     unsigned changes;
+    unsigned strikes; /* Resets, connections that are half open, slowness that begins or ends. */
     bool cut;
 };
 

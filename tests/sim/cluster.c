@@ -110,7 +110,7 @@ static bool users_place(struct cluster *cl)
     return settled == LEDGER_ACCOUNTS;
 }
 
-/* `ctl cluster init`, until it has succeeded; then he revokes tickets, of somebody who has none. */
+/* `ctl cluster init`, until it has succeeded; then he revokes tickets. */
 static void operator_run(void *arg)
 {
     struct mail *mail = arg;
@@ -124,8 +124,8 @@ static void operator_run(void *arg)
     if (!users_place(mail->cluster))
         return;
     homes_ask(mail->cluster);
-    while (pause_ms(1 + (uint32_t)(random_u64() % OPERATOR_MS)))
-        (void)control_self()->revoke(SLICE("nobody"));
+    while (pause_ms(1 + (uint32_t)(random_u64() % OPERATOR_MS)) && cluster_revoke_one(mail->cluster))
+        ;
 }
 
 static int director_start(struct shard *s)
@@ -302,6 +302,14 @@ static int idlers_start(struct shard *shard)
     return 0;
 }
 
+static int watchers_start(struct shard *shard)
+{
+    for (unsigned k = 0; k < CLUSTER_WATCHERS; k++)
+        if (fiber_start("watcher", RUN_INTERACTIVE, cluster_watcher_run, shard->node->owner) == NULL)
+            return -EAGAIN;
+    return 0;
+}
+
 static int probes_start(struct shard *shard)
 {
     for (unsigned k = 0; k < LEDGER_ACCOUNTS; k++)
@@ -316,7 +324,7 @@ static int rogue_start(struct shard *shard)
 }
 
 static const struct node_ops idlers_ops = {.start = idlers_start}, probes_ops = {.start = probes_start},
-                             rogue_ops = {.start = rogue_start};
+                             watchers_ops = {.start = watchers_start}, rogue_ops = {.start = rogue_start};
 
 /* ---- The run ------------------------------------------------------------------------------------------- */
 
@@ -424,8 +432,9 @@ static bool heals(struct mail *mail)
     probes = mail_client_node(mail, "probes", "127.0.0.4", &probes_ops);
     sim_node_start(probes);
     ok = mail_run_for(mail, PROBE_S, cluster_probes_ended, "new mail does not come");
-    mail->cluster->idlers_stop = true;
-    ok = ok && mail_run_for(mail, PROBE_S, cluster_idlers_ended, "those who idle do not end");
+    mail->cluster->idlers_stop = mail->cluster->watchers_stop = true;
+    ok = ok && mail_run_for(mail, PROBE_S, cluster_idlers_ended, "those who idle do not end") &&
+         mail_run_for(mail, PROBE_S, cluster_watchers_ended, "sessions of those who are revoked do not end");
     return ok;
 }
 
@@ -451,7 +460,7 @@ static void cluster_run(struct sim_world *w)
                         .heal_ns = HEAL_S * SIM_S,
                         .tell_ns = TELL_S * SIM_S};
     struct cluster cl = {.mail = &mail};
-    struct sim_node *clients, *idlers, *rogue;
+    struct sim_node *clients, *idlers, *rogue, *watchers;
 
     mail.cluster = &cl;
     mail.even = sim_below(w, 2) == 0;
@@ -461,6 +470,7 @@ static void cluster_run(struct sim_world *w)
     clients = mail_client_node(&mail, "clients", "127.0.0.1", &mail_clients_ops);
     idlers = mail_client_node(&mail, "idlers", "127.0.0.2", &idlers_ops);
     rogue = mail_client_node(&mail, "rogue", "127.0.0.5", &rogue_ops);
+    watchers = mail_client_node(&mail, "watchers", "127.0.0.6", &watchers_ops);
     nemesis_start(&mail);
     for (unsigned k = 0; k < cl.server_count; k++)
         sim_node_start(cl.servers[k].node);
@@ -471,6 +481,8 @@ static void cluster_run(struct sim_world *w)
     sim_node_start(clients);
     sim_node_start(idlers);
     sim_node_start(rogue);
+    sim_node_start(watchers);
+    cluster_revoked_look(&cl);
     if (heals(&mail))
         check(&mail);
     ledger_free(mail.ledger);

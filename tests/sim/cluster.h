@@ -25,6 +25,20 @@ struct cluster_server {
     struct cluster_reach reach[MAIL_PROXIES_MAX]; /* By each proxy. */
 };
 
+#define CLUSTER_REVOKED_USERS 2 /* Whom the operator ends the sessions of; they have no part in the ledger. */
+#define CLUSTER_WATCHERS      (6 * CLUSTER_REVOKED_USERS)
+
+struct cluster_path {  /* From the director to a proxy. */
+    uint64_t clear_ns; /* Since then bytes have passed all the time. */
+    unsigned changes;  /* At the last look. */
+};
+
+struct cluster_watcher { /* A session of theirs. */
+    uint64_t since_ns;   /* When it had logged in; 0: it has not. */
+    uint64_t doomed_ns;  /* When its user was revoked, durably; 0: he was not. */
+    unsigned user, proxy;
+};
+
 struct cluster_idler { /* One for each account, by each proxy: it idles for as long as it can. */
     bool idles;
     size_t count; /* Messages that it was told of. */
@@ -45,6 +59,11 @@ struct cluster {
     struct cluster_idler idlers[CLUSTER_IDLERS_MAX];
     unsigned idlers_begun, idlers_ended, probes_begun, probes_ended;
     bool idlers_stop;
+    struct cluster_path paths[MAIL_PROXIES_MAX];
+    struct cluster_watcher watchers[CLUSTER_WATCHERS];
+    unsigned watcher_count, watchers_ended;
+    bool watchers_stop;
+    uint64_t doomed;       /* Sessions that were to end. */
     uint64_t cut, unknown; /* Connections that ended within an answer; by an outcome that stayed unknown. */
 };
 
@@ -64,6 +83,14 @@ uint32_t cluster_nodes(const struct cluster *cl, const struct mail_proxy *proxy,
 /* ---- cluster_rogue.c ----------------------------------------------------------------------------------- */
 
 void cluster_rogue_run(void *mail); /* A fiber of a node of its own. */
+
+/* ---- cluster_revoked.c: whose sessions the operator ends -------------------------------------------------- */
+
+void cluster_watcher_run(void *mail);          /* A fiber each. */
+void cluster_revoked_look(struct cluster *cl); /* From now on. */
+/* By the director: one of these users. False: it stops. */
+MUST_CHECK bool cluster_revoke_one(struct cluster *cl);
+bool cluster_watchers_ended(void *mail); /* After watchers_stop. */
 
 /* ---- cluster_idle.c: those who idle, and new mail for them ---------------------------------------------- */
 
