@@ -151,13 +151,14 @@ void cluster_exceptions_view(struct cluster *c)
 
 /* ---- Backends ------------------------------------------------------------------------------------------ */
 
-/* What that node is told of him. False: nothing. */
+/* What that node is told of him. False: nothing. As long as it is not on the disk that he is to go, he is where he was. */
 static bool concerns(const struct cluster *c, const struct placement *p, int node, enum exception_here *here)
 {
-    if (p->name_size == 0 || p->since == NOT_SAVED)
-        return false;
-    *here = p->at == node && p->to == node ? EXCEPTION_HERE : EXCEPTION_AWAY;
-    return p->at == node || home_of(c, name_of(p)) == node;
+    bool goes = on_its_way(p) && p->since != NOT_SAVED;
+    int home = p->name_size > 0 ? home_of(c, name_of(p)) : -1;
+
+    *here = p->at == node && !goes ? EXCEPTION_HERE : EXCEPTION_AWAY;
+    return home >= 0 && (goes || p->at != home) && (p->at == node || home == node);
 }
 
 static void piece_send(struct member *m, struct member_placed *piece, bool last)
