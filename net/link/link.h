@@ -10,7 +10,7 @@
  * is free, from LINK_WINDOW_FIRST to LINK_WINDOW: streams that stand still make windows smaller and never take
  * the last of them. In memory that holds at once. Over a wire a stream begins with LINK_WINDOW_FIRST; the
  * receiver doubles it (GRANT) when the sender has filled it and its bytes are being released, and halves it
- * when the budget is short. Whoever opens a stream for bulk grants all that there is at once. Of what waits to leave by one connection a stream has its share by the same rule.
+ * when the budget is short. Whoever opens a stream for bulk, and has said all with it, grants all that there is at once. Of what waits to leave by one connection a stream has its share by the same rule.
  *
  * opener server
  *     OPEN  head + data (flag LAST: all there) ->

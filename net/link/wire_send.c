@@ -79,7 +79,8 @@ static void stream_transmit(struct link_wire *w, struct link_stream *s)
     }
     w->burst += f->header.size;
     frame_write(w, s, f);
-    if (type == LINK_OPEN && w->lane == LINK_LANE_BULK && credit_grant_first(s))
+    /* Who still has to say much is answered in a line. */
+    if (type == LINK_OPEN && s->sent_last && w->lane == LINK_LANE_BULK && credit_grant_first(s))
         grant_write(w, s);
     if (type == LINK_END) {
         w->burst = 0;
