@@ -132,13 +132,11 @@ static void raw_trim(const struct heap *h)
 
 static uint64_t raw_resident(const struct heap *h)
 {
-    (void)h;
     return 0;
 }
 
 static size_t raw_size(const struct heap *h, size_t size)
 {
-    (void)h;
     return size <= SIZE_MAX - sizeof(struct heap_block) ? size + sizeof(struct heap_block) : 0;
 }
 
@@ -174,7 +172,6 @@ static void *raw_realloc(struct heap *h, void *p, size_t size)
 
 static void raw_free(struct heap *h, void *p)
 {
-    (void)h;
     list_remove(&block_of(p)->link);
     free(block_of(p));
 }

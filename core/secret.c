@@ -20,7 +20,6 @@ static void *pages_alloc(extent_hooks_t *self, void *wanted, size_t size, size_t
     extent_hooks_t *inner = (extent_hooks_t *)(uintptr_t)usual;
     void *pages = inner->alloc(inner, wanted, size, alignment, zero, commit, arena);
 
-    (void)self;
     if (pages == NULL)
         return NULL;
     if (madvise(pages, size, MADV_DONTDUMP) == 0)

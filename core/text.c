@@ -1,15 +1,16 @@
 #include "core/text.h"
 
-static bool is_blank(char c)
+struct slice slice_trim_front(struct slice s)
 {
-    return c == ' ' || c == '\t';
+    while (s.size > 0 && char_is_blank(s.data[0]))
+        s = slice_from(s, 1);
+    return s;
 }
 
 struct slice slice_trim(struct slice s)
 {
-    while (s.size > 0 && is_blank(s.data[0]))
-        s = slice_from(s, 1);
-    while (s.size > 0 && is_blank(s.data[s.size - 1]))
+    s = slice_trim_front(s);
+    while (s.size > 0 && char_is_blank(s.data[s.size - 1]))
         s.size--;
     return s;
 }

@@ -9,7 +9,19 @@ static inline char char_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
-/* Without blanks and tabs at both ends. */
+static inline bool char_is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Or the end of a line. */
+static inline bool char_is_space(char c)
+{
+    return char_is_blank(c) || c == '\r' || c == '\n';
+}
+
+/* Without blanks in front; at both ends. */
+struct slice slice_trim_front(struct slice s);
 struct slice slice_trim(struct slice s);
 
 /* The value of a digit, or -1. */

@@ -1,11 +1,12 @@
 #include "core/mail/address.h"
 #include "core/mail/mutf7.h"
 
-enum { /* What the list expects next. */
-       AT_ADDRESS,
-       AT_MEMBER,    /* Of a group. */
-       AT_GROUP_END, /* The group is empty, or it just ended. */
-       AT_END,
+/* What the list expects next. */
+enum {
+    AT_ADDRESS,
+    AT_MEMBER,    /* Of a group. */
+    AT_GROUP_END, /* The group is empty, or it just ended. */
+    AT_END,
 };
 
 void address_parser_init(struct address_parser *p, struct slice value, char *scratch)

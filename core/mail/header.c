@@ -4,11 +4,6 @@
 
 #define WORD_SIZE_MAX 1024 /* RFC 2047 says 75; longer ones exist. */
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 void header_iter_init(struct header_iter *it, struct slice header)
 {
     it->rest = header;
@@ -37,7 +32,7 @@ bool header_next(struct header_iter *it, struct header_field *field_out)
 
     if (without_line_end(line).size == 0)
         return false;
-    while (raw.size < it->rest.size && (it->rest.data[raw.size] == ' ' || it->rest.data[raw.size] == '\t'))
+    while (raw.size < it->rest.size && char_is_blank(it->rest.data[raw.size]))
         raw.size += first_line(slice_from(it->rest, raw.size)).size;
     it->rest = slice_from(it->rest, raw.size);
     field_out->raw = raw;
@@ -46,11 +41,9 @@ bool header_next(struct header_iter *it, struct header_field *field_out)
     if (colon == without_line_end(line).size)
         return true;
     field_out->name = slice_first(line, colon);
-    while (field_out->name.size > 0 && is_blank(line.data[field_out->name.size - 1]))
+    while (field_out->name.size > 0 && char_is_space(line.data[field_out->name.size - 1]))
         field_out->name.size--;
-    field_out->value = slice_from(field_out->value, colon + 1);
-    while (field_out->value.size > 0 && (field_out->value.data[0] == ' ' || field_out->value.data[0] == '\t'))
-        field_out->value = slice_from(field_out->value, 1);
+    field_out->value = slice_trim_front(slice_from(field_out->value, colon + 1));
     return true;
 }
 
@@ -93,7 +86,7 @@ static bool find_word(struct slice s, struct encoded_word *word)
     word->text = slice_first(word->text, end);
     word->size = (size_t)(word->text.data + end + 2 - s.data);
     for (size_t i = 0; i < word->size; i++)
-        if (is_blank(s.data[i]))
+        if (char_is_space(s.data[i]))
             return !word->base64 && i > 2 + mark; /* Blanks in Q are wrong, and common. */
     return true;
 }
@@ -147,7 +140,7 @@ static bool decode_word(const struct encoded_word *word, const struct charset_co
 /* Blanks and the folding among them are one space. */
 static size_t put_plain(char *out, size_t size, char c)
 {
-    if (!is_blank(c))
+    if (!char_is_space(c))
         out[size++] = c;
     else if (size > 0 && out[size - 1] != ' ')
         out[size++] = ' ';
@@ -172,7 +165,7 @@ size_t header_decode(struct slice value, const struct charset_converter *convert
             }
         }
         size = put_plain(out, size, value.data[0]);
-        if (!is_blank(value.data[0]))
+        if (!char_is_space(value.data[0]))
             word_end = 0;
         value = slice_from(value, 1);
     }

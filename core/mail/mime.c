@@ -27,8 +27,8 @@ struct boundary {
 
 /* The parser is always inside one part, the innermost open one, in its header or in its body.
  *
- *   HEADER --empty line--> BODY --boundary--> HEADER of the next part, or BODY of the multipart behind its
- * last |  \--empty line of a message/rfc822--> HEADER of the message inside
+ *   HEADER --empty line--> BODY --boundary--> HEADER of the next part, or BODY of the multipart behind its last
+ *    |  \--empty line of a message/rfc822--> HEADER of the message inside
  *     \-----boundary--> the part ends without a body
  *
  * A line is judged when it is whole, by its first bytes, which are kept. */
@@ -194,8 +194,8 @@ static void close_part(struct mime_parser *p, uint64_t end, uint32_t lf_count)
 {
     struct part *part;
 
-    while (p->error == 0 &&
-           p->in_header) /* A message/rfc822 opens an empty message inside, which ends too. */
+    /* A message/rfc822 opens an empty message inside, which ends too. */
+    while (p->error == 0 && p->in_header)
         end_header(p, end, lf_count);
     if (p->error != 0)
         return;

@@ -1,5 +1,7 @@
 #include "core/mail/mime_header.h"
 #include "core/mail/address.h"
+#include "core/text.h"
+#include "core/varint.h"
 
 #include <errno.h>
 
@@ -7,7 +9,6 @@
 #define TEXT_SIZE_MAX       (8 * 1024)
 #define RECIPIENTS_SIZE_MAX (96 * 1024) /* To, Cc and Bcc together, as kept. */
 #define SENDERS_SIZE_MAX    (8 * 1024)  /* Each of the other lists. */
-#define NUL_STAND_IN        '\x80'
 
 static const struct {
     struct slice name;
@@ -81,13 +82,9 @@ bool growing_put(struct growing *g, const void *data, size_t size)
 
 static bool put_varint(struct growing *g, uint32_t value)
 {
-    unsigned char bytes[5];
-    size_t size = 0;
+    char bytes[VARINT_SIZE_MAX];
 
-    for (; value >= 0x80; value >>= 7)
-        bytes[size++] = (unsigned char)(value | 0x80);
-    bytes[size++] = (unsigned char)value;
-    return growing_put(g, bytes, size);
+    return growing_put(g, bytes, (size_t)(varint_put(bytes, value) - bytes));
 }
 
 static bool put_text(struct growing *g, struct slice text)
@@ -166,13 +163,6 @@ static bool write_kept(const struct mime_header *h, enum mime_field field, struc
 
 /* ---- Values -------------------------------------------------------------------------------------------- */
 
-static struct slice trim(struct slice s)
-{
-    while (s.size > 0 && (s.data[0] == ' ' || s.data[0] == '\t'))
-        s = slice_from(s, 1);
-    return s;
-}
-
 /* For people's eyes: runs of blanks become one, none at the ends. */
 static struct slice collapse(struct slice s, struct arena *arena)
 {
@@ -180,7 +170,7 @@ static struct slice collapse(struct slice s, struct arena *arena)
     size_t size = 0;
 
     for (size_t i = 0; i < s.size; i++) {
-        bool blank = s.data[i] == ' ' || s.data[i] == '\t' || s.data[i] == '\r' || s.data[i] == '\n';
+        bool blank = char_is_space(s.data[i]);
 
         if (blank && (size == 0 || copy[size - 1] == ' '))
             continue;
@@ -345,7 +335,7 @@ static void keep_languages(struct mime_header *h, struct slice value)
 
 static void finish_field(struct mime_header *h)
 {
-    struct slice value = trim(slice_of(h->value.data, h->value.size));
+    struct slice value = slice_trim_front(slice_of(h->value.data, h->value.size));
     bool list = h->field >= FIELD_FROM && h->field <= FIELD_BCC;
 
     if (h->field == FIELD_NONE)
@@ -385,7 +375,7 @@ static enum mime_field find_field(const struct mime_header *h)
 {
     struct slice name = slice_of(h->name, h->name_size);
 
-    while (name.size > 0 && (name.data[name.size - 1] == ' ' || name.data[name.size - 1] == '\t'))
+    while (name.size > 0 && char_is_blank(name.data[name.size - 1]))
         name.size--;
     for (enum mime_field f = h->wants_envelope ? 0 : FIELD_TYPE; f < FIELD_COUNT; f++)
         if (slice_eq_nocase(name, field_table[f].name))
@@ -416,7 +406,7 @@ void mime_header_piece(struct mime_header *h, struct slice piece, bool begins)
 
     if (piece.size == 0)
         return;
-    if (begins && piece.data[0] != ' ' && piece.data[0] != '\t') {
+    if (begins && !char_is_blank(piece.data[0])) {
         finish_field(h);
         h->naming = true;
         h->name_size = 0;

@@ -2,6 +2,7 @@
 #include "core/mail/address.h"
 #include "core/mail/mime.h"
 #include "core/mail/structure_format.h"
+#include "core/varint.h"
 
 #include <errno.h>
 
@@ -60,19 +61,13 @@ static uint32_t fail(struct text_reader *r)
 
 static uint32_t read_varint(struct text_reader *r)
 {
-    uint32_t value = 0;
+    uint64_t value;
+    const char *behind = varint_get(r->at, r->end, &value);
 
-    for (uint32_t shift = 0; shift < 32; shift += 7) {
-        unsigned char byte;
-
-        if (r->at == r->end)
-            return fail(r);
-        byte = (unsigned char)*r->at++;
-        value |= (uint32_t)(byte & 0x7f) << shift;
-        if (byte < 0x80)
-            return value;
-    }
-    return fail(r);
+    if (behind == NULL || value > UINT32_MAX)
+        return fail(r);
+    r->at = behind;
+    return (uint32_t)value;
 }
 
 /* data is NULL: NIL. */
@@ -463,7 +458,7 @@ void imap_string_write(struct writer *w, struct slice text)
             writer_put(w, text.data + at, size);
             at += size;
             if (at++ < text.size)
-                writer_char(w, '\x80');
+                writer_char(w, NUL_STAND_IN);
         }
         return;
     }

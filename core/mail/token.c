@@ -1,6 +1,5 @@
 #include "core/mail/token.h"
-
-#define NUL_STAND_IN '\x80' /* An IMAP string can't hold NUL. */
+#include "core/text.h"
 
 void text_put(struct text_buffer *b, const char *data, size_t size)
 {
@@ -23,11 +22,6 @@ bool token_is_atext(char c)
 static bool is_mime_token(char c)
 {
     return is_alnum_or_8bit(c) || (c != '\0' && strchr("!#$%&'*+-^_`{|}~.", c) != NULL);
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
 static enum token_result more(const struct token_reader *r)
@@ -76,7 +70,7 @@ static bool skip_comment(struct token_reader *r)
 enum token_result token_skip_blanks(struct token_reader *r)
 {
     while (r->at < r->end) {
-        if (is_blank(*r->at))
+        if (char_is_space(*r->at))
             r->at++;
         else if (*r->at != '(')
             return TOKEN_MORE;

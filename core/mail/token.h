@@ -13,6 +13,8 @@ enum token_result {
     TOKEN_MORE = 1, /* Read, and there is more at `at`. */
 };
 
+#define NUL_STAND_IN '\x80' /* An IMAP string can't hold NUL. */
+
 /* Decoded text into memory of the caller; what does not fit is cut off. A decoded token is never longer than
  * its source, so `capacity` = size of the value is always enough. */
 struct text_buffer {

@@ -1,4 +1,5 @@
 /* Command lines: RFC 5321 4.1.1 as RFC 2033 changes it. */
+#include "core/text.h"
 #include "net/lmtp/address.h"
 
 void lmtp_parser_init(struct lmtp_parser *p)
@@ -14,25 +15,13 @@ static void bad(struct lmtp_command *c, enum lmtp_reply_id error)
 
 /* ---- Arguments ----------------------------------------------------------------------------------------- */
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-static struct slice skip_blanks(struct slice s)
-{
-    while (s.size > 0 && is_blank(s.data[0]))
-        s = slice_from(s, 1);
-    return s;
-}
-
 /* The next word up to a blank; empty: there is none. */
 static struct slice take_word(struct slice *in)
 {
     size_t size = 0;
 
-    *in = skip_blanks(*in);
-    while (size < in->size && !is_blank(in->data[size]))
+    *in = slice_trim_front(*in);
+    while (size < in->size && !char_is_blank(in->data[size]))
         size++;
     struct slice word = slice_first(*in, size);
     *in = slice_from(*in, size);
@@ -42,7 +31,7 @@ static struct slice take_word(struct slice *in)
 static void parse_lhlo(struct lmtp_command *c, struct slice arguments)
 {
     c->domain = take_word(&arguments);
-    if (c->domain.size == 0 || c->domain.size > LMTP_DOMAIN_MAX || skip_blanks(arguments).size > 0)
+    if (c->domain.size == 0 || c->domain.size > LMTP_DOMAIN_MAX || slice_trim_front(arguments).size > 0)
         bad(c, LMTP_REPLY_BAD_ARGUMENT);
 }
 
@@ -109,14 +98,14 @@ static bool mail_parameters(struct lmtp_command *c, struct slice arguments)
 /* "FROM:" or "TO:", then the path; parameters stay in *arguments. */
 static bool take_path(struct lmtp_command *c, struct slice *arguments, struct slice word, bool *eight_bit_out)
 {
-    struct slice at = skip_blanks(*arguments);
+    struct slice at = slice_trim_front(*arguments);
 
     if (!slice_starts_nocase(at, word))
         return false;
-    at = skip_blanks(slice_from(at, word.size));
+    at = slice_trim_front(slice_from(at, word.size));
     if (!lmtp_path_parse(&at, c->unquoted, &c->path, eight_bit_out))
         return false;
-    if (at.size > 0 && !is_blank(at.data[0]))
+    if (at.size > 0 && !char_is_blank(at.data[0]))
         return false;
     *arguments = at;
     return true;
@@ -144,7 +133,7 @@ static void parse_rcpt(struct lmtp_parser *p, struct lmtp_command *c, struct sli
 
     if (!take_path(c, &arguments, SLICE("TO:"), &eight_bit) || c->path.text.size == 0)
         bad(c, LMTP_REPLY_BAD_RECIPIENT);
-    else if (skip_blanks(arguments).size > 0)
+    else if (slice_trim_front(arguments).size > 0)
         bad(c, LMTP_REPLY_UNKNOWN_PARAMETER);
     else if (eight_bit && !p->utf8)
         bad(c, LMTP_REPLY_UTF8_RECIPIENT);
@@ -157,7 +146,7 @@ static void parse_bdat(struct lmtp_command *c, struct slice arguments)
 
     c->last = slice_eq_nocase(last, SLICE("LAST"));
     if (!slice_to_u64(size, LMTP_SIZE_MAX, &c->size) || (last.size > 0 && !c->last) ||
-        skip_blanks(arguments).size > 0) {
+        slice_trim_front(arguments).size > 0) {
         bad(c, LMTP_REPLY_BAD_ARGUMENT);
         c->lost = true;
     }
@@ -214,11 +203,11 @@ static void parse_line(struct lmtp_parser *p, struct slice line, struct lmtp_com
     case LMTP_RSET:
     case LMTP_QUIT:
     case LMTP_STARTTLS:
-        if (skip_blanks(line).size > 0)
+        if (slice_trim_front(line).size > 0)
             bad(c, LMTP_REPLY_BAD_ARGUMENT);
         break;
     case LMTP_XCLIENT:
-        c->arguments = skip_blanks(line);
+        c->arguments = slice_trim_front(line);
         break;
     case LMTP_NOOP: /* RFC 5321: an argument is allowed, and means nothing. */
     case LMTP_VRFY:
@@ -230,7 +219,7 @@ static void parse_line(struct lmtp_parser *p, struct slice line, struct lmtp_com
 
 static bool is_bdat(struct slice line)
 {
-    return slice_starts_nocase(skip_blanks(line), SLICE("BDAT"));
+    return slice_starts_nocase(slice_trim_front(line), SLICE("BDAT"));
 }
 
 /* Offset of the first CRLF at or behind `from`, or in.size. */
