@@ -68,16 +68,13 @@ static void answer_bad(struct session *s)
     session_run_failed(s);
 }
 
-/* Some lines of the first frame; the frame is given back with its last. False: it holds no runs, or comes too
- * early in an answer that comes again. */
+/* Some lines of the first frame; the frame is given back with its last. False: it holds no runs. */
 static bool write_expunges(struct session *s, struct link_frame *f)
 {
     struct expunge_run run;
-    struct slice none = {0};
     char line[32];
 
-    if (!session_request_show(s, &none, true) ||
-        !expunge_run_decode(slice_from(link_frame_data(f), s->answer_at), &run) ||
+    if (!expunge_run_decode(slice_from(link_frame_data(f), s->answer_at), &run) ||
         s->answer_done >= run.count)
         return false;
     s->answered = true;
@@ -131,9 +128,12 @@ void session_answer_show(struct session *s)
 {
     while (may_leave(s)) {
         struct link_frame *f = first_frame(s);
+        struct slice none = {0};
 
         if ((f->header.flags & LINK_RUNS) != 0) {
-            if (!write_expunges(s, f))
+            if (!session_request_show(s, &none, true)) /* Too early, in an answer that comes again. */
+                answer_differs(s);
+            else if (!write_expunges(s, f))
                 answer_bad(s);
             continue;
         }
