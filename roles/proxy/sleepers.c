@@ -393,6 +393,7 @@ static unsigned wake_due(struct sleepers *t, uint32_t id, uint32_t now)
     uint32_t user = s->user;
     struct packed packed;
     struct net_addr peer;
+    bool told;
 
     if (s->fired)
         return sleepers_wake(t, id, METRIC_WAKE_BYTES, true) != NULL;
@@ -400,8 +401,11 @@ static unsigned wake_due(struct sleepers *t, uint32_t id, uint32_t now)
         return sleepers_wake(t, id, METRIC_WAKE_TIMER, false) != NULL;
     sleepers_look(t, id, &packed);
     peer = packed.conn.peer;
+    told = keep_alive_asleep(t, id, &packed);
     bytes_wipe(&packed, sizeof packed);
-    return wake_together(t, user, &peer, now + together);
+    if (told && sleeper_user(t, user)->first == id && s->next == RECORD_NONE)
+        return 1;
+    return told + wake_together(t, user, &peer, now + together);
 }
 
 static void on_sweep(struct timer *timer)
