@@ -20,6 +20,7 @@
 #include "core/xxh.h"
 #include "roles/proxy/lines.h"
 #include "roles/proxy/session.h"
+#include <stdio.h>
 
 #define UNSENT_MS 4500
 #define AGAIN_MS  100 /* Before the next try, plus a jitter of as much; twice that before the one after it, */
@@ -238,6 +239,18 @@ bool session_request_show(struct session *s, struct slice *data, bool last)
     return !last || r->repeated == r->shown;
 }
 
+/* More was shown than was told of: a client that caches must begin again below (RFC 7162 3.1.2.1), if he ends before it is told. */
+static void highest_write(struct session *s)
+{
+    const struct token *t = &s->token;
+    uint64_t highest = MIN(t->appends, MIN(t->expunges, t->flag_changes));
+    char line[80];
+    int size =
+        snprintf(line, sizeof line, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n", (unsigned long long)highest);
+
+    conn_write(&s->conn, slice_of(line, (size_t)size));
+}
+
 /* Behind the lines of messages there are those that tell what others have changed, and no end of the one kind can be seen in them: those that were not
  * shown the second time may have told of flags and keywords that are newer than what the client has. So they are told again. */
 void session_request_token(struct session *s, const struct token *token)
@@ -249,6 +262,8 @@ void session_request_token(struct session *s, const struct token *token)
         return;
     s->token.flag_changes = MIN(before.flag_changes, token->flag_changes);
     s->token.keyword_count = MIN(before.keyword_count, token->keyword_count);
+    if ((token->flags & TOKEN_CONDSTORE) != 0)
+        highest_write(s);
 }
 
 bool session_request_lost(struct session *s, enum link_lost why)

@@ -235,7 +235,7 @@ void session_request_answered(struct session *s);
 /* Takes off the front of *data what the client has already, and counts the rest, which is written now. False: what came again is not
  * what he has. `last`: nothing follows. */
 MUST_CHECK bool session_request_show(struct session *s, struct slice *data, bool last);
-/* The END's token becomes the session's. */
+/* The END's text is written: its token becomes the session's. */
 void session_request_token(struct session *s, const struct token *token);
 /* Its stream is gone. True: it is asked again. */
 bool session_request_lost(struct session *s, enum link_lost why);

@@ -19,6 +19,7 @@ static struct link_stream stream;
 static bool sent;    /* Has what was asked left? */
 static bool used_up; /* The link's budget. */
 static unsigned opened, again, failed, byes;
+static char written[100]; /* The last that was. */
 
 /* ---- What surrounds it --------------------------------------------------------------------------------- */
 
@@ -99,6 +100,9 @@ size_t conn_queued(const struct conn *c)
 
 void conn_write(struct conn *c, struct slice data)
 {
+    assert_true(data.size < sizeof written);
+    memcpy(written, data.data, data.size);
+    written[data.size] = '\0';
 }
 
 void conn_write_loan(struct conn *c, struct slice data, void (*release)(void *arg), void *arg)
@@ -165,6 +169,7 @@ static int setup(void **state)
     session = (struct session){.proxy = &proxy, .state = SESSION_RUN};
     opened = again = failed = byes = 0;
     sent = used_up = false;
+    written[0] = '\0';
     return 0;
 }
 
@@ -312,6 +317,7 @@ static void ended(void)
     struct slice data = SLICE("a OK\r\n");
     struct token token = {.appends = 20, .expunges = 20, .flag_changes = 20, .keyword_count = 3};
 
+    token.flags = session.token.flags;
     assert_true(session_request_show(&session, &data, true));
     session_request_token(&session, &token);
     assert_true(session.token.appends == 20 && session.token.expunges == 20);
@@ -336,6 +342,18 @@ static void test_lines_again(void **state)
     ended();
     assert_int_equal(session.token.flag_changes, 9);
     assert_int_equal(session.token.keyword_count, 2);
+    assert_string_equal(written, "");
+}
+
+static void test_lines_cached(void **state)
+{
+    fetch();
+    session.token.flags = TOKEN_CONDSTORE;
+    shown("* 1 FETCH (MODSEQ (12))\r\n* 1 FETCH (", "* 1 FETCH (MODSEQ (12))\r\n* 1 FETCH (");
+    lost(LINK_LOST_UNKNOWN);
+    shown("* 1 FETCH (MODSEQ (14))\r\n* 1 FETCH (MODSEQ (14))\r\n", "MODSEQ (14))\r\n");
+    ended();
+    assert_string_equal(written, "* OK [HIGHESTMODSEQ 9] Highest.\r\n");
 }
 
 /* Some of what others have changed was expunged since, and is not told a second time: that is nobody's error. */
@@ -385,7 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_never_sent),  TEST(test_refused),     TEST(test_refused_late),   TEST(test_unknown),
         TEST(test_read_lost),   TEST(test_budget),      TEST(test_budget_unknown), TEST(test_budget_ticket),
-        TEST(test_lines_again), TEST(test_lines_fewer), TEST(test_lines_once),
+        TEST(test_lines_again), TEST(test_lines_fewer), TEST(test_lines_cached),   TEST(test_lines_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
