@@ -432,13 +432,31 @@ class DovecotCluster(Fronts):
         super().__init__(backend, {"proxy": DovecotProxy(directory, users, port_base, behind=director), "director": director})
 
 
-class NginxMail(Server):
-    """nginx's mail proxy, which asks itself over HTTP where to go. It has no LMTP."""
-    name = "nginx-mail"
+class Front(Server):
+    """Stands before a backend, `behind`; command() runs it."""
 
     def __init__(self, *args, behind=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.behind, self.lmtp = behind, None
+        self.behind = behind
+
+    def start(self):
+        self.process = subprocess.Popen(self.command(), stderr=subprocess.DEVNULL)
+        self.pid = self.process.pid
+        wait_port(self.imap, self.process)
+        return self
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+class NginxMail(Front):
+    """nginx's mail proxy, which asks itself over HTTP where to go. It has no LMTP."""
+    name = "nginx-mail"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lmtp = None
 
     def config(self):
         auth = self.imap + 3
@@ -484,15 +502,8 @@ http {{
 }}
 """)
 
-    def start(self):
-        self.process = subprocess.Popen(["nginx", "-p", self.directory, "-c", self.config()], stderr=subprocess.DEVNULL)
-        self.pid = self.process.pid
-        wait_port(self.imap, self.process)
-        return self
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.wait(30)
+    def command(self):
+        return ["nginx", "-p", self.directory, "-c", self.config()]
 
 
 class Nginx(Fronts):
@@ -502,13 +513,9 @@ class Nginx(Fronts):
         super().__init__(backend, {"proxy": NginxMail(directory, users, port_base, behind=backend)})
 
 
-class HaproxyTcp(Server):
+class HaproxyTcp(Front):
     """HAProxy passes bytes, and ends TLS; it does not look into them."""
     name = "haproxy-tcp"
-
-    def __init__(self, *args, behind=None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.behind = behind
 
     def config(self):
         with open(self.cert) as cert, open(self.key) as key:
@@ -533,15 +540,8 @@ listen lmtp
   server backend 127.0.0.1:{self.behind.lmtp}
 """)
 
-    def start(self):
-        self.process = subprocess.Popen(["haproxy", "-db", "-q", "-f", self.config()], stderr=subprocess.DEVNULL)
-        self.pid = self.process.pid
-        wait_port(self.imap, self.process)
-        return self
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.wait(30)
+    def command(self):
+        return ["haproxy", "-db", "-q", "-f", self.config()]
 
 
 class Haproxy(Fronts):
