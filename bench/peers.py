@@ -75,10 +75,9 @@ def kill_in_turn(server):
         time.sleep(0.005)
 
 
-def wait_ready(server, seconds=30):
-    """Until it says so: one shard may answer before the others serve."""
+def wait_ready(server, before, seconds=30):
+    """Until it says so, behind `before` in its log: one shard may answer before the others serve."""
     path, end = os.path.join(server.directory, "log"), time.monotonic() + seconds
-    before = server.log.tell()
     while time.monotonic() < end:
         with open(path, "rb") as f:
             f.seek(before)
@@ -187,9 +186,14 @@ log.level: warn
         command = [self.binary, "--role=all", "--config", self.config()]
         for item in self.extra:
             command += ["--set", item]
+        before = self.log.tell()  # Not later: it is the server's place in the file, too, and moves on with each line.
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         self.pid = self.process.pid
-        wait_ready(self)
+        try:
+            wait_ready(self, before)
+        except RuntimeError:
+            self.process.kill()
+            raise
         return self
 
     def serving(self):
