@@ -93,6 +93,16 @@ static bool reset_arrived(struct link_wire *w, const struct link_header *h, cons
     return true;
 }
 
+/* There may be room again: for its owner, and for what is queued. */
+static void window_moved(struct link_wire *w, const struct link_header *h, struct link_stream *s,
+                         uint32_t credit)
+{
+    link_stream_credit(s, credit); /* Its owner may end it meanwhile, */
+    s = wire_stream(w, h);
+    if (s != NULL)
+        wire_stream_ready(s); /* and what leaves may be its END. */
+}
+
 static bool credit_arrived(struct link_wire *w, const struct link_header *h)
 {
     struct link_stream *s = wire_stream(w, h);
@@ -102,20 +112,19 @@ static bool credit_arrived(struct link_wire *w, const struct link_header *h)
     if (h->value > s->in_flight)
         return false;
     s->in_flight -= h->value;
-    link_stream_credit(s, h->value); /* Its owner may end it meanwhile, */
-    s = wire_stream(w, h);
-    if (s != NULL)
-        wire_stream_ready(s); /* and what leaves may be its END. */
+    window_moved(w, h, s, h->value);
     return true;
 }
 
+/* Whoever has used up a first window before this came waits for it: CREDIT comes in parts of the new one, which he does not fill. */
 static void grant_arrived(struct link_wire *w, const struct link_header *h)
 {
     struct link_stream *s = wire_stream(w, h);
 
     if (s == NULL)
         return;
-    s->window = h->value; /* What it makes room for comes with the CREDIT behind it. */
+    s->window = h->value;
+    window_moved(w, h, s, 0);
 }
 
 static bool frame_arrived(struct link_wire *w, struct link_frame *f)

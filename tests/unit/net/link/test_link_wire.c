@@ -168,8 +168,18 @@ static void served_frame(struct link_stream *s, struct link_frame *f)
         link_end(s, NULL, 0, SLICE("done"));
 }
 
+static unsigned served_credited;
+
 static void served_credit(struct link_stream *s)
 {
+    served_credited++;
+}
+
+/* As much as there is credit for. */
+static void served_flood(struct link_stream *s)
+{
+    while (link_credit(s) > 0)
+        link_send(s, link_frame_new(LINK_PAYLOAD_MAX), LINK_PAYLOAD_MAX, 0);
 }
 
 static void served_gone(struct link_stream *s)
@@ -200,6 +210,10 @@ static void serve(struct link_stream *s, struct link_frame *open)
     *v = (struct served){.stream = s, .silent = slice_eq(link_frame_head(open), SLICE("silent"))};
     s->ops = &served_ops;
     s->owner = v;
+    if (slice_eq(link_frame_head(open), SLICE("flood"))) {
+        v->silent = true;
+        served_flood(s);
+    }
     served_frame(s, open);
 }
 
@@ -222,6 +236,7 @@ struct asked {
     struct list kept;
     unsigned kept_count;
     unsigned in_place; /* Frames that lay where they were received. */
+    bool holds;        /* Reads nothing. */
     bool ended, lost, trailer_good;
     enum link_lost why;
     struct link_referral referral;
@@ -251,7 +266,7 @@ static void asked_frame(struct link_stream *s, struct link_frame *f)
     a->in_place += f->space != NULL;
     list_push_back(&a->kept, &f->link);
     a->kept_count++;
-    kept_read(a, a->ended ? 0 : KEPT);
+    kept_read(a, a->ended ? 0 : a->holds ? UINT32_MAX : KEPT);
 }
 
 static void asked_credit(struct link_stream *s)
@@ -349,6 +364,23 @@ static void test_granted(struct link_target to)
         for (unsigned n = 0; n < 200 && served_lost == lost; n++)
             (void)fiber_sleep_ms(5);
     }
+}
+
+/* He has used up the first window before the grant is there, and is not read: the grant alone wakes him. */
+static void test_granted_late(struct link_target to)
+{
+    unsigned credited = served_credited;
+    struct asked a;
+
+    to.bulk = true;
+    ask(&a, to, "flood", "", true);
+    a.holds = true;
+    for (unsigned i = 0; i < 200 && served_credited == credited; i++)
+        (void)fiber_sleep_ms(5);
+    CHECK(served_credited == credited + 1 && a.kept_count >= 2);
+    link_stream_reset(a.stream);
+    kept_read(&a, 0);
+    (void)fiber_sleep_ms(50);
 }
 
 static void test_refused(struct link_target to)
@@ -449,8 +481,10 @@ static void body_run(void *arg)
         test_small(to);
         test_bulk(to, link_state()->budget);
         test_bulk(to, 0);
-        if (to.route == 0) /* In memory it holds at once. */
+        if (to.route == 0) { /* In memory it holds at once. */
             test_granted(to);
+            test_granted_late(to);
+        }
         test_refused(to);
         test_referred(to, to.route > 0 ? LINK_VERSION : 0); /* As they have agreed. */
         test_referred(to, 2);
