@@ -165,9 +165,17 @@ void cluster_fingerprint_key(uint8_t key_out[CLUSTER_KEY_SIZE])
     memcpy(key_out, cluster_self()->view.renewal.fingerprint_key, CLUSTER_KEY_SIZE);
 }
 
+/* A later one may be forgotten with the power, and given again: whoever had it would not be older than the next revocation. */
 uint64_t cluster_generation(void)
 {
-    return cluster_self()->view.revoked.generation;
+    return cluster_self()->view.revoked_saved;
+}
+
+bool cluster_revoking(struct slice user)
+{
+    const struct cluster_view *v = &cluster_self()->view;
+
+    return revocations_refuse(&v->revoked, partition_user(v->secret, user), v->revoked_saved);
 }
 
 void cluster_revoke(struct slice user)

@@ -26,6 +26,8 @@ static inline bool cluster_running(void)
 MUST_CHECK bool cluster_partition(struct slice user, uint16_t *partition_out);
 /* What a ticket's claim says of its age: asked for before the password is looked at. */
 uint64_t cluster_generation(void);
+/* Has he been revoked since, in what is not on the disk yet? */
+bool cluster_revoking(struct slice user);
 /* On shard 0: the user's tickets are not valid any more. Takes effect at once here, and at the backends as soon as it is on the
  * disk; then cluster_settled() is true. */
 void cluster_revoke(struct slice user);

@@ -99,7 +99,7 @@ int cluster_file_save(struct cluster *c)
         log_event(LOG_ERROR, "cannot write the table of partitions", "file=%s error=%s", FILE_NAME,
                   log_error(rc));
     else
-        c->revoked_saved = generation;
+        c->view.revoked_saved = generation;
     return rc;
 }
 
@@ -143,7 +143,7 @@ static bool file_parse(struct cluster *c, struct slice in)
         c->features[i] = get_u16(part.data + i * (size_t)2);
     if (!revoked_decode(in, &c->view.revoked))
         return false;
-    c->revoked_saved = c->view.revoked.generation;
+    c->view.revoked_saved = c->view.revoked.generation;
     return true;
 }
 

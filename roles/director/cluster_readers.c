@@ -5,10 +5,10 @@ bool cluster_revoked_send(const struct cluster *c, struct link_stream *s, size_t
 {
     const struct revocations *r = &c->view.revoked;
     uint32_t at = told->all ? 0 : revocations_after(r, told->sent);
-    uint32_t end = revocations_after(r, c->revoked_saved);
+    uint32_t end = revocations_after(r, c->view.revoked_saved);
     struct member_revoked *piece;
 
-    if (!told->all && told->sent == c->revoked_saved)
+    if (!told->all && told->sent == c->view.revoked_saved)
         return true;
     if (link_credit(s) <= 0)
         return false;
@@ -27,7 +27,7 @@ bool cluster_revoked_send(const struct cluster *c, struct link_stream *s, size_t
         piece->all = false;
     } while (at < end);
     heap_free(c->shard->heap, piece);
-    *told = (struct told){.sent = c->revoked_saved};
+    *told = (struct told){.sent = c->view.revoked_saved};
     return true;
 }
 /* ---- Proxies ------------------------------------------------------------------------------------------- */
@@ -141,7 +141,7 @@ void cluster_readers_serve(struct link_stream *s, struct link_frame *open)
     }
     l->stream = s;
     l->hears = cluster_table_head_decode(link_frame_head(open), &l->revoked.sent);
-    l->revoked.all = l->revoked.sent > c->revoked_saved; /* Of what is not known here any more. */
+    l->revoked.all = l->revoked.sent > c->view.revoked_saved; /* Of what is not known here any more. */
     link_frame_release(open);
     s->ops = &reader_ops;
     s->owner = l;

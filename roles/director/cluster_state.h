@@ -30,6 +30,7 @@ struct cluster_view { /* What every shard has a copy of. */
     uint16_t owners[PARTITION_COUNT];
     struct ticket_key keys[CLUSTER_NODES_MAX]; /* By node: the newest. */
     struct revocations revoked;
+    uint64_t revoked_saved;       /* Those up to this generation are on the disk. */
     struct exceptions exceptions; /* By the table's nodes. */
 };
 
@@ -102,8 +103,7 @@ struct cluster {
     uint64_t exceptions_version;          /* and when where such users are did. */
     bool changed, placed, featured;       /* What is to be written. */
     bool deal;                            /* The operator has said so. */
-    bool revoked;                         /* Somebody was, since the file was written, */
-    uint64_t revoked_saved;               /* which has those up to this generation. */
+    bool revoked;                         /* Somebody was, since the file was written. */
     bool aged;                            /* The renewal key has. */
     bool due, working, running, stopping;
 };

@@ -18,8 +18,10 @@
 #include "roles/words/request.h"
 #include <errno.h>
 
-#define STOP_POLL_MS  5
-#define QUESTIONS_MAX 16384 /* A shard: what waits for a fiber or a password hash. */
+#define STOP_POLL_MS     5
+#define REVOKING_WAIT_MS 1000
+#define REVOKING_STEP_MS 10
+#define QUESTIONS_MAX    16384 /* A shard: what waits for a fiber or a password hash. */
 
 struct director {
     struct passdb *passdb;
@@ -122,6 +124,18 @@ static int question_ask(const struct question *q, struct passdb *passdb, struct 
     return rc == 0 && result->disabled ? -EPERM : rc;
 }
 
+/* From before the password is looked at. Whoever is just being revoked, and comes with his new password, waits for the disk: a ticket of
+ * before would end with those that he had. */
+static uint64_t generation_of(const struct question *q)
+{
+    for (unsigned ms = 0; cluster_running() && cluster_revoking(q->request.user) && ms < REVOKING_WAIT_MS;
+         ms += REVOKING_STEP_MS) {
+        if (fiber_sleep_ms(REVOKING_STEP_MS) < 0)
+            break;
+    }
+    return cluster_running() ? cluster_generation() : q->director->generation;
+}
+
 static void question_run(void *arg)
 {
     struct question *q = arg;
@@ -129,8 +143,10 @@ static void question_run(void *arg)
     struct metrics *metrics = shard_self()->metrics;
     struct login_reply reply = {0};
     struct passdb_result result;
-    int rc = question_ask(q, passdb, &result);
+    int rc;
 
+    q->generation = generation_of(q);
+    rc = question_ask(q, passdb, &result);
     reply.result = login_result_of(rc);
     if (rc == 0) {
         reply.user = user_name_slice(&result.user);
@@ -205,7 +221,6 @@ static bool question_read(struct question *q, const struct link_frame *open)
     struct renew_request renew;
 
     asker_keep(q, open);
-    q->generation = cluster_running() ? cluster_generation() : q->director->generation;
     if (open->header.kind != LINK_RENEW)
         return login_request_decode(link_frame_head(open), &q->request);
     if (!cluster_running() || !renew_request_decode(link_frame_head(open), &renew))
