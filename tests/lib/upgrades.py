@@ -18,6 +18,7 @@ from cluster import eventually
 from connection import Connection, anyone
 
 FAILED = 65  # Exit status of `ctl upgrade`: the old server serves on.
+BUSY = 76  # One is under way.
 
 
 class Talk(Connection):
