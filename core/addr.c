@@ -91,3 +91,9 @@ bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b)
         return false;
     return memcmp(x, y, v4 ? 4 : 16) == 0;
 }
+
+bool net_addr_same(const struct net_addr *a, const struct net_addr *b)
+{
+    return a->family == b->family && a->port == b->port &&
+           memcmp(a->ip, b->ip, a->family == AF_INET ? 4 : sizeof a->ip) == 0;
+}

@@ -30,6 +30,8 @@ bool net_addr_is_loopback(const struct net_addr *a);
 /* RFC 4291 2.5.5.2: an IPv4 peer of an IPv6 listener. His address is in the last four bytes. */
 bool net_addr_is_mapped(const struct net_addr *a);
 bool net_addr_same_host(const struct net_addr *a, const struct net_addr *b);
+/* The same address and port. (The struct has padding: memcmp() would compare that, too.) */
+bool net_addr_same(const struct net_addr *a, const struct net_addr *b);
 /* What one subscriber of a network has of its addresses: 4 bytes of IPv4 (mapped, too), 8 of IPv6. Borrows a. */
 struct slice net_addr_subscriber(const struct net_addr *a);
 

@@ -91,7 +91,7 @@ static bool member_settle(struct cluster *c, struct member *m)
         c->features[m->node] = m->features;
         c->featured = true;
     }
-    changed = memcmp(&node->addr, &m->addr, sizeof m->addr) != 0;
+    changed = !net_addr_same(&node->addr, &m->addr);
     node->addr = m->addr;
     if (memcmp(node->store_id, none, CLUSTER_ID_SIZE) == 0) {
         if (ours)

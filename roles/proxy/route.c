@@ -29,7 +29,7 @@ static struct link_peer *peer_find(const struct route *r, const struct cluster_n
         const struct cluster_node *old = &r->table->nodes[i];
 
         if (r->peers[i] != NULL && strcmp(old->name, node->name) == 0 &&
-            memcmp(&old->addr, &node->addr, sizeof old->addr) == 0)
+            net_addr_same(&old->addr, &node->addr))
             return r->peers[i];
     }
     return NULL;

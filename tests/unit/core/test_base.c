@@ -121,6 +121,35 @@ static void test_hosts(void **state)
     assert_false(net_addr_same_host(&(struct net_addr){.family = 0}, &(struct net_addr){.family = 0}));
 }
 
+/* Of memory that held other things before: neither padding nor the rest of an IPv4 address counts. */
+static void test_same_addr(void **state)
+{
+    struct net_addr a, b;
+
+    (void)state;
+    memset(&a, 0x55, sizeof a);
+    memset(&b, 0xaa, sizeof b);
+    a.family = b.family = AF_INET;
+    a.port = b.port = 143;
+    memcpy(a.ip, "\x7f\0\0\1", 4);
+    memcpy(b.ip, "\x7f\0\0\1", 4);
+    assert_true(net_addr_same(&a, &b));
+    b.port = 144;
+    assert_false(net_addr_same(&a, &b));
+    b.port = 143;
+    b.ip[3] = 2;
+    assert_false(net_addr_same(&a, &b));
+    b.ip[3] = 1;
+    b.family = AF_INET6;
+    assert_false(net_addr_same(&a, &b));
+    memset(a.ip, 0, sizeof a.ip);
+    memset(b.ip, 0, sizeof b.ip);
+    a.family = AF_INET6;
+    assert_true(net_addr_same(&a, &b));
+    b.ip[15] = 1;
+    assert_false(net_addr_same(&a, &b));
+}
+
 /* A writer of windows of `window_size` bytes that gathers what was taken. */
 static char gathered[8192], window[1024];
 static size_t gathered_size, window_size;
@@ -207,9 +236,11 @@ static void test_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slices),       cmocka_unit_test(test_numbers), cmocka_unit_test(test_secrets),
-        cmocka_unit_test(test_addresses),    cmocka_unit_test(test_hosts),   cmocka_unit_test(test_writer),
-        cmocka_unit_test(test_writer_fixed), cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_slices),  cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_secrets), cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_hosts),   cmocka_unit_test(test_same_addr),
+        cmocka_unit_test(test_writer),  cmocka_unit_test(test_writer_fixed),
+        cmocka_unit_test(test_lists),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
