@@ -47,3 +47,15 @@ const struct exception *exceptions_find(const struct exceptions *e, uint64_t use
     }
     return NULL;
 }
+
+bool exceptions_same(const struct exceptions *a, const struct exceptions *b)
+{
+    bool same = a->count == b->count;
+
+    for (uint32_t i = 0; same && i < EXCEPTIONS_MAX; i++) {
+        const struct exception *x = &a->entries[i], *y = &b->entries[i];
+
+        same = x->used == y->used && x->user == y->user && x->partition == y->partition && x->node == y->node;
+    }
+    return same;
+}

@@ -29,3 +29,5 @@ void exceptions_put(struct exceptions *e, uint32_t place, uint64_t user, uint16_
 void exceptions_drop(struct exceptions *e, uint32_t place);
 /* NULL: where his partition is. `entries` says his place. */
 const struct exception *exceptions_find(const struct exceptions *e, uint64_t user);
+/* The same users in the same places. */
+bool exceptions_same(const struct exceptions *a, const struct exceptions *b);

@@ -174,7 +174,7 @@ static int placed_keep(struct member *m, const struct placed_word *word, struct 
     if (rc < 0)
         m->view.placed = *before;
     else
-        m->placed_unsaved = m->placed_unsaved || memcmp(before, &m->view.placed, sizeof *before) != 0;
+        m->placed_unsaved = m->placed_unsaved || !exceptions_same(before, &m->view.placed);
     heap_free(m->shard->heap, before);
     if (rc == 0)
         m->view.epoch = MAX(m->view.epoch, word->version);

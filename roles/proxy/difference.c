@@ -18,6 +18,8 @@ static struct session *follower_of(struct list *place)
     return CONTAINER_OF(place, struct session, difference.followers);
 }
 
+_Static_assert(sizeof(struct token) == TOKEN_SIZE - 1, "no padding: tokens are hashed and compared as bytes");
+
 static uint64_t hash_of(const struct session *s)
 {
     uint64_t of_user = map_hash(session_user(s), s->proxy->differences.secret);

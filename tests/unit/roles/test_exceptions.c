@@ -36,6 +36,30 @@ static void test_table(void **state)
     free(e);
 }
 
+/* Whatever their memory held, and in whatever order they came. */
+static void test_same(void **state)
+{
+    struct exceptions *a = made(sizeof *a), *b = made(sizeof *b);
+
+    memset(a->entries, 0x55, sizeof a->entries);
+    for (uint32_t i = 0; i < EXCEPTIONS_MAX; i++) {
+        a->entries[i].user = a->entries[i].partition = a->entries[i].node = 0;
+        a->entries[i].used = false;
+    }
+    assert_true(exceptions_same(a, b));
+    exceptions_put(a, 5, 7, 1, 2);
+    assert_false(exceptions_same(a, b));
+    exceptions_put(a, 0, 7 + EXCEPTIONS_BUCKETS, 3, 4);
+    exceptions_put(b, 0, 7 + EXCEPTIONS_BUCKETS, 3, 4);
+    exceptions_put(b, 5, 7, 1, 3);
+    assert_false(exceptions_same(a, b));
+    exceptions_drop(b, 5);
+    exceptions_put(b, 5, 7, 1, 2);
+    assert_true(exceptions_same(a, b));
+    free(a);
+    free(b);
+}
+
 static void test_full(void **state)
 {
     struct exceptions *e = made(sizeof *e);
@@ -126,10 +150,8 @@ static void test_member_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_cluster_word),
-        cmocka_unit_test(test_member_words),
+        cmocka_unit_test(test_table),        cmocka_unit_test(test_same),         cmocka_unit_test(test_full),
+        cmocka_unit_test(test_cluster_word), cmocka_unit_test(test_member_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
