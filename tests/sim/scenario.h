@@ -15,4 +15,4 @@ struct scenario {
 extern const struct scenario *const scenarios[];
 
 extern const struct scenario scenario_echo, scenario_log, scenario_log_broken, scenario_mail,
-    scenario_cluster, scenario_retry;
+    scenario_cluster, scenario_retry, scenario_stuck;
