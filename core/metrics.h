@@ -28,6 +28,7 @@
     X(referrals, "Requests refused by a backend that does not serve the user")                               \
     X(referrals_newer, "Times that directors were asked because a backend knew more of the cluster")         \
     X(differences_shared, "Idle sessions given the answer that another one had asked for")                   \
+    X(statuses_known, "STATUS answered by the proxy, of accounts that had not moved")                        \
     X(outcomes_unknown, "Changes whose outcome stayed unknown: their connections were closed")               \
     X(deliveries, "Recipients delivered to by LMTP")                                                         \
     X(deliveries_deferred, "Recipients answered 4xx")                                                        \

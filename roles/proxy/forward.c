@@ -12,6 +12,7 @@ void session_run_failed(struct session *s)
 {
     s->stream = NULL;
     difference_leave(s);
+    session_status_drop(s);
     session_answer_drop(s);
     session_request_drop(s);
     s->proxy->shard->metrics->commands_unavailable++;
@@ -46,6 +47,18 @@ static void append_asked(struct session *s)
     conn_resume(&s->conn);
 }
 
+/* What a STATUS says is kept, until the user has changed something: his OK may be here before the notice of it. */
+static void answer_heard(struct session *s, const struct link_frame *f)
+{
+    uint32_t user = RECORD_NONE;
+
+    session_status_heard(s, f);
+    if (s->changes && f->header.type == LINK_END)
+        user = users_find(&s->proxy->users, session_user(s));
+    if (user != RECORD_NONE)
+        statuses_forget(&s->proxy->statuses, user);
+}
+
 static void on_frame(struct link_stream *stream, struct link_frame *f)
 {
     struct session *s = stream->owner;
@@ -54,6 +67,7 @@ static void on_frame(struct link_stream *stream, struct link_frame *f)
         link_frame_release(f);
         append_asked(s);
     } else {
+        answer_heard(s, f);
         session_answer_add(s, f);
     }
 }
@@ -72,6 +86,7 @@ static void on_lost(struct link_stream *stream)
 
     s->stream = NULL;
     difference_leave(s);
+    session_status_drop(s);
     if (stream->why == LINK_LOST_ELSEWHERE)
         route_referred(&s->proxy->route, &stream->referral);
     if (!session_request_lost(s, stream->why)) {
@@ -134,6 +149,14 @@ bool session_request_open(struct session *s)
     return request_open(s, backend, r->kind, slice_of(r->text, r->size), r->last || outcome, &request);
 }
 
+static bool may_change(const struct session *s, const struct imap_command *command)
+{
+    bool read_only = (s->token.flags & TOKEN_READ_ONLY) != 0;
+
+    return command == NULL || imap_command_has(command, IMAP_HAS_MUTATES) ||
+           (imap_command_has(command, IMAP_HAS_MAY_MUTATE) && !read_only);
+}
+
 /* In memory nothing is kept: what serves there ends together with this process. */
 static void ask(struct session *s, enum link_kind kind, struct slice text, bool last, bool more_follows,
                 const struct imap_command *command)
@@ -143,6 +166,7 @@ static void ask(struct session *s, enum link_kind kind, struct slice text, bool 
 
     s->operation++;
     s->answered = false;
+    s->changes = kind == LINK_IMAP && may_change(s, command);
     if (backend.shard == NULL)
         session_request_keep(s, kind, text, last, more_follows, command);
     else if (!request_open(s, backend, kind, text, last, &request))
@@ -217,6 +241,7 @@ void session_abandon(struct session *s)
 
     s->stream = NULL;
     difference_leave(s);
+    session_status_drop(s);
     session_answer_drop(s);
     session_request_drop(s);
     if (stream != NULL)

@@ -231,6 +231,7 @@ static void proxy_stop(struct shard *s)
     subscriptions_fini(&p->subscriptions);
     users_fini(&p->users);
     differences_fini(&p->differences);
+    statuses_fini(&p->statuses);
     route_stop(&p->route);
     handshakes_fini(&p->handshakes);
     ticket_keys_stop(p);
@@ -279,6 +280,7 @@ static int proxy_start(struct shard *s)
                settings_roles(s->node->config) == LINK_ROLE_ALL ? control_user_hash : NULL);
     subscriptions_init(&p->subscriptions, p);
     differences_init(&p->differences, p->heap);
+    statuses_init(&p->statuses, p->heap);
     arena_init(&p->arena, p->heap);
     sleepers_init(&p->sleepers, p);
     revoked_init(p);

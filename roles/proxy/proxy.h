@@ -12,6 +12,7 @@
 #include "roles/proxy/revoked.h"
 #include "roles/proxy/route.h"
 #include "roles/proxy/sleepers.h"
+#include "roles/proxy/status.h"
 #include "roles/proxy/subscription.h"
 
 struct proxy_limits { /* limits.* of the configuration. */
@@ -58,6 +59,7 @@ struct proxy {
     uint8_t sleep_after; /* enum sleep_after */
     struct subscriptions subscriptions;
     struct differences differences;
+    struct statuses statuses;
     struct arena arena; /* Of the command that is looked at right now: reset at once. */
     uint64_t next_id;
     struct packed_process process;

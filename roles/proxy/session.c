@@ -233,6 +233,14 @@ static bool is_noop(const struct imap_frame *frame)
            frame->text.size <= frame->tag.size + 1 + frame->name.size + 2;
 }
 
+/* Has the proxy answered it, since it knows what the backend would say? */
+static bool known_here(struct session *s, const struct imap_frame *frame, bool more_follows)
+{
+    if (is_noop(frame))
+        return session_noop_begin(s, frame, more_follows);
+    return frame->command != NULL && frame->command->id == IMAP_STATUS && session_status_begin(s, frame);
+}
+
 /* A whole command, or an APPEND up to its first literal. */
 static void on_command(struct session *s, const struct imap_frame *frame, bool more_follows)
 {
@@ -252,7 +260,7 @@ static void on_command(struct session *s, const struct imap_frame *frame, bool m
                 (command->id == IMAP_NOOP && s->user_size == 0) ||
                 (command->id == IMAP_ENABLE && s->token.mailbox_id == 0))) {
         session_local(s, command, frame->text);
-    } else if (!is_noop(frame) || !session_noop_begin(s, frame, more_follows)) {
+    } else if (!known_here(s, frame, more_follows)) {
         session_forward(s, frame, more_follows);
     }
 }

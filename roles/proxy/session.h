@@ -61,6 +61,7 @@ struct session {
     bool noop_check, noop_more_follows; /* NOOP: it is a CHECK; another command is buffered behind it. */
     bool near;     /* The connection comes from this host: a password may do without TLS. */
     bool forwards; /* Its other end may say by ID who the client is. */
+    bool changes;  /* The command in flight may change the account. */
     bool drowsy;   /* Would sleep, but an operator looks at the sessions. */
     uint8_t tag_size;
     char tag[IMAP_TAG_SIZE_MAX];
@@ -84,6 +85,7 @@ struct session {
     uint64_t moved;    /* Bytes in and out at the last look of the deadline. */
     uint64_t known;    /* IDLE: position of the account that was looked at last. */
     struct difference difference;
+    struct status *status; /* Kept of the STATUS in flight; NULL: nothing. */
     struct subscriber subscriber;
     struct login_reply login; /* Kept over DELAY. */
     uint64_t id;              /* sid= of the log. */

@@ -142,6 +142,7 @@ static void step(struct subscriptions *t, uint32_t user)
     state = state_of(f, u);
     if (state == WAITING && !wanted(t, user)) {
         u->state = NONE;
+        statuses_forget(&t->proxy->statuses, user);
         users_release(&t->proxy->users, user);
         if (--f->count == 0)
             feed_drop(f);
@@ -294,6 +295,7 @@ static void user_moved(struct subscriptions *t, uint32_t id)
     uint16_t place = route_place(&t->proxy->route, partition, user_name_of(u));
     struct feed *f = t->feeds[u->place];
 
+    statuses_forget(&t->proxy->statuses, id);
     if (u->state != NONE) {
         struct link_stream *stream = f->stream;
 

@@ -15,6 +15,7 @@
 #define CALM_S           4 /* After the last fault, clients go on. */
 #define HEAL_S           30
 #define TELL_S           5
+#define NOTICE_S         9  /* A link's silence, a tick, the longest pause. */
 #define RESTART_S        3  /* A node that died is down for so long, at most, */
 #define RESTART_LATE_S   12 /* or, in one world of three, for so long. */
 #define OUTCOME_WAIT_MS  60000
@@ -463,6 +464,7 @@ static void cluster_run(struct sim_world *w)
     struct sim_node *clients, *idlers, *rogue, *watchers;
 
     mail.cluster = &cl;
+    mail.ledger->notice_ns = NOTICE_S * SIM_S;
     mail.even = sim_below(w, 2) == 0;
     mail.gather = sim_seed(w) / 3 % 2 == 0;
     mail.until_ns = sim_now_ns(w) + (FAULTS_S + CALM_S) * SIM_S;

@@ -564,6 +564,7 @@ int imap_untagged(struct imap *c, uint32_t timeout_ms)
 
 int imap_connect(struct imap *c, const struct net_addr *to)
 {
+    memset(c->told, 0, sizeof c->told);
     return talk_connect(&c->talk, to);
 }
 
@@ -577,6 +578,34 @@ int imap_login(struct imap *c)
     if (!take(&greeting, "* OK"))
         return IMAP_NO;
     return imap_command(c, "LOGIN u%u secret", c->account);
+}
+
+/* ---- What it was told of a mailbox --------------------------------------------------------------------- */
+
+static size_t number_of(const struct imap *c, const struct ledger_mailbox *m)
+{
+    return (size_t)(m - c->ledger->mailboxes[c->account]);
+}
+
+void imap_numbers_shown(struct imap *c, struct ledger_mailbox *m, uint64_t asked_ns, uint64_t late_ns)
+{
+    size_t k = number_of(c, m);
+
+    if (c->uidnext != 0 && c->uidnext < c->told[k].uidnext)
+        VIOLATION(c, "UIDNEXT was %u for this connection and is %u", c->told[k].uidnext, c->uidnext);
+    if (c->highest != 0 && c->highest < c->told[k].highest)
+        VIOLATION(c, "HIGHESTMODSEQ was %llu for this connection and is %llu",
+                  (unsigned long long)c->told[k].highest, (unsigned long long)c->highest);
+    c->told[k].uidnext = MAX(c->told[k].uidnext, c->uidnext);
+    c->told[k].highest = MAX(c->told[k].highest, c->highest);
+    ledger_numbers_shown(m, c->uidvalidity, c->uidnext, c->highest, asked_ns - MIN(late_ns, asked_ns));
+}
+
+void imap_uid_shown(struct imap *c, const struct ledger_mailbox *m, uint32_t uid)
+{
+    size_t k = number_of(c, m);
+
+    c->told[k].uidnext = MAX(c->told[k].uidnext, uid + 1);
 }
 
 /* ---- Select, learn ------------------------------------------------------------------------------------ */
@@ -647,7 +676,7 @@ int imap_select(struct imap *c, struct ledger_mailbox *m)
         c->count = 0;
         return rc;
     }
-    ledger_numbers_shown(m, c->uidvalidity, c->uidnext, c->highest, asked_ns);
+    imap_numbers_shown(c, m, asked_ns, 0);
     if (c->count > 0)
         rc = learn(c, 0, false);
     return rc == IMAP_OK ? check_fresh(c, asked_ns) : rc;

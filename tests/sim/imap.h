@@ -55,6 +55,10 @@ struct imap {
     uint32_t uidvalidity, uidnext; /* SELECT, STATUS. */
     uint64_t highest;
     uint32_t status_messages;
+    struct { /* What this connection was told. */
+        uint32_t uidnext;
+        uint64_t highest;
+    } told[LEDGER_MAILBOXES];
     void (*fetched)(struct imap *c, const struct imap_fetched *f); /* May be NULL. */
     void (*judge)(struct imap *c, int rc);                         /* How each command ends. May be NULL. */
     void *judge_owner;
@@ -95,6 +99,11 @@ MUST_CHECK int imap_learn(struct imap *c);
 bool imap_ignorant(const struct imap *c);
 /* NULL: the view does not have it. */
 struct view_message *imap_view_find(struct imap *c, uint32_t uid);
+
+/* What SELECT or STATUS said: no less than this connection was told, nor than anybody was, `late_ns` before it was asked. */
+void imap_numbers_shown(struct imap *c, struct ledger_mailbox *m, uint64_t asked_ns, uint64_t late_ns);
+/* It was told of a message in m. */
+void imap_uid_shown(struct imap *c, const struct ledger_mailbox *m, uint32_t uid);
 
 /* "1:3,7": calls each. False: not a set of numbers. */
 bool imap_set_each(struct slice set, void (*each)(void *arg, uint32_t number), void *arg);

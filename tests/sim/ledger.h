@@ -79,7 +79,8 @@ struct ledger {
     struct sim_world *world;
     struct sim_node *homes[LEDGER_ACCOUNTS]; /* Whose disk has the mail; NULL: not known. */
     uint32_t next_id;
-    bool rot; /* Bits were flipped: things may be unavailable, and never wrong. */
+    uint64_t notice_ns; /* So long after another's OK a proxy may answer STATUS as it was before. */
+    bool rot;           /* Bits were flipped: things may be unavailable, and never wrong. */
     struct ledger_mailbox mailboxes[LEDGER_ACCOUNTS][LEDGER_MAILBOXES];
     struct ledger_folder folders[LEDGER_ACCOUNTS][LEDGER_CLIENTS];
     uint64_t acknowledged, refused, unknown;

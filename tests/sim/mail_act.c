@@ -11,6 +11,7 @@
 #define IDLE_MAX_MS  10000
 #define GATHER_MS    6000 /* They idle together in the first part of it. */
 #define GATHERED_MS  2500
+#define STATUSES_MAX 5
 #define MAILBOX_KEEP 25 /* Above so many messages expunging is what clients do most. */
 
 #define VIOLATION(c, format, ...)                                                                            \
@@ -370,6 +371,12 @@ static int append_send(struct imap *c, struct ledger_mailbox *to, uint32_t id, u
     return rc != 0 ? rc : append_bytes(c, id);
 }
 
+static void placed(struct imap *c, struct ledger_mailbox *to, uint32_t id, uint32_t uid)
+{
+    imap_uid_shown(c, to, uid);
+    ledger_place_acknowledged(to, id, uid);
+}
+
 static void append_acknowledged(struct imap *c, struct ledger_mailbox *to, uint32_t id, uint32_t uidnext)
 {
     unsigned uidvalidity = 0, uid = 0;
@@ -381,12 +388,11 @@ static void append_acknowledged(struct imap *c, struct ledger_mailbox *to, uint3
     if (uid < uidnext)
         VIOLATION(c, "APPENDUID %u, and UIDNEXT was %u", uid, uidnext);
     ledger_numbers_shown(to, uidvalidity, 0, 0, 0);
-    ledger_place_acknowledged(to, id, uid);
+    placed(c, to, id, uid);
 }
 
-static int act_append(struct mail *mail, struct imap *c, unsigned client)
+static int append(struct imap *c, struct ledger_mailbox *to, unsigned client)
 {
-    struct ledger_mailbox *to = random_u64() % 2 == 0 ? c->selected : other_mailbox(c);
     unsigned flags = random_u64() % 3 == 0   ? 1u << (FLAG_OWN + client)
                      : random_u64() % 3 == 0 ? 1u << FLAG_FLAGGED
                                              : 0;
@@ -404,6 +410,11 @@ static int act_append(struct mail *mail, struct imap *c, unsigned client)
     else if (rc == IMAP_NO)
         ledger_place_refused(to, id);
     return rc;
+}
+
+static int act_append(struct mail *mail, struct imap *c, unsigned client)
+{
+    return append(c, random_u64() % 2 == 0 ? c->selected : other_mailbox(c), client);
 }
 
 /* ---- COPY, MOVE ---------------------------------------------------------------------------------------- */
@@ -468,7 +479,7 @@ static void copy_acknowledged(struct imap *c, struct ledger_mailbox *to, const s
         uint32_t uid = copied_to(&code, p->uids[k]), id = i->id;
 
         if (uid != 0)
-            ledger_place_acknowledged(to, id, uid);
+            placed(c, to, id, uid);
         else if (i->dooms == 0)
             VIOLATION(c, "UID %u was there and was not copied", i->uid);
         else
@@ -544,7 +555,7 @@ static void move_acknowledged(struct imap *c, struct ledger_mailbox *to, const s
         uint32_t uid = copied_to(&code, p->uids[k]), id = i->id;
 
         if (uid != 0)
-            ledger_place_acknowledged(to, id, uid);
+            placed(c, to, id, uid);
         else if (i->dooms == 1)
             VIOLATION(c, "UID %u was there and was not moved", i->uid);
         else
@@ -669,9 +680,8 @@ static int act_undelete(struct mail *mail, struct imap *c, unsigned client)
 
 /* ---- STATUS, NOOP, SELECT ------------------------------------------------------------------------------ */
 
-static int act_status(struct mail *mail, struct imap *c, unsigned client)
+static int status(struct imap *c, struct ledger_mailbox *m)
 {
-    struct ledger_mailbox *m = other_mailbox(c);
     uint64_t asked_ns = sim_now_ns(c->world);
     struct sim_operation o;
     int rc;
@@ -681,7 +691,19 @@ static int act_status(struct mail *mail, struct imap *c, unsigned client)
     mail_begin(&o, MAIL_STATUS, c);
     rc = mail_end(&o, c, imap_command(c, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)", m->name));
     if (rc == IMAP_OK)
-        ledger_numbers_shown(m, c->uidvalidity, c->uidnext, c->highest, asked_ns);
+        imap_numbers_shown(c, m, asked_ns, c->ledger->notice_ns);
+    return rc;
+}
+
+/* Some times in a row: what did not change meanwhile is the proxy's to answer. And in the midst something may change it. */
+static int act_status(struct mail *mail, struct imap *c, unsigned client)
+{
+    struct ledger_mailbox *m = other_mailbox(c);
+    unsigned count = 1 + (unsigned)(random_u64() % STATUSES_MAX);
+    int rc = status(c, m);
+
+    while (rc == IMAP_OK && --count > 0)
+        rc = random_u64() % 4 == 0 ? append(c, m, client) : status(c, m);
     return rc;
 }
 
