@@ -104,9 +104,11 @@ void succession_begin(struct supervisor *v)
 {
     struct config_error error;
 
-    if (!v->serving || v->succession != SUCCESSION_NONE) {
+    if (!v->serving || v->succession != SUCCESSION_NONE || v->stop_wanted) {
         log_event(LOG_WARN, "upgrade: not now", "reason=%s",
-                  v->serving ? "another_one_is_under_way" : "the_server_is_not_ready");
+                  v->stop_wanted ? "the_server_is_to_stop"
+                  : v->serving   ? "another_one_is_under_way"
+                                 : "the_server_is_not_ready");
         return;
     }
     if (v->reloading) {
@@ -211,6 +213,14 @@ void succession_ready(struct supervisor *v)
     over(v);
 }
 
+/* Who has nothing yet is not waited for. If he has got something meanwhile, or all is on its way, it goes on: nowhere else is anybody
+ * who could say BYE to those sessions. */
+void succession_hurry(struct supervisor *v)
+{
+    if (v->succession == SUCCESSION_STARTING || v->succession == SUCCESSION_GIVING)
+        child_kill(&v->next);
+}
+
 /* ---- Who has ended, and when --------------------------------------------------------------------------- */
 
 void succession_next_ended(struct supervisor *v, int status)
@@ -218,7 +228,9 @@ void succession_next_ended(struct supervisor *v, int status)
     char why[80];
 
     child_forget(&v->next);
-    if (WIFEXITED(status))
+    if (v->stop_wanted)
+        snprintf(why, sizeof why, "the server was told to stop");
+    else if (WIFEXITED(status))
         snprintf(why, sizeof why, "the new server ended with status %d", WEXITSTATUS(status));
     else
         snprintf(why, sizeof why, "the new server was ended by signal %s", sigabbrev_np(WTERMSIG(status)));

@@ -21,6 +21,7 @@ struct supervisor {
     uint64_t late_ms;         /* When what the succession waits for has taken too long. */
     struct handover_fds ends; /* Of the pairs to the successor, the server's. */
     bool serving;             /* The server has said that it is ready. */
+    bool stop_wanted;         /* As soon as no succession is under way. */
     bool stopping;
     bool reloading;     /* It has an order, and has not said how it went. */
     bool reload_wanted; /* Once more, if it has one already. */
@@ -48,6 +49,9 @@ void succession_given(struct supervisor *v);
 void succession_kept(struct supervisor *v);
 /* The server serves. */
 void succession_ready(struct supervisor *v);
+
+/* It is to be over soon, one way or the other, with all sessions at v->server. */
+void succession_hurry(struct supervisor *v);
 
 /* They have ended, with a status as wait(2) gives it. */
 void succession_next_ended(struct supervisor *v, int status);

@@ -43,7 +43,8 @@ static void give_files(struct supervisor *v)
 /* One after the other; whoever asks meanwhile is served by one more, which reads the files once more. */
 static void reload_if_due(struct supervisor *v)
 {
-    if (!v->reload_wanted || !v->serving || v->reloading || v->succession != SUCCESSION_NONE)
+    if (!v->reload_wanted || !v->serving || v->stop_wanted || v->reloading ||
+        v->succession != SUCCESSION_NONE)
         return;
     v->reload_wanted = false;
     (void)notify_reloading();
@@ -142,15 +143,35 @@ static void children_ended(struct supervisor *v)
     }
 }
 
-static void stop(struct supervisor *v)
+static void stop_now(struct supervisor *v)
 {
     v->stopping = true;
     /* What ends is not heard any more: held open here, a port would take connections that nobody accepts. */
     plan_close_listeners(&v->plan);
     child_kill(&v->next);
-    child_kill(&v->keeper);
+    if (v->succession != SUCCESSION_NONE) /* Else it ends by itself. */
+        child_kill(&v->keeper);
     if (handover_order(v->server.control_fd, HANDOVER_STOP, "", NULL) < 0)
         child_signal(&v->server, SIGTERM); /* It does not read its orders. */
+}
+
+/* In the midst of an upgrade nobody could: sessions are frozen here, or on their way there. */
+static void stop_if_due(struct supervisor *v)
+{
+    if (v->stop_wanted && !v->stopping && v->succession == SUCCESSION_NONE)
+        stop_now(v);
+}
+
+/* Twice: at once. */
+static void stop(struct supervisor *v)
+{
+    bool again = v->stop_wanted;
+
+    v->stop_wanted = true;
+    if (again)
+        stop_now(v);
+    else
+        succession_hurry(v);
 }
 
 static void on_signal(struct supervisor *v, int number)
@@ -243,6 +264,7 @@ static void supervise(struct supervisor *v)
         while (read(v->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
             on_signal(v, (int)info.ssi_signo);
         succession_look(v);
+        stop_if_due(v);
     }
 }
 

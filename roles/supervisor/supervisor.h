@@ -24,7 +24,8 @@
  *
  * Until the end of GIVING any failure leaves the old one serving as if nothing had been. If the new one ends in TAKING, the executable
  * that has served is started once more in its place, and the keeper gives it the sessions: all but those that the dead one had
- * used (roles/proxy/chest.h). If that one ends, too, so does this. Listeners stay open here all the while, and both have them: what is in their queues waits. */
+ * used (roles/proxy/chest.h). If that one ends, too, so does this. Told to stop in the midst of it, this
+ * brings it to an end first, soon: only who serves can say BYE. Listeners stay open here all the while, and both have them: what is in their queues waits. */
 #pragma once
 #include "roles/options.h"
 
