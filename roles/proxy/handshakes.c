@@ -7,6 +7,11 @@ static struct handshake *first_of(const struct list *l)
     return CONTAINER_OF(l->next, struct handshake, link);
 }
 
+static struct handshake *last_of(const struct list *l)
+{
+    return CONTAINER_OF(l->prev, struct handshake, link);
+}
+
 static struct handshake_crowd *crowd_of(struct handshakes *h, const struct net_addr *peer)
 {
     return &h->crowds[map_hash(net_addr_subscriber(peer), h->secret) % HANDSHAKE_CROWDS];
@@ -16,8 +21,10 @@ static struct handshake_crowd *crowd_of(struct handshakes *h, const struct net_a
 
 static void wait_begin(struct handshakes *h, struct handshake *one)
 {
-    if (list_empty(&one->crowd->waiting))
+    if (list_empty(&one->crowd->waiting)) {
         list_push_back(&h->turns, &one->crowd->turn);
+        one->crowd->oldest = false;
+    }
     one->stage = HANDSHAKE_WAITING;
     list_push_front(&one->crowd->waiting, &one->link);
 }
@@ -38,8 +45,9 @@ static struct handshake_crowd *crowd_next(const struct handshakes *h)
 static struct handshake *wait_next(struct handshakes *h)
 {
     struct handshake_crowd *crowd = crowd_next(h);
-    struct handshake *one = first_of(&crowd->waiting);
+    struct handshake *one = crowd->oldest ? last_of(&crowd->waiting) : first_of(&crowd->waiting);
 
+    crowd->oldest = !crowd->oldest;
     wait_end(one);
     if (!list_empty(&crowd->waiting)) {
         list_remove(&crowd->turn);

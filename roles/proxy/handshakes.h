@@ -2,8 +2,9 @@
  * are under way, a share of limits.handshakes; at most HANDSHAKES_A_TURN begin in a turn of the loop, so that whoever comes
  * meanwhile is known before more is spent on those who are here.
  *
- * Who waits: addresses take turns, and of one address the newest is next. So a client who comes while thousands stand still
- * stands neither behind those from elsewhere nor behind those of his own address.
+ * Who waits: addresses take turns, and of one address the newest and the oldest. So a client who comes while thousands stand still
+ * stands neither behind those from elsewhere nor behind those of his own address; and who came first of thousands, and so
+ * has them all before him, is not their last.
  * Who gives way while others wait: the oldest of the address that has most, if that is more than 1/HANDSHAKE_SHARE of all and
  * somebody else waits, after HANDSHAKE_GRACE_LEAST_MS; the oldest of all after HANDSHAKE_GRACE_MS, or, while a good part of those who
  * begin also end theirs, HANDSHAKE_GRACE_BUSY_MS: then the clients are honest, many, and slow.
@@ -38,6 +39,7 @@ struct handshake_crowd { /* Of an address. */
     struct list shaking; /* The oldest first. */
     struct list turn;    /* In handshakes.turns while somebody waits. */
     uint64_t count;      /* Of shaking. */
+    bool oldest;         /* Of waiting, the oldest is next. */
 };
 
 struct handshakes {

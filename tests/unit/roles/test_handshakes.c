@@ -112,19 +112,23 @@ static void test_begins(void **state)
     assert_int_equal(count_cut(g, MAX_COUNT + 5), 0);
 }
 
-/* Of one address the newest is next; but others of other addresses have their turn first. */
+/* Of one address the newest is next, then the oldest; but others of other addresses have their turn first. */
 static void test_order(void **state)
 {
-    struct guest *crowd = arrive(1, MAX_COUNT), *older, *newer, *other;
+    struct guest *crowd = arrive(1, MAX_COUNT), *older, *middle, *newer, *other;
 
     turns();
     older = arrives(1);
+    middle = arrives(1);
     newer = arrives(1);
     other = arrives(2);
     handshake_leave(&handshakes, &crowd[0].handshake);
     handshake_leave(&handshakes, &crowd[1].handshake);
     turns();
     assert_true(newer->begun > 0 && other->begun > 0 && older->begun == 0);
+    handshake_leave(&handshakes, &crowd[2].handshake);
+    turns();
+    assert_true(older->begun > 0 && middle->begun == 0);
 }
 
 /* Thousands from one address do not keep another one's client waiting: the first of them that has had its time gives way. */
