@@ -472,7 +472,7 @@ worker_rlimit_nofile 20000;
 pid {self.directory}/pid;
 error_log {self.directory}/log;
 events {{
-  worker_connections 8000;
+  worker_connections 19000;
 }}
 mail {{
   auth_http 127.0.0.1:{auth}/auth;
@@ -526,7 +526,7 @@ class HaproxyTcp(Front):
             pem = self.write("both.pem", cert.read() + key.read())
         return self.write("haproxy.cfg", f"""\
 global
-  maxconn 9000
+  maxconn 9900
   nbthread 2
 defaults
   mode tcp
