@@ -120,5 +120,6 @@ int hostile_run(struct bench *b);
 int flood_run(struct bench *b); /* flood.c */
 void wake_line(struct worker *w, struct slice line);
 int bare_run(struct bench *b);         /* bare.c */
+int relay_run(struct bench *b);        /* relay.c */
 int slow_readers_run(struct bench *b); /* slow_readers.c */
 void slow_readers_send(struct worker *w);

@@ -94,5 +94,8 @@ const struct operation operations[] = {
      .reconnect = true, .pause_us = 100000, .run = hostile_run},
     {"bare", "a server that accepts on --host and polls for --seconds, and does nothing else",
      .run = bare_run},
+    {"relay",
+     "a server that accepts on --port, passes bytes to and from --port2 for --seconds, and does nothing else",
+     .run = relay_run},
 };
 const size_t operation_count = ARRAY_COUNT(operations);

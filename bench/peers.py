@@ -555,6 +555,27 @@ class Haproxy(Fronts):
         super().__init__(backend, {"proxy": HaproxyTcp(directory, users, port_base, behind=backend)})
 
 
+class BareRelay(Front):
+    """A program of ours that passes bytes, and nothing else: what a hop more costs at least. Plain IMAP."""
+    name = "bare-relay"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lmtp = self.imaps = None
+
+    def command(self):
+        return [os.path.join(os.path.dirname(self.behind.binary), "trireme-bench"), "relay", "--host", "127.0.0.1", "--port", str(self.imap),
+                "--port2", str(self.behind.imap), "--seconds", "3600"]
+
+
+class Relay(Fronts):
+    """A bare relay in front of one Trireme process: the least that two processes can cost."""
+    name = "relay"
+
+    def __init__(self, directory, users, port_base, backend):
+        super().__init__(backend, {"proxy": BareRelay(directory, users, port_base, behind=backend)})
+
+
 class TriremeCluster(Server):
     """One proxy, one director, one backend: deploy/cluster on one machine, a shard each, since a CPU belongs to one process.
     Links are plain, as they may be on loopback and as those of the peers are; link_tls makes them mutual TLS."""
