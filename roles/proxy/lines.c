@@ -1,16 +1,29 @@
 #include "roles/proxy/lines.h"
 
+#define NUMBER_AT  2   /* In a line of a message. */
 #define COUNT_STEP 128 /* What one byte counts surely: so the compiler counts many bytes at once. */
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* Any line but `* 7 ...`. */
+static bool is_note(struct slice line)
+{
+    return line.size <= NUMBER_AT || line.data[0] != '*' || line.data[1] != ' ' ||
+           !is_digit(line.data[NUMBER_AT]);
+}
 
 /* `* 7 FETCH (`: 7. 0: another line. */
 static uint64_t fetch_number(struct slice line)
 {
     uint64_t number = 0;
-    size_t at = 2;
+    size_t at = NUMBER_AT;
 
-    if (line.size < 2 || line.data[0] != '*' || line.data[1] != ' ')
+    if (is_note(line))
         return 0;
-    while (at < line.size && at < LINES_END_MAX && line.data[at] >= '0' && line.data[at] <= '9')
+    while (at < line.size && at < LINES_END_MAX && is_digit(line.data[at]))
         number = number * 10 + (uint64_t)(line.data[at++] - '0');
     return slice_starts_nocase(slice_from(line, at), SLICE(" FETCH (")) ? number : 0;
 }
@@ -23,9 +36,7 @@ static bool literal_follows(struct slice line, uint64_t *size_out)
 
     if (at < 5 || line.data[at - 1] != '\n' || line.data[at - 2] != '\r' || line.data[at - 3] != '}')
         return false;
-    for (at -= 3;
-         at > 0 && unit < UINT64_C(10000000000) && line.data[at - 1] >= '0' && line.data[at - 1] <= '9';
-         unit *= 10)
+    for (at -= 3; at > 0 && unit < UINT64_C(10000000000) && is_digit(line.data[at - 1]); unit *= 10)
         size += (uint64_t)(line.data[--at] - '0') * unit;
     if (unit == 1 || at == 0 || line.data[at - 1] != '{')
         return false;
@@ -41,11 +52,17 @@ static uint64_t line_about(struct slice line)
     return number != 0 ? number : XXH3_64bits(line.data, line.size);
 }
 
-static void line_ended(struct lines *l, uint64_t about)
+static void message_ended(struct lines *l, uint64_t about)
 {
     l->about = about;
     l->whole++;
-    l->part = 0;
+}
+
+/* One that lies in one piece. */
+static void line_ended(struct lines *l, struct slice line)
+{
+    if (!is_note(line))
+        message_ended(l, line_about(line));
 }
 
 /* The end of what has been of the line so far: of this piece, and of the one before. */
@@ -78,28 +95,34 @@ static void piece_take(struct lines *l, struct slice piece)
 /* Up to and with LF, or what there is. */
 static void text_take(struct lines *l, struct slice piece)
 {
+    struct slice head;
     uint64_t number;
 
     piece_take(l, piece);
     tail_keep(l, piece);
     if (piece.data[piece.size - 1] != '\n' || literal_follows(slice_of(l->tail, l->tail_size), &l->literal))
         return;
-    number = fetch_number(slice_of(l->head, l->head_size));
-    line_ended(l, number != 0 ? number : XXH3_64bits_digest(&l->hash));
+    l->part = 0;
+    head = slice_of(l->head, l->head_size);
+    number = fetch_number(head);
+    if (!is_note(head))
+        message_ended(l, number != 0 ? number : XXH3_64bits_digest(&l->hash));
 }
 
-static uint64_t count_lf(struct slice in)
+/* How many of these whole lines are of messages. */
+static uint64_t count_messages(struct slice lines)
 {
-    uint64_t count = 0;
+    size_t end = lines.size > NUMBER_AT ? lines.size - NUMBER_AT - 1 : 0;
+    uint64_t count = !is_note(lines);
 
-    while (in.size > 0) {
-        struct slice step = slice_first(in, MIN(in.size, (size_t)COUNT_STEP));
+    for (size_t at = 0; at < end; at += COUNT_STEP) {
+        const char *step = lines.data + at;
+        size_t size = MIN(end - at, (size_t)COUNT_STEP);
         uint8_t some = 0;
 
-        for (size_t i = 0; i < step.size; i++)
-            some += step.data[i] == '\n';
+        for (size_t i = 0; i < size; i++)
+            some += (uint8_t)((step[i] == '\n') & is_digit(step[i + 1 + NUMBER_AT]));
         count += some;
-        in = slice_from(in, step.size);
     }
     return count;
 }
@@ -108,14 +131,23 @@ static uint64_t count_lf(struct slice in)
 static size_t plain_lines_take(struct lines *l, struct slice in)
 {
     struct slice plain = slice_first(in, slice_find(in, '}')), last;
-    size_t size = slice_after_last(plain, '\n');
+    size_t size = slice_after_last(plain, '\n'), end = size;
+    uint64_t count;
 
     if (size == 0)
         return 0;
     plain = slice_first(plain, size);
-    last = slice_from(plain, slice_after_last(slice_first(plain, size - 1), '\n'));
-    l->whole += count_lf(plain) - 1;
-    line_ended(l, line_about(last));
+    count = count_messages(plain);
+    if (count == 0)
+        return size;
+    do {
+        size_t begin = slice_after_last(slice_first(plain, end - 1), '\n');
+
+        last = slice_from(slice_first(plain, end), begin);
+        end = begin;
+    } while (is_note(last));
+    l->whole += count - 1;
+    message_ended(l, line_about(last));
     return size;
 }
 
@@ -134,7 +166,7 @@ static size_t line_take(struct lines *l, struct slice in)
     } else if (l->part > 0 || size == in.size || literal_follows(piece, &literal)) {
         text_take(l, piece);
     } else {
-        line_ended(l, line_about(piece));
+        line_ended(l, piece);
     }
     return piece.size;
 }
@@ -149,6 +181,28 @@ size_t lines_feed(struct lines *l, struct slice in, uint64_t whole)
         if (rest.size > 0)
             rest = slice_from(rest, line_take(l, rest));
     }
+    return in.size - rest.size;
+}
+
+/* Is what has begun, or begins with `in`, a note? While that cannot be told it may be one. */
+static bool note_follows(const struct lines *l, struct slice in)
+{
+    char begun[NUMBER_AT + 1];
+    size_t size = MIN(l->part, sizeof begun), more = MIN(sizeof begun - size, in.size);
+
+    memcpy(begun, l->head, size);
+    memcpy(begun + size, in.data, more);
+    return size + more < sizeof begun || is_note(slice_of(begun, size + more));
+}
+
+size_t lines_pass_notes(struct lines *l, const struct lines *before, struct slice in)
+{
+    struct slice rest = in;
+
+    if (is_note(slice_of(before->head, MIN(before->part, (uint64_t)before->head_size))))
+        return 0;
+    while (rest.size > 0 && note_follows(l, rest))
+        rest = slice_from(rest, line_take(l, rest));
     return in.size - rest.size;
 }
 

@@ -5,9 +5,9 @@
  *   a read          is asked again;
  *   an idle session is asked for again, for as long as it idles.
  *
- * What the client has of an answer is not written twice: it must come again, and the rest follows. It must be the same byte for byte, but for the
- * whole lines of a FETCH, whose flags others may have changed meanwhile (lines.h): his next command tells of them. If it is not, his connection is closed in the middle,
- * since nothing else would be true.
+ * What the client has of an answer is not written twice: it must come again, and the rest follows. It must be the same byte for byte,
+ * but for the whole lines of a FETCH, whose flags others may have changed meanwhile, and which may have new keywords (lines.h): his next
+ * command tells of them. If it is not, his connection is closed in the middle, since nothing else would be true.
  *
  * How often that is, for all sessions together, is bounded by the link's budget (budget.h). When it is used up, what can be given up is NO; of which neither
  * OK nor NO would be true, or which the client has in part, waits longer; so do idle sessions.
@@ -193,6 +193,14 @@ static bool lines_again(struct request *r, struct slice *data)
         return true;
     if (again->about != shown->about)
         return false;
+    if (shown->part > 0) {
+        size_t noted = lines_pass_notes(again, shown, *data);
+
+        *data = slice_from(*data, noted);
+        r->passed = r->passed || noted > 0;
+        if (data->size == 0)
+            return true;
+    }
     part = slice_first(*data, MIN(data->size, shown->part - again->part));
     *data = slice_from(*data, lines_feed(again, part, UINT64_MAX));
     if (again->whole != shown->whole) /* The line has become shorter. */

@@ -387,6 +387,18 @@ static void test_lines_fewer(void **state)
     fclose(log);
 }
 
+/* A keyword is new meanwhile: what is announced before what the client has is passed over, and to be announced once more. */
+static void test_lines_noted(void **state)
+{
+    fetch();
+    shown("* 1 FETCH (BODY[] {5}\r\n12", "* 1 FETCH (BODY[] {5}\r\n12");
+    lost(LINK_LOST_UNKNOWN);
+    shown("* FLAGS (Work)\r\n", "");
+    shown("* OK [PERMANENTFLAGS (Work)] Limited.\r\n* 1 FETCH (BODY[] {5}\r\n12345)\r\n", "345)\r\n");
+    ended();
+    assert_int_equal(session.token.keyword_count, 2);
+}
+
 static void test_lines_once(void **state)
 {
     fetch();
@@ -403,7 +415,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_never_sent),  TEST(test_refused),     TEST(test_refused_late),   TEST(test_unknown),
         TEST(test_read_lost),   TEST(test_budget),      TEST(test_budget_unknown), TEST(test_budget_ticket),
-        TEST(test_lines_again), TEST(test_lines_fewer), TEST(test_lines_cached),   TEST(test_lines_once),
+        TEST(test_lines_again), TEST(test_lines_fewer), TEST(test_lines_cached),   TEST(test_lines_noted),
+        TEST(test_lines_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
