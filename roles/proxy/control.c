@@ -137,15 +137,13 @@ static void sleeper_show(const struct sleepers *t, uint32_t id, const struct pac
 
 static void sleeper_visit(struct sleepers *t, uint32_t id, struct control_page *page)
 {
-    struct session *session;
     struct packed packed;
 
     sleepers_look(t, id, &packed);
     if (sleeper_matches(t, id, &packed, page)) {
         sleeper_show(t, id, &packed, &page->rows[page->count++]);
-        session = page->kick ? sleepers_wake(t, id, METRIC_WAKE_OPERATOR, false) : NULL;
-        if (session != NULL)
-            session_kick(session);
+        if (page->kick)
+            sleepers_kick(t, id);
     }
     bytes_wipe(&packed, sizeof packed);
 }

@@ -5,8 +5,8 @@
 #include "roles/ticket.h"
 
 #define STEP_VISITS 4096 /* Sessions looked at in one turn. */
-#define STEP_WAKES  256  /* Sleepers woken in one. */
-#define RETRY_MS    100  /* While nobody can wake. */
+#define STEP_WAKES  256  /* Sleepers of named users ended in one. */
+#define RETRY_MS    100  /* While they are frozen. */
 
 /* ---- Names --------------------------------------------------------------------------------------------- */
 
@@ -35,7 +35,6 @@ static bool sleepers_end_all(struct proxy *p)
 
     for (unsigned visits = 0; visits < STEP_VISITS; visits++) {
         uint32_t id = sleepers_next(&p->sleepers, r->sleeper);
-        struct session *s = NULL;
         struct packed packed;
         bool is;
 
@@ -47,9 +46,7 @@ static bool sleepers_end_all(struct proxy *p)
              revoked_is(p, sleepers_user(&p->sleepers, id), &packed.ticket);
         bytes_wipe(&packed, sizeof packed);
         if (is)
-            s = sleepers_wake(&p->sleepers, id, METRIC_WAKE_OPERATOR, false);
-        if (s != NULL)
-            session_kick(s);
+            sleepers_kick(&p->sleepers, id);
     }
     return false;
 }
@@ -67,7 +64,7 @@ static bool sleepers_end(struct proxy *p)
 
         for (uint32_t id = users_named(&p->users, hash, RECORD_NONE), next; id != RECORD_NONE; id = next) {
             next = users_named(&p->users, hash, id);
-            left -= sleepers_wake_user(&p->sleepers, id, left, sleeper_is_revoked, session_kick);
+            left -= sleepers_kick_user(&p->sleepers, id, left, sleeper_is_revoked);
             if (left == 0)
                 return false;
         }

@@ -1,5 +1,6 @@
 #include "roles/proxy/sleepers.h"
 #include "core/io.h"
+#include "core/log.h"
 #include "net/deflate.h"
 #include "roles/proxy/keep_alive.h"
 #include "roles/proxy/proxy.h"
@@ -318,19 +319,69 @@ static void on_stir(struct timer *timer)
     }
 }
 
-/* ---- Some of a user's ---------------------------------------------------------------------------------- */
+/* ---- Ends without waking ------------------------------------------------------------------------------- */
 
-unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
-                            bool (*is)(const struct proxy *p, struct slice user, const struct packed *packed),
-                            void (*woken)(struct session *session))
+static void forget(struct sleepers *t, uint32_t id, bool close)
+{
+    struct packed packed;
+
+    sleepers_look(t, id, &packed);
+    if (close) {
+        ledger_use(t->ledger, id);
+        io_close(packed.conn.sock);
+    } else {
+        io_watch(packed.conn.sock, NOBODY);
+    }
+    if (packed.conn.history != NULL)
+        deflate_history_free(t->proxy->heap, packed.conn.history);
+    heap_free(t->proxy->heap, packed.conn.hello);
+    bytes_wipe(&packed, sizeof packed);
+    sleeper_remove(t, id);
+}
+
+/* Of the operator's will, when there is no memory for a BYE. */
+static void end_asleep(struct sleepers *t, uint32_t id)
+{
+    struct metrics *metrics = t->proxy->shard->metrics;
+    char peer[NET_ADDR_TEXT_MAX];
+    struct packed packed;
+
+    sleepers_look(t, id, &packed);
+    log_event(LOG_INFO, "session ended",
+              "sid=%llx user=%s peer=%s tls=%s commands=%llu in=%llu out=%llu why=kicked",
+              (unsigned long long)packed.id, log_quote(sleepers_user(t, id)),
+              net_addr_format(&packed.conn.peer, peer), packed.conn.tls_size > 0 ? "asleep" : "none",
+              (unsigned long long)packed.commands, (unsigned long long)packed.conn.bytes_in,
+              (unsigned long long)packed.conn.bytes_out);
+    bytes_wipe(&packed, sizeof packed);
+    metrics->kicked++;
+    metrics->session_states[METRIC_SESSION_ASLEEP]--;
+    metrics->connections--;
+    metrics->sessions -= sleeper_at(t, id)->user != RECORD_NONE;
+    t->proxy->connections--;
+    forget(t, id, true);
+}
+
+void sleepers_kick(struct sleepers *t, uint32_t id)
+{
+    struct session *session = sleepers_wake(t, id, METRIC_WAKE_OPERATOR, false);
+
+    if (session != NULL)
+        session_kick(session);
+    else if (!t->frozen)
+        end_asleep(t, id);
+}
+
+unsigned sleepers_kick_user(struct sleepers *t, uint32_t user, unsigned max,
+                            bool (*is)(const struct proxy *p, struct slice user, const struct packed *packed))
 {
     struct user *u = sleeper_user(t, user);
     unsigned count = 0;
     uint32_t next;
 
+    ASSERT(!t->frozen);
     u->pinned = true;
     for (uint32_t id = u->first; id != RECORD_NONE && count < max; id = next) {
-        struct session *session = NULL;
         struct packed packed;
         bool wanted;
 
@@ -339,10 +390,8 @@ unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
         wanted = is(t->proxy, user_name_of(u), &packed);
         bytes_wipe(&packed, sizeof packed);
         if (wanted)
-            session = sleepers_wake(t, id, METRIC_WAKE_OPERATOR, false);
-        if (session != NULL)
-            woken(session);
-        count = wanted && session == NULL ? max : count + wanted;
+            sleepers_kick(t, id);
+        count += wanted;
     }
     u->pinned = false;
     users_release(&t->proxy->users, user);
@@ -479,24 +528,6 @@ void sleepers_thaw(struct sleepers *t)
 uint64_t sleepers_deadline_ms(const struct sleepers *t, uint32_t id)
 {
     return (uint64_t)sleeper_at(t, id)->due * DUE_UNIT_MS;
-}
-
-static void forget(struct sleepers *t, uint32_t id, bool close)
-{
-    struct packed packed;
-
-    sleepers_look(t, id, &packed);
-    if (close) {
-        ledger_use(t->ledger, id);
-        io_close(packed.conn.sock);
-    } else {
-        io_watch(packed.conn.sock, NOBODY);
-    }
-    if (packed.conn.history != NULL)
-        deflate_history_free(t->proxy->heap, packed.conn.history);
-    heap_free(t->proxy->heap, packed.conn.hello);
-    bytes_wipe(&packed, sizeof packed);
-    sleeper_remove(t, id);
 }
 
 void sleepers_part(struct sleepers *t, uint32_t id)

@@ -48,11 +48,13 @@ struct subscription_news;
 void sleepers_tell(struct sleepers *t, uint32_t user, const struct subscription_news *news);
 struct ticket sleepers_ticket(const struct sleepers *t, uint32_t user);
 
-/* Wakes those of that user of whom is() says so, `max` at most, and hands each to woken(); the record may be gone afterwards. Their number;
- * `max`: there may be more, or no memory. */
-unsigned sleepers_wake_user(struct sleepers *t, uint32_t user, unsigned max,
-                            bool (*is)(const struct proxy *p, struct slice user, const struct packed *packed),
-                            void (*woken)(struct session *session));
+/* The operator ends him: he wakes and is told so; short of memory his connection is closed as he sleeps. A frozen one goes on. */
+void sleepers_kick(struct sleepers *t, uint32_t id);
+/* Those of that user of whom is() says so, `max` at most; the user's record may be gone afterwards. Their number; `max`: there may be
+ * more. Not while they are frozen. */
+unsigned sleepers_kick_user(struct sleepers *t, uint32_t user, unsigned max,
+                            bool (*is)(const struct proxy *p, struct slice user,
+                                       const struct packed *packed));
 
 /* Nobody wakes from here on, until it is thawed: then those wake who would have. */
 void sleepers_freeze(struct sleepers *t);
