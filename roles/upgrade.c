@@ -13,8 +13,10 @@
 #define FIRST_WAIT_MS  500 /* For what takes long, before the first freeze; each time twice as long. */
 #define FREEZE_EASY_MS 1000
 #define FREEZE_MS      5000
-#define POLL_MS        2
-#define LONG_MS        50 /* Between looks at those who take long. */
+#define STILL_MS                                                                                             \
+    500 /* So long nothing comes of those whose clients alone are waited for: they are not, while all are frozen. */
+#define POLL_MS 2
+#define LONG_MS 50 /* Between looks at those who take long. */
 
 /* Of one shard, on shard 0's heap. Its fibers are its own shard's; shard 0 looks by shard_call(). */
 struct giving {
@@ -110,12 +112,19 @@ static void hello_run(struct giving *g)
 static void rest_run(struct giving *g)
 {
     struct proxy *p = proxy_here();
+    struct proxy_unrest before = {0};
+    uint64_t still_ms = 0;
 
     g->rc = 0;
     g->count = 0;
     while (g->rc == 0 && p != NULL) {
-        g->count = proxy_restless(p);
-        if (g->count == 0 || time_ms() >= g->until_ms)
+        struct proxy_unrest now = proxy_unrest(p);
+        bool still = now.count == now.theirs && memcmp(&now, &before, sizeof now) == 0;
+
+        g->count = now.count;
+        still_ms = still ? still_ms : time_ms();
+        before = now;
+        if (g->count == 0 || time_ms() >= g->until_ms || time_ms() - still_ms >= STILL_MS)
             break;
         g->rc = is_lost(g) ? -EPIPE : fiber_sleep_ms(POLL_MS);
     }
@@ -207,11 +216,12 @@ static struct giving *givings(struct shard *s, const int *fds, const bool *lost)
     return all;
 }
 
-static int wait_long_runners(struct node *node, struct giving *all, uint64_t until_ms)
+/* `again`: they were frozen before, and in vain. Everybody else is served for a while. */
+static int wait_long_runners(struct node *node, struct giving *all, uint64_t until_ms, bool again)
 {
     int rc = 0;
 
-    while (rc == 0 && call_all(node, all, count_long_runners) > 0 && time_ms() < until_ms)
+    while (rc == 0 && (again || call_all(node, all, count_long_runners) > 0) && time_ms() < until_ms)
         rc = is_lost(all) ? -EPIPE : fiber_sleep_ms(LONG_MS);
     return rc;
 }
@@ -224,7 +234,7 @@ static int come_to_rest(struct node *node, struct giving *all, uint64_t *frozen_
     for (uint64_t wait_ms = FIRST_WAIT_MS;; wait_ms *= 2) {
         uint64_t restless = 0;
         bool late;
-        int rc = wait_long_runners(node, all, MIN(until_ms, time_ms() + wait_ms));
+        int rc = wait_long_runners(node, all, MIN(until_ms, time_ms() + wait_ms), wait_ms > FIRST_WAIT_MS);
 
         if (rc < 0)
             return rc;

@@ -44,28 +44,57 @@ void proxy_thaw(struct proxy *p)
         listener_go_on(&p->listeners[i]);
 }
 
-unsigned proxy_restless(struct proxy *p)
+/* A session that has not come to rest: is it its client's turn? */
+static bool is_theirs(const struct session *s)
 {
-    unsigned count = 0;
+    if (conn_queued(&s->conn) > 0) /* To read. */
+        return true;
+    switch ((enum session_state)s->state) {
+    case SESSION_PROXY_HEADER:
+    case SESSION_HANDSHAKE:
+    case SESSION_COMMAND:
+    case SESSION_SASL:
+    case SESSION_IDLE:
+        return !session_asks(s) && s->request == NULL && s->renewal == NULL;
+    case SESSION_LITERAL:
+        return session_append_credit(s);
+    case SESSION_LOGIN:
+    case SESSION_DELAY:
+    case SESSION_RUN:
+    case SESSION_ASK:
+    case SESSION_NOOP:
+    case SESSION_CLOSING:
+        break;
+    }
+    return false;
+}
+
+struct proxy_unrest proxy_unrest(struct proxy *p)
+{
+    struct proxy_unrest u = {0};
 
     for (unsigned i = 0; i < p->listener_count; i++)
-        count += !listener_held(&p->listeners[i]);
+        u.count += !listener_held(&p->listeners[i]);
     list_each_safe(it, &p->session_list)
     {
         struct session *s = CONTAINER_OF(it, struct session, link);
 
         if (s->state == SESSION_CLOSING)
             continue;
-        count++;
+        u.count++;
+        if (is_theirs(s)) {
+            u.theirs++;
+            u.moved += s->conn.bytes_in + s->conn.bytes_out;
+        }
         conn_rest(&s->conn);
     }
     list_each(it, &p->lmtp_list)
     {
         const struct lmtp_session *l = CONTAINER_OF(it, struct lmtp_session, link);
 
-        count += l->state != LMTP_AT_CLOSING && l->in_mail;
+        u.count += l->state != LMTP_AT_CLOSING && l->in_mail;
     }
-    return count;
+    return u;
 }
 
 unsigned proxy_cut(struct proxy *p)

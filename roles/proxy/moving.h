@@ -10,7 +10,13 @@
 unsigned proxy_long_runners(const struct proxy *p);
 void proxy_freeze(struct proxy *p);
 void proxy_thaw(struct proxy *p);
-/* Connections that have not come to rest; those that only close are not counted. Pushes them. */
-unsigned proxy_restless(struct proxy *p);
+struct proxy_unrest {
+    unsigned count; /* Connections that have not come to rest; those that only close are not counted. */
+    unsigned
+        theirs; /* Of them: nothing is awaited but their clients, who are to finish what they have begun, or to read. */
+    uint64_t moved; /* Bytes to and from these. */
+};
+/* Pushes them. */
+struct proxy_unrest proxy_unrest(struct proxy *p);
 /* Ends those who have not come to rest. Their number. */
 unsigned proxy_cut(struct proxy *p);
