@@ -104,11 +104,14 @@ void succession_begin(struct supervisor *v)
 {
     struct config_error error;
 
-    if (!v->serving || v->succession != SUCCESSION_NONE || v->stop_wanted) {
+    v->upgrade_wanted = !v->serving && !v->stop_wanted;
+    if (v->upgrade_wanted) {
+        log_event(LOG_INFO, "upgrade: waits until the server is ready", "pid=%d", (int)v->server.pid);
+        return;
+    }
+    if (v->succession != SUCCESSION_NONE || v->stop_wanted) {
         log_event(LOG_WARN, "upgrade: not now", "reason=%s",
-                  v->stop_wanted ? "the_server_is_to_stop"
-                  : v->serving   ? "another_one_is_under_way"
-                                 : "the_server_is_not_ready");
+                  v->stop_wanted ? "the_server_is_to_stop" : "another_one_is_under_way");
         return;
     }
     if (v->reloading) {

@@ -21,6 +21,7 @@ struct supervisor {
     uint64_t late_ms;         /* When what the succession waits for has taken too long. */
     struct handover_fds ends; /* Of the pairs to the successor, the server's. */
     bool serving;             /* The server has said that it is ready. */
+    bool upgrade_wanted;      /* As soon as it has. */
     bool stop_wanted;         /* As soon as no succession is under way. */
     bool stopping;
     bool reloading;     /* It has an order, and has not said how it went. */
@@ -38,6 +39,7 @@ MUST_CHECK bool supervisor_start(struct supervisor *v, const char *path, const s
 
 /* ---- succession.c -------------------------------------------------------------------------------------- */
 
+/* At once; or, if the server is not ready so far, as soon as it is. */
 void succession_begin(struct supervisor *v);
 /* The new one is ready but for what the old one has. */
 void succession_standby(struct supervisor *v);

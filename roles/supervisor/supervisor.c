@@ -64,6 +64,8 @@ static void on_word(struct supervisor *v, char word)
             succession_ready(v);
         else
             supervisor_say_serving();
+        if (v->upgrade_wanted)
+            succession_begin(v);
         break;
     case HANDOVER_RELOAD_WANTED:
         v->reload_wanted = true;
