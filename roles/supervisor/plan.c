@@ -217,13 +217,12 @@ static int kernel_check(void)
     return EX_UNAVAILABLE;
 }
 
-/* Read once more when the server is started: here it is told early what is wrong. */
+/* What is good is what the first server gets. */
 static int files_check(struct plan *p, bool all)
 {
     struct config_error error;
     bool good = plan_read_files(p, all ? &error : NULL) && plan_files_good(p, &error);
 
-    handover_files_wipe(&p->handover.given);
     return good ? 0 : config_bad(error.text);
 }
 
@@ -288,6 +287,7 @@ void plan_fini(struct plan *p)
 {
     plan_close_listeners(p);
     free(p->handover.listeners);
+    handover_files_wipe(&p->handover.given);
     handover_file_wipe(&p->config_file);
     cpu_plan_fini(&p->cpus);
     config_free(p->config);

@@ -13,7 +13,7 @@ struct plan {
     struct given_file config_file; /* As it was read; without a path: none. Successors get the same. */
     struct identity identity;
     struct cpu_plan cpus;
-    /* Its listeners are the plan's; its files are there between plan_read_files() and their end. */
+    /* Its listeners are the plan's; its files are there between plan_read_files(), or plan_make(), and their end. */
     struct handover handover;
     struct given_file files[HANDOVER_FILES_MAX];
 };

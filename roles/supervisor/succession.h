@@ -33,7 +33,7 @@ struct supervisor {
 /* ---- supervisor.c -------------------------------------------------------------------------------------- */
 
 void supervisor_say_serving(void);
-/* With files read anew. `path` and `like`: see child_start(). False: there is none, and why. */
+/* With files read anew, or as plan_make() has left them. `path` and `like`: see child_start(). False: there is none, and why. */
 MUST_CHECK bool supervisor_start(struct supervisor *v, const char *path, const struct child *like,
                                  struct child *child_out, struct config_error *error);
 

@@ -215,7 +215,7 @@ bool supervisor_start(struct supervisor *v, const char *path, const struct child
 {
     int rc;
 
-    if (!plan_read_files(&v->plan, error))
+    if (v->plan.handover.given.count == 0 && !plan_read_files(&v->plan, error))
         return false;
     rc = child_start(&v->plan.handover, v->options, path, like, child_out);
     if (rc < 0)
