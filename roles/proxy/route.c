@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/map.h"
 #include "core/metrics.h"
+#include "core/text.h"
 #include "net/link/wire.h"
 #include "roles/proxy/ticket_keys.h"
 #include "roles/settings.h"
@@ -417,7 +418,7 @@ static uint16_t user_route(const struct route *r, struct slice user)
     size_t size = MIN(user.size, sizeof lower);
 
     for (size_t i = 0; i < size; i++)
-        lower[i] = user.data[i] >= 'A' && user.data[i] <= 'Z' ? (char)(user.data[i] | 0x20) : user.data[i];
+        lower[i] = char_lower(user.data[i]);
     if (r->alone)
         return (uint16_t)place_self()->partition(slice_of(lower, size));
     return (uint16_t)map_hash(slice_of(lower, size), 0);

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/on_fiber.h"
+
 /* ---- The codec ----------------------------------------------------------------------------------------- */
 
 static const struct link_header good_headers[] = {
@@ -129,17 +131,7 @@ static void test_hello(void **state)
 
 /* ---- Who serves, and who asks -------------------------------------------------------------------------- */
 
-#define CHECK(x) check((x), __LINE__, #x)
-static int failures;
 static uint16_t port;
-
-static void check(bool good, int line, const char *what)
-{
-    if (!good) {
-        fprintf(stderr, "test_link_wire.c:%d: %s\n", line, what);
-        failures++;
-    }
-}
 
 struct served { /* Echoes what it gets, and ends with a trailer; or does what the head says. */
     struct link_stream *stream;
