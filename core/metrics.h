@@ -18,6 +18,7 @@
     X(tls_resumed, "TLS handshakes that resumed a session")                                                  \
     X(handshakes_cut, "TLS handshakes that gave way to newer ones: limits.handshakes")                       \
     X(tls_failed, "TLS handshakes that failed")                                                              \
+    X(begun_cut, "Connections that had begun something before their login and gave way to newer ones")       \
     X(logins, "Logins that succeeded")                                                                       \
     X(logins_failed, "Logins refused")                                                                       \
     X(passdb_lookups, "Passwords verified against the passdb, cache missed")                                 \

@@ -34,6 +34,22 @@ static bool conn_at_rest(const struct conn *c)
            packable(c) && (c->inflater == NULL || inflater_rests(c->inflater));
 }
 
+size_t conn_held(const struct conn *c)
+{
+    return c->input_capacity + (c->tls != NULL ? tls_held(c->tls) : 0);
+}
+
+static void tell_held(struct conn *c)
+{
+    size_t held = conn_held(c);
+
+    if (held == c->held)
+        return;
+    c->held = (uint32_t)held;
+    if (c->ops->held != NULL && !c->closing)
+        c->ops->held(c);
+}
+
 void conn_work(struct conn *c)
 {
     c->working = true;
@@ -43,6 +59,7 @@ void conn_work(struct conn *c)
     conn_end_step(c);
     conn_send_step(c);
     conn_receive_step(c);
+    tell_held(c);
     c->working = false;
     if (c->closing && conn_end_finish(c))
         return;

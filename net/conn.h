@@ -61,6 +61,8 @@ struct conn_ops {
     /* A whole ClientHello is there, after conn_await_hello(): conn_accept_tls() is due, now or later. Until
      * then nothing is read. NULL if conn_await_hello() is never called. */
     void (*hello)(struct conn *c);
+    /* conn_held() has changed. Not to end c. May be NULL. */
+    void (*held)(struct conn *c);
 };
 
 struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is private to conn*.c. */
@@ -91,6 +93,7 @@ struct conn { /* Read sock, peer, tls, bytes_in and bytes_out; the rest is priva
     bool much;            /* The last receive makes one of CONN_BULK_SIZE worth its memory. */
     int32_t ended_why;
     uint32_t input_size, input_capacity, input_max;
+    uint32_t held;              /* As ops->held() was told. */
     char *input;                /* NULL: nothing is kept. */
     struct conn_space *space;   /* Of receives larger than a buffer of the ring; NULL while none are due. */
     struct conn_output *output; /* NULL: nothing was written for a while. */
@@ -133,6 +136,8 @@ static inline bool conn_paused(const struct conn *c)
 {
     return c->paused;
 }
+/* Bytes of memory for what of the peer's is kept: what data() has not taken, and a part of a record of TLS. */
+size_t conn_held(const struct conn *c);
 /* The owner expects quiet (an IDLE began): back to the poll now, not after CONN_QUIET_MS. */
 void conn_rest(struct conn *c);
 

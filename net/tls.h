@@ -123,6 +123,9 @@ void tls_seal(struct tls *t, struct slice plain, struct tls_output *out);
 /* Appends close_notify, once; nothing can be sealed after it. Before TLS_SECURED it appends nothing. */
 void tls_close_notify(struct tls *t, struct tls_output *out);
 
+/* Bytes of memory for a record that has come in part. */
+size_t tls_held(const struct tls *t);
+
 enum tls_state { TLS_HANDSHAKING, TLS_OPEN, TLS_CLOSED };
 enum tls_state tls_state(const struct tls *t);
 

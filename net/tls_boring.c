@@ -476,6 +476,11 @@ void tls_close_notify(struct tls *t, struct tls_output *out)
         tls_record_alert(&t->record, false, 0, out);
 }
 
+size_t tls_held(const struct tls *t)
+{
+    return t->partial.capacity;
+}
+
 enum tls_state tls_state(const struct tls *t)
 {
     return t->state;

@@ -564,6 +564,11 @@ void tls_close_notify(struct tls *t, struct tls_output *out)
     record_put(t, RECORD_ALERT, slice_of(body, sizeof body), out);
 }
 
+size_t tls_held(const struct tls *t)
+{
+    return t->partial.capacity;
+}
+
 enum tls_state tls_state(const struct tls *t)
 {
     return t->state;

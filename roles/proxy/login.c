@@ -53,6 +53,7 @@ void session_sasl_end(struct session *s)
     sasl_wipe(s->sasl);
     heap_free(s->proxy->heap, s->sasl);
     s->sasl = NULL;
+    session_begun_less(s);
 }
 
 static void sasl_step(struct session *s, enum sasl_result result, struct slice challenge)

@@ -275,6 +275,7 @@ static int proxy_start(struct shard *s)
     slab_init(&p->lmtp_sessions, p->heap, sizeof(struct lmtp_session), connections);
     list_init(&p->session_list);
     handshakes_init(&p->handshakes, p->limits.handshakes, random_u64());
+    begun_init(&p->begun, s->node->shard_count);
     list_init(&p->lmtp_list);
     users_init(&p->users, p->heap,
                settings_roles(s->node->config) == LINK_ROLE_ALL ? control_user_hash : NULL);

@@ -7,6 +7,7 @@
 #include "net/listener.h"
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
+#include "roles/proxy/begun.h"
 #include "roles/proxy/difference.h"
 #include "roles/proxy/handshakes.h"
 #include "roles/proxy/revoked.h"
@@ -41,6 +42,7 @@ struct proxy {
     struct heap *heap;
     struct proxy_limits limits;
     struct handshakes handshakes;
+    struct begun begun;
     struct tls_context *tls; /* NULL: none configured. */
     struct tls_context *tls_next;
     struct tls_ticket_keys *ticket_keys; /* In a secret page. NULL: no TLS. */

@@ -116,6 +116,8 @@ void session_enter(struct session *s, enum session_state state)
     states[s->counted]--;
     s->counted = (uint8_t)session_counts_as(s);
     states[s->counted]++;
+    if (s->user_size == 0 || s->begun_size > 0)
+        session_begun(s);
 }
 
 void session_time(struct session *s, unsigned command)
@@ -400,6 +402,7 @@ static void log_end(const struct session *s, const char *why)
 static void session_let_go(struct session *s)
 {
     timer_cancel(&s->timer);
+    session_begun_over(s);
     handshake_leave(&s->proxy->handshakes, &s->handshake);
     subscriber_remove(&s->proxy->subscriptions, &s->subscriber);
     session_abandon(s);
@@ -531,6 +534,14 @@ static void on_secured(struct conn *c)
     session_rest_soon(s);
 }
 
+static void on_held(struct conn *c)
+{
+    struct session *s = CONTAINER_OF(c, struct session, conn);
+
+    if (s->user_size == 0)
+        session_begun(s);
+}
+
 static void on_rested(struct conn *c)
 {
     session_rested(CONTAINER_OF(c, struct session, conn));
@@ -544,6 +555,7 @@ const struct conn_ops session_conn_ops = {
     .ended = on_ended,
     .closed = on_closed,
     .rested = on_rested,
+    .held = on_held,
 };
 
 struct session *session_new(struct proxy *p)

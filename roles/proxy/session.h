@@ -48,6 +48,8 @@ struct session {
     struct proxy *proxy;
     struct list link;           /* In proxy->sessions. */
     struct handshake handshake; /* HANDSHAKE: its place among those of the shard. */
+    struct list begun;          /* In proxy->begun, */
+    uint32_t begun_size;        /* with so many bytes; 0: it is not. */
     struct imap_framer framer;
     struct timer timer; /* Deadline of the state; in IDLE the next keep-alive. */
     uint8_t state;

@@ -67,6 +67,7 @@ static void session_sleep(struct session *s, struct packed *packed)
     /* Behind it, so that the user's subscription has somebody all the time. */
     subscriber_remove(&p->subscriptions, &s->subscriber);
     timer_cancel(&s->timer);
+    session_begun_over(s);
     p->shard->metrics->session_states[s->counted]--;
     p->shard->metrics->session_states[METRIC_SESSION_ASLEEP]++;
     proxy_walks_leave(p, &s->link);

@@ -152,8 +152,8 @@ bool session_status_begin(struct session *s, const struct imap_frame *frame)
         return false;
     st = find(s, words, &count);
     if (st != NULL && st->at == at && st->age == user_at(&s->proxy->users, s->subscriber.user)->age) {
-        if (!shard_heard_all() ||
-            s->proxy->stopping) /* What was acknowledged before may be on its way here. */
+        /* What was acknowledged before may be on its way here. */
+        if (!shard_heard_all() || s->proxy->stopping)
             return false;
         reply(s, st, frame);
         return true;
