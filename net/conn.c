@@ -140,7 +140,12 @@ static void input_pack(struct conn *c, struct conn_packed *out)
 
 static void input_wakes(struct conn *c, const struct conn_packed *in)
 {
-    conn_input_keep(c, slice_of(in->input, in->input_size));
+    struct slice input = slice_of(in->input, in->input_size);
+
+    if (in->input_sealed) /* Of no whole record: nobody hears of it. */
+        conn_tls_arrived(c, input);
+    else
+        conn_input_keep(c, input);
     if (in->hello == NULL)
         return;
     c->input = in->hello;
@@ -149,11 +154,11 @@ static void input_wakes(struct conn *c, const struct conn_packed *in)
 
 bool conn_sleep(struct conn *c, struct conn_packed *out)
 {
-    size_t tls_size = 0;
+    size_t tls_size = 0, part_max = c->input_size > 0 ? 0 : CONN_PACKED_SEALED_MAX, part_size = 0;
 
     ASSERT(conn_at_rest(c) && !c->working);
     if (c->tls != NULL) {
-        tls_size = tls_pack(c->tls, out->tls);
+        tls_size = tls_pack_part(c->tls, out->tls, out->input, part_max, &part_size);
         if (tls_size == 0)
             return false;
     }
@@ -166,6 +171,9 @@ bool conn_sleep(struct conn *c, struct conn_packed *out)
     c->inflater = NULL;
     timer_cancel(&c->timer);
     input_pack(c, out);
+    out->input_sealed = part_size > 0;
+    if (part_size > 0)
+        out->input_size = (uint8_t)part_size;
     out->sock = c->sock;
     out->peer = c->peer;
     out->bytes_in = c->bytes_in;
@@ -206,12 +214,12 @@ void conn_wake(struct conn *c, const struct conn_packed *in, bool fired, uint32_
     c->bytes_in = in->bytes_in;
     c->bytes_out = in->bytes_out;
     awake = tls_wakes(c, in) && deflate_wakes(c, in);
-    input_wakes(c, in);
     if (!awake) {
         conn_end(c, -ENOMEM);
         conn_post(c);
         return;
     }
+    input_wakes(c, in);
     c->active = fired;
     /* At once: a poll takes the watch's place, so that nothing else hears of the socket. */
     conn_receive_step(c);

@@ -178,6 +178,7 @@ static inline bool conn_turns(const struct conn *c)
 
 #define CONN_PACKED_INPUT_MAX                                                                                \
     128 /* A connection that keeps more is not at rest, unless it is a ClientHello's beginning. */
+#define CONN_PACKED_SEALED_MAX 127 /* Of a record of TLS. */
 
 struct conn_packed {
     struct sock sock;
@@ -189,6 +190,7 @@ struct conn_packed {
     char *
         hello; /* Of a ClientHello more than `input` takes, on the shard's heap: whoever has the record has it. NULL: none. */
     uint8_t input_size; /* What data() has not taken: it is offered together with what comes next. */
+    bool input_sealed;  /* It is the beginning of a record of TLS instead. */
     struct deflate_history *history; /* NULL: nothing is compressed. Whoever has the record has it. */
     uint8_t tls[TLS_PACKED_MAX];
     char input[CONN_PACKED_INPUT_MAX];

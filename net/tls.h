@@ -135,6 +135,10 @@ enum tls_state tls_state(const struct tls *t);
  * frees it. 0: it is not at rest, nothing was done. Else the bytes written to `out`. They are secret: wipe them.
  * What is lost: tls_server_name(), tls_peer(), tls_ticket(). */
 size_t tls_pack(struct tls *t, void *out /* [TLS_PACKED_MAX] */);
+/* The same of one that may have received a part of a record, at most part_max bytes: it is written to `part`, and what wakes is fed with
+ * it before all else. */
+size_t tls_pack_part(struct tls *t, void *out /* [TLS_PACKED_MAX] */, char *part, size_t part_max,
+                     size_t *part_size_out);
 /* The other way, on any shard, of any process: once. NULL: no memory, or another release packed it. */
 MUST_CHECK struct tls *tls_unpack(const void *in, size_t size);
 

@@ -486,16 +486,27 @@ enum tls_state tls_state(const struct tls *t)
     return t->state;
 }
 
-size_t tls_pack(struct tls *t, void *out)
+size_t tls_pack_part(struct tls *t, void *out, char *part, size_t part_max, size_t *part_size_out)
 {
+    const struct tls_output *p = &t->partial;
     size_t size;
 
-    if (t->state != TLS_OPEN || t->handshake != NULL || t->peer_ended || t->partial.size > 0 ||
+    if (t->state != TLS_OPEN || t->handshake != NULL || t->peer_ended || p->size > part_max ||
         !tls_record_rests(&t->record))
         return 0;
+    *part_size_out = p->size;
+    if (p->size > 0)
+        memcpy(part, p->data, p->size);
     size = tls_record_pack(&t->record, t->resumed, out);
     tls_free(t);
     return size;
+}
+
+size_t tls_pack(struct tls *t, void *out)
+{
+    size_t none;
+
+    return tls_pack_part(t, out, NULL, 0, &none);
 }
 
 struct tls *tls_unpack(const void *in, size_t size)

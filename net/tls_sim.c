@@ -200,18 +200,29 @@ void tls_free(struct tls *t)
     heap_free(s->heap, shared);
 }
 
-size_t tls_pack(struct tls *t, void *out)
+size_t tls_pack_part(struct tls *t, void *out, char *part, size_t part_max, size_t *part_size_out)
 {
+    const struct tls_output *p = &t->partial;
     uint8_t *bytes = out;
 
-    if (t->state != TLS_OPEN || t->peer_ended || t->partial.size > 0)
+    if (t->state != TLS_OPEN || t->peer_ended || p->size > part_max)
         return 0;
+    *part_size_out = p->size;
+    if (p->size > 0)
+        memcpy(part, p->data, p->size);
     memset(bytes, 0, PACKED_SIZE);
     bytes[0] = (uint8_t)((t->server ? PACKED_SERVER : 0) | (t->resumed ? PACKED_RESUMED : 0));
     put_u64(bytes + 1, t->opened_count);
     put_u64(bytes + 9, t->sealed_count);
     tls_free(t);
     return PACKED_SIZE;
+}
+
+size_t tls_pack(struct tls *t, void *out)
+{
+    size_t none;
+
+    return tls_pack_part(t, out, NULL, 0, &none);
 }
 
 struct tls *tls_unpack(const void *in, size_t size)

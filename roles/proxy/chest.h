@@ -26,7 +26,7 @@
 #include "core/shard.h"
 #include "roles/proxy/proxy.h"
 
-#define MOVING_VERSION 5
+#define MOVING_VERSION 6
 
 struct ledger;
 

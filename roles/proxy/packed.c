@@ -81,6 +81,25 @@ static char *put_sized(char *out, const void *data, size_t size)
     return put_bytes(out, data, size);
 }
 
+/* Of a record of TLS the size is SEALED higher. */
+#define SEALED CONN_PACKED_INPUT_MAX
+_Static_assert(SEALED + CONN_PACKED_SEALED_MAX <= UINT8_MAX, "the size of either is a byte");
+
+static char *put_input(char *out, const struct conn_packed *c)
+{
+    *out++ = (char)(c->input_size + (c->input_sealed ? SEALED : 0));
+    return put_bytes(out, c->input, c->input_size);
+}
+
+static const char *get_input(const char *in, struct conn_packed *c)
+{
+    unsigned size = (uint8_t)*in++;
+
+    c->input_sealed = size > SEALED;
+    c->input_size = (uint8_t)(c->input_sealed ? size - SEALED : size);
+    return get_bytes(in, c->input, c->input_size);
+}
+
 static const char *get_sized(const char *in, void *out, uint8_t *size_out, size_t size_max)
 {
     *size_out = (uint8_t)*in++;
@@ -319,7 +338,7 @@ size_t packed_encode(const struct packed *p, struct packed_shared shared, char *
     if ((flags & HAS_KNOWN) != 0)
         at = put_near(at, p->known, p->token.appends);
     if ((flags & HAS_INPUT) != 0)
-        at = put_sized(at, p->conn.input, p->conn.input_size);
+        at = put_input(at, &p->conn);
     if ((flags & HAS_TLS) != 0)
         at = put_sized(at, p->conn.tls, p->conn.tls_size);
     if (has_features(p))
@@ -372,7 +391,7 @@ void packed_decode(const char *in, struct packed_shared shared, struct packed *o
     if ((flags & HAS_KNOWN) != 0)
         in = get_near(in, &out->known, out->token.appends);
     if ((flags & HAS_INPUT) != 0)
-        in = get_sized(in, out->conn.input, &out->conn.input_size, sizeof out->conn.input);
+        in = get_input(in, &out->conn);
     if ((flags & HAS_TLS) != 0)
         in = get_sized(in, out->conn.tls, &out->conn.tls_size, sizeof out->conn.tls);
     if (features)

@@ -9,6 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define STREAM_MAX 65536
 /* A refused renegotiation and a fatal alert, each with the most that is around a record. */
 #define ANSWER_MAX (2 * (5 + 8 + 2 + TLS_TAG_SIZE))
+#define PART_MAX   127 /* Of a record, with who sleeps. */
 
 enum step { STEP_RAW, STEP_SEAL, STEP_ROLL, STEP_NAP, STEP_SAY, STEP_SPOIL, STEP_DELIVER, STEP_COUNT };
 
@@ -47,7 +48,9 @@ static uint8_t byte_take(struct slice *program)
 static void nap(void)
 {
     uint8_t packed[TLS_PACKED_MAX], again[TLS_PACKED_MAX];
-    size_t size = tls_pack(us, packed), size_again;
+    char part[PART_MAX];
+    size_t part_size, size = tls_pack_part(us, packed, part, sizeof part, &part_size), size_again;
+    struct slice in, plain;
 
     if (size == 0)
         return;
@@ -57,6 +60,8 @@ static void nap(void)
     ASSERT(slice_eq(slice_of(packed, size), slice_of(again, size_again)));
     us = tls_unpack(again, size);
     ASSERT(us != NULL);
+    in = slice_of(part, part_size); /* Of no whole record. */
+    ASSERT(tls_feed(us, &in, &plain, &ours) == TLS_WAIT && in.size == 0);
 }
 
 /* What we sealed arrives; the peer may be told of an error, but never finds a record that he cannot open. */

@@ -69,6 +69,8 @@ static void packed_random(struct packed *p, const uint8_t *history)
     fill(p->conn.tls, p->conn.tls_size);
     p->conn.input_size = random_u() % 2 == 0 ? 0 : (uint8_t)(random_u() % (CONN_PACKED_INPUT_MAX + 1));
     fill(p->conn.input, p->conn.input_size);
+    p->conn.input_sealed =
+        p->conn.input_size > 0 && p->conn.input_size <= CONN_PACKED_SEALED_MAX && random_u() % 2 == 0;
     p->state = (uint8_t)(random_u() % 4);
     p->conn.awaits_hello = p->state == PACKED_HANDSHAKE;
     p->watches = random_u() % 2 == 0;
