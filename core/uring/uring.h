@@ -25,19 +25,17 @@
 #define RING_SPARES_MAX     64    /* Table rings that a restricted shard prepares. */
 #define RING_SQ_MAIN        1024
 #define RING_SQ_TABLE       256
-#define RING_LISTENER                                                                                        \
-    UINT16_MAX                 /* struct sock.ring: slot is a plain descriptor, which all rings can use.     \
-                                */
-#define FILE_SLOTS_MAX    1024 /* Of the main table, kept free for files. */
-#define RECV_BUFFER_SIZE  16384
-#define RECV_BUFFER_COUNT 1024
-#define RECV_LENT_MAIN    64 /* Buffers that a ring keeps lent to the kernel: powers of two. */
-#define RECV_LENT_TABLE   16
-#define RECV_GROUP        1
-#define OP_CHUNK_COUNT    4096
-#define OP_CHUNKS_MAX     4096 /* 16 million operations in flight. */
-#define IOWQ_WORKERS_MAX  2    /* Bounded and unbounded kernel workers of a shard, on the shard's CPU. */
-#define HELPER_QUEUE_MAX  256
+#define RING_LISTENER       UINT16_MAX /* struct sock.ring: its slot is a plain descriptor, of use to all rings. */
+#define FILE_SLOTS_MAX      1024       /* Of the main table, kept free for files. */
+#define RECV_BUFFER_SIZE    16384
+#define RECV_BUFFER_COUNT   1024
+#define RECV_LENT_MAIN      64 /* Buffers that a ring keeps lent to the kernel: powers of two. */
+#define RECV_LENT_TABLE     16
+#define RECV_GROUP          1
+#define OP_CHUNK_COUNT      4096
+#define OP_CHUNKS_MAX       4096 /* 16 million operations in flight. */
+#define IOWQ_WORKERS_MAX    2    /* Bounded and unbounded kernel workers of a shard, on the shard's CPU. */
+#define HELPER_QUEUE_MAX    256
 
 enum op_kind {
     OP_FREE,

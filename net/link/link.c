@@ -263,8 +263,7 @@ void link_stream_credit(struct link_stream *s, uint32_t credit)
     credit_wake(s);
 }
 
-/* In memory the frame that comes home is the credit. Its stream may be gone by then, and the id in use again.
- */
+/* In memory the frame that comes home is the credit. Its stream may be gone by then, and the id in use again. */
 static void credit_home(struct shard_message *m)
 {
     struct link_frame *f = CONTAINER_OF(m, struct link_frame, message);

@@ -5,12 +5,12 @@
  * of bytes a stream ahead of what the other has released; OPEN, END, RESET, CREDIT and GRANT need no
  * credit, and DATA with HOLD none either: it is released only after the END, which follows it.
  *
- * Windows come out of a budget, a quarter of the shard's heap. In use of it are all frames made here, until they
- * come home or have left, and what was granted over wires and has not arrived. A stream's window is 1/16 of what
- * is free, from LINK_WINDOW_FIRST to LINK_WINDOW: streams that stand still make windows smaller and never take
- * the last of them. In memory that holds at once. Over a wire a stream begins with LINK_WINDOW_FIRST; the
- * receiver doubles it (GRANT) when the sender has filled it and its bytes are being released, and halves it
- * when the budget is short. Whoever opens a stream for bulk, and has said all with it, grants all that there is at once. Of what waits to leave by one connection a stream has its share by the same rule.
+ * Windows come out of a budget, a quarter of the shard's heap. In use of it are all frames made here, until they come home or have left,
+ * and what was granted over wires and has not arrived. A stream's window is 1/16 of what is free, from LINK_WINDOW_FIRST to LINK_WINDOW:
+ * streams that stand still make windows smaller and never take the last of them. In memory that holds at once. Over a wire a stream
+ * begins with LINK_WINDOW_FIRST; the receiver doubles it (GRANT) when the sender has filled it and its bytes are being released, and
+ * halves it when the budget is short. Whoever opens a stream for bulk, and has said all with it, grants all that there is at once. Of
+ * what waits to leave by one connection a stream has its share by the same rule.
  *
  * opener server
  *     OPEN  head + data (flag LAST: all there) ->
@@ -52,30 +52,32 @@ enum link_type {
     LINK_GRANT
 };
 
-enum link_kind {                 /* What an OPEN asks for: who serves it. */
-                 LINK_LOGIN = 1, /* director: credentials -> route */
-                 LINK_LOOKUP,    /* director: a recipient -> route */
-                 LINK_IMAP,      /* backend: one IMAP command of a session */
-                 LINK_SYNC,      /* backend: what is new for a session that idles */
-                 LINK_DELIVER,   /* backend: one message for one recipient */
-                 LINK_SUBSCRIBE, /* backend: changes of accounts of a partition, for as long as the stream lives */
-                 LINK_TABLE,  /* director: where the partitions are, for as long as the stream lives */
-                 LINK_MEMBER, /* backend: its place in the cluster, for as long as the stream lives */
-                 LINK_RENEW,  /* director: a ticket -> one that is valid again */
-                 LINK_KIND_COUNT
+/* What an OPEN asks for: who serves it. */
+enum link_kind {
+    LINK_LOGIN = 1, /* director: credentials -> route */
+    LINK_LOOKUP,    /* director: a recipient -> route */
+    LINK_IMAP,      /* backend: one IMAP command of a session */
+    LINK_SYNC,      /* backend: what is new for a session that idles */
+    LINK_DELIVER,   /* backend: one message for one recipient */
+    LINK_SUBSCRIBE, /* backend: changes of accounts of a partition, for as long as the stream lives */
+    LINK_TABLE,     /* director: where the partitions are, for as long as the stream lives */
+    LINK_MEMBER,    /* backend: its place in the cluster, for as long as the stream lives */
+    LINK_RENEW,     /* director: a ticket -> one that is valid again */
+    LINK_KIND_COUNT
 };
 
 #define LINK_LAST 1 /* The sender's direction ends with this frame. END implies it. */
-#define LINK_HOLD                                                                                            \
-    2 /* Renumbers what the client sees: shown only together with the END that carries its token. */
+/* Renumbers what the client sees: shown only together with the END that carries its token. */
+#define LINK_HOLD 2
 #define LINK_RUNS 4 /* No text: what roles/words/expunge_run.h says. */
 
-enum link_lost {                    /* What became of a request whose stream was lost. */
-                 LINK_LOST_UNKNOWN, /* Nobody knows: it may have been executed, or still be. */
-                 LINK_LOST_REFUSED, /* Nothing of it was done, or it was never sent. */
-                 LINK_LOST_ELSEWHERE, /* Nothing of it was done: another node has that partition. See struct link_referral. */
-                 LINK_LOST_TICKET, /* Nothing of it was done: its ticket is not valid here. */
-                 LINK_LOST_COUNT
+/* What became of a request whose stream was lost. */
+enum link_lost {
+    LINK_LOST_UNKNOWN, /* Nobody knows: it may have been executed, or still be. */
+    LINK_LOST_REFUSED, /* Nothing of it was done, or it was never sent. */
+    LINK_LOST_ELSEWHERE, /* Nothing of it was done: another node has that partition. See struct link_referral. */
+    LINK_LOST_TICKET,    /* Nothing of it was done: its ticket is not valid here. */
+    LINK_LOST_COUNT
 };
 
 /* With LINK_LOST_ELSEWHERE: as of when the node that was asked says so. Whose view of the cluster is of an older epoch has it to learn. */
@@ -222,7 +224,8 @@ struct link_writer {
 void link_writer_init(struct link_writer *w, struct link_stream *s);
 /* The same for the rest of a long answer. */
 void link_writer_resume(struct link_writer *w, struct link_stream *s);
-/* `size` bytes are about to be written: the first window, which is small, is exchanged for one that has room for as many of them as a frame may. */
+/* `size` bytes are about to be written: the first window, which is small, is exchanged for one that has room for as many of them as a
+ * frame may. */
 void link_writer_expect(struct link_writer *w, size_t size);
 /* Sends what is in the window, if anything. */
 void link_writer_flush(struct link_writer *w);

@@ -75,14 +75,14 @@ _Static_assert(LINK_WINDOW_FIRST >= 2 * LINK_FRAME_MAX,
 
 void credit_start(struct link_state *state);
 void credit_draw(struct link_state *state, int64_t size);
-/* May another frame refer to what was received? A little of it holds all: a slow reader's frame, 256 KiB. So no more than 1/HELD_PART of the budget is
- * held, and the others are copied. */
+/* May another frame refer to what was received? A little of it holds all: a slow reader's frame, 256 KiB. So no more than 1/HELD_PART of
+ * the budget is held, and the others are copied. */
 bool credit_holds(const struct link_state *state);
 void credit_held(struct link_state *state, int64_t size);
 uint32_t credit_share(uint64_t budget, uint64_t used);
 void credit_starve(struct link_stream *s, bool starved);
-/* Of a window: released, it is worth a CREDIT, and there to be used, it is worth waking whoever waits. Half of it, less a frame where there are
- * many, since frames do not fill it to the byte: so both sides go on in the same step. */
+/* Of a window: released, it is worth a CREDIT, and there to be used, it is worth waking whoever waits. Half of it, less a frame where
+ * there are many, since frames do not fill it to the byte: so both sides go on in the same step. */
 uint32_t credit_part(uint32_t window);
 /* Tells the owner if there is enough again: from the loop only. He may end it. */
 void credit_wake(struct link_stream *s);

@@ -126,8 +126,8 @@ struct lmtp_command {
     char unquoted[LMTP_LOCAL_MAX]; /* path.local of a quoted one. */
 };
 
-struct
-    lmtp_xclient { /* What a server in front says of the client; empty: nothing. Values are printable ASCII. */
+/* What a server in front says of the client; empty: nothing. Values are printable ASCII. */
+struct lmtp_xclient {
     struct slice addr, port, helo, login, session;
     struct slice rest; /* Private: what is understood and of no use. */
     uint32_t used;

@@ -19,8 +19,8 @@
 #define BACKEND_COMMANDS_MAX      16384 /* A shard; over it a stream is refused: the client hears UNAVAILABLE. */
 #define BACKEND_DELIVERIES_MAX    4096    /* A shard. */
 #define BACKEND_SUBSCRIPTIONS_MAX 8000000 /* A shard: accounts times proxy cores. */
-#define BACKEND_SOURCES_KEPT                                                                                 \
-    32 /* Messages that parked commands keep open, a shard: some 64 KiB each, and a file. */
+/* Messages that parked commands keep open, a shard: some 64 KiB each, and a file. */
+#define BACKEND_SOURCES_KEPT 32
 
 struct backend {
     struct heap *heap;

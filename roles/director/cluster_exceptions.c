@@ -1,9 +1,9 @@
 /* roles/director/cluster_exceptions.c -- users who are placed alone, against the hash.
  *
- * A user is `at` a node, and goes `to` one; there he is at rest. He is told to leave first: his node makes it durable that it does not serve
- * him any more, and refuses if he has an account there, for nothing moves mail so far. Only when it has answered does he arrive, and only
- * what is on the disk here is told to anybody. So there is no moment at which two nodes would serve him (I-7), whoever dies when; a node
- * that cannot be asked keeps him.
+ * A user is `at` a node, and goes `to` one; there he is at rest. He is told to leave first: his node makes it durable that it does not
+ * serve him any more, and refuses if he has an account there, for nothing moves mail so far. Only when it has answered does he arrive,
+ * and only what is on the disk here is told to anybody. So there is no moment at which two nodes would serve him (I-7), whoever dies
+ * when; a node that cannot be asked keeps him.
  *
  *     at home, to b2   --home has let go--> at b2    --the operator--> at b2, to home   --b2 has let go--> no exception any more
  *          |--home refuses, or the operator--> no exception                  |--b2 refuses, or the operator--> at b2 */

@@ -1,5 +1,5 @@
-/* roles/director/cluster_members.c -- backends (LINK_MEMBER): who is there, and what each is told: its partitions, the cluster's key, keys of
- * tickets, who is revoked. */
+/* roles/director/cluster_members.c -- backends (LINK_MEMBER): who is there, and what each is told: its partitions, the cluster's key,
+ * keys of tickets, who is revoked. */
 #include "core/io.h"
 #include "net/link/wire.h"
 #include "roles/director/cluster_state.h"

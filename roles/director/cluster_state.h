@@ -74,8 +74,8 @@ struct reader { /* A proxy core that wants the table. */
     bool featured;
 };
 
-struct
-    placement { /* A user who is placed alone, or is to be; at his place in struct exceptions. name_size 0: free. */
+/* A user who is placed alone, or is to be; at his place in struct exceptions. name_size 0: free. */
+struct placement {
     uint64_t since; /* Version of the table at which `to` was written down. */
     uint16_t at, to;
     uint8_t name_size;

@@ -26,8 +26,7 @@
  *     request (SUBSCRIBE, CHECK) ---->          loader: reads the file on a fiber
  *     <---- request, so that it can be used again
  *     <---- offer: here is the table
- *     offer, with the table held before  ---->  loader: frees a table that nobody holds
- */
+ *     offer, with the table held before  ---->  loader: frees a table that nobody holds */
 
 struct table { /* Immutable once offered; `holder_count` is the loader's. */
     struct passwd_table *users;
@@ -535,8 +534,8 @@ struct attempt {
     struct passdb_result result; /* If it is right. */
     uint8_t mac[DIGEST_SIZE];
     uint64_t tag;
-    bool known; /* The user exists and has a password: else somebody else's hash is computed, for the time it
-                   takes. */
+    /* The user exists and has a password. Else another hash is computed, for the time that it takes. */
+    bool known;
 };
 
 static void attempt_mac(const struct passdb *p, const struct user_name *user,

@@ -49,8 +49,7 @@ void passwd_table_free(struct passwd_table *t)
     heap_free(t->heap, t);
 }
 
-/* The n-th field between colons; empty when there is none. The last one that anybody asks for holds the rest.
- */
+/* The n-th field between colons; empty when there is none. The last one that anybody asks for holds the rest. */
 static struct slice field(struct slice line, unsigned n)
 {
     size_t end;

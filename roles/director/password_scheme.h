@@ -24,8 +24,7 @@ struct password_hash {
 /* NULL, or what is wrong with it, as a literal. */
 MUST_CHECK const char *password_hash_parse(struct slice text, struct password_hash *hash_out);
 
-/* Everything that one verification touches: 34 KiB, so on no fiber's stack. Holds copies; wipe it afterwards.
- */
+/* Everything that one verification touches: 34 KiB, so on no fiber's stack. Holds copies; wipe it afterwards. */
 struct password_job;
 size_t password_job_size(void);
 /* False: too long, or a NUL in the password; nobody has such a one. */

@@ -1,5 +1,4 @@
-/* roles/director/user_name.h -- the one form in which a user's name is looked up, cached, hashed and logged.
- */
+/* roles/director/user_name.h -- the one form in which a user's name is looked up, cached, hashed and logged. */
 #pragma once
 #include "core/base.h"
 

@@ -1,5 +1,5 @@
-/* roles/proxy/budget.h -- how often requests of one link may be asked again: for each ten that are asked a first time one more, over the last
- * minute or two, and a few at any rate. So whoever refuses because he has too much to do does not get twice as much.
+/* roles/proxy/budget.h -- how often requests of one link may be asked again: for each ten that are asked a first time one more, over the
+ * last minute or two, and a few at any rate. So whoever refuses because he has too much to do does not get twice as much.
  *
  * Owner: embedded, in whoever asks. */
 #pragma once

@@ -1,5 +1,5 @@
-/* roles/proxy/handshakes.h -- which TLS handshakes of clients a shard begins, and which give way. Only whole ClientHellos ask. At most `max`
- * are under way, a share of limits.handshakes; at most HANDSHAKES_A_TURN begin in a turn of the loop, so that whoever comes
+/* roles/proxy/handshakes.h -- which TLS handshakes of clients a shard begins, and which give way. Only whole ClientHellos ask. At most
+ * `max` are under way, a share of limits.handshakes; at most HANDSHAKES_A_TURN begin in a turn of the loop, so that whoever comes
  * meanwhile is known before more is spent on those who are here.
  *
  * Who waits: addresses take turns, and of one address the newest and the oldest. So a client who comes while thousands stand still

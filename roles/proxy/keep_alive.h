@@ -10,6 +10,6 @@ extern const struct slice keep_alive_text;
  * wakes once; those of others in other ones, also when all have begun to idle at once. */
 uint64_t keep_alive_wait_ms(const struct proxy *p, struct slice user, const struct net_addr *peer);
 
-/* Sends it to sleeper `id`, who is `packed` (which changes), and idles. False: wake him for it, for he compresses, or keys are due, or he needs a
- * larger record, or the process ends. */
+/* Sends it to sleeper `id`, who is `packed` (which changes), and idles. False: wake him for it, for he compresses, or keys are due, or he
+ * needs a larger record, or the process ends. */
 MUST_CHECK bool keep_alive_asleep(struct sleepers *t, uint32_t id, struct packed *packed);

@@ -12,10 +12,9 @@
 #define TRANSACTION_MEMORY_MAX (1024 * 1024)   /* Addresses, those that were refused too. */
 #define IDLE_MS                (5 * 60 * 1000) /* RFC 5321 4.5.3.2: what a client may take between commands. */
 #define HANDSHAKE_MS           60000
-#define REPLIES_MS                                                                                           \
-    60000 /* A backend's time to answer after the last byte: then 451, and the others go on.                 \
-           */
-#define INPUT_MAX (LMTP_LINE_MAX + 1)
+/* A backend's time to answer after the last byte: then 451, and the others go on. */
+#define REPLIES_MS 60000
+#define INPUT_MAX  (LMTP_LINE_MAX + 1)
 
 /* ---- Replies ------------------------------------------------------------------------------------------- */
 

@@ -65,8 +65,8 @@ struct lmtp_session {
     struct arena arena; /* Of the transaction. */
     char *return_path;
     char helo[LMTP_DOMAIN_MAX + 1];
-    enum lmtp_reply_id
-        refused; /* A chunk that nobody wants: the reply when it has passed. LMTP_REPLY_COUNT: wanted. */
+    /* Of a chunk that nobody wants: the reply when it has passed. LMTP_REPLY_COUNT: it is wanted. */
+    enum lmtp_reply_id refused;
     struct lmtp_recipient *recipients; /* limits.recipients of them, allocated at the first RCPT. */
     uint32_t recipient_count, pending;
     uint64_t received; /* Bytes of the message. */

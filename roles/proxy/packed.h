@@ -36,8 +36,8 @@ struct packed {
      IMAP_TAG_SIZE_MAX + 1 + TOKEN_SIZE + 24 + TICKET_SIZE + 1 + CONN_PACKED_INPUT_MAX + 1 +                 \
      TLS_PACKED_MAX + 1 + 1)
 
-struct
-    packed_process { /* Of a shard's proxy: ids of its sessions lie near each other, and nonces follow from them. */
+/* Of a shard's proxy: ids of its sessions lie near each other, and nonces follow from them. */
+struct packed_process {
     uint64_t id_base, secret;
 };
 uint64_t packed_nonce(const struct packed_process *process, uint64_t id);

@@ -27,8 +27,8 @@ struct proxy_limits { /* limits.* of the configuration. */
 
 enum sleep_after { SLEEP_AFTER_IDLE, SLEEP_AFTER_COMMAND, SLEEP_AFTER_RECORD }; /* debug.sleep_after */
 
-/* The operator's, over those who sleep and then over session_list and lmtp_list, a page at a time. Who wakes meanwhile comes to the end of
- * that list; nobody falls asleep until `until_ms`, so nobody is missed. */
+/* The operator's, over those who sleep and then over session_list and lmtp_list, a page at a time. Who wakes meanwhile comes to the end
+ * of that list; nobody falls asleep until `until_ms`, so nobody is missed. */
 struct proxy_walk {
     struct list *at;   /* NULL: not among those who are awake yet. */
     uint32_t sleeper;  /* Where it goes on among the others. */

@@ -9,8 +9,8 @@
  * but for the whole lines of a FETCH, whose flags others may have changed meanwhile, and which may have new keywords (lines.h): his next
  * command tells of them. If it is not, his connection is closed in the middle, since nothing else would be true.
  *
- * How often that is, for all sessions together, is bounded by the link's budget (budget.h). When it is used up, what can be given up is NO; of which neither
- * OK nor NO would be true, or which the client has in part, waits longer; so do idle sessions.
+ * How often that is, for all sessions together, is bounded by the link's budget (budget.h). When it is used up, what can be given up is
+ * NO; of which neither OK nor NO would be true, or which the client has in part, waits longer; so do idle sessions.
  *
  * What has never left is NO within UNSENT_MS. A change whose outcome stays unknown for limits.outcome_wait closes the
  * connection: neither OK nor NO would be true. */
@@ -259,8 +259,9 @@ static void highest_write(struct session *s)
     conn_write(&s->conn, slice_of(line, (size_t)size));
 }
 
-/* Behind the lines of messages there are those that tell what others have changed, and no end of the one kind can be seen in them: those that were not
- * shown the second time may have told of flags and keywords that are newer than what the client has. So they are told again. */
+/* Behind the lines of messages there are those that tell what others have changed, and no end of the one kind can be seen in them: those
+ * that were not shown the second time may have told of flags and keywords that are newer than what the client has. So they are told
+ * again. */
 void session_request_token(struct session *s, const struct token *token)
 {
     const struct token before = s->token;

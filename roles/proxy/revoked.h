@@ -1,12 +1,12 @@
-/* roles/proxy/revoked.h -- ends the sessions of who was kicked or disabled, has another password, or is gone: awake and asleep, whether or not
- * they have anything under way.
+/* roles/proxy/revoked.h -- ends the sessions of who was kicked or disabled, has another password, or is gone: awake and asleep, whether
+ * or not they have anything under way.
  *
- * A director says whose tickets are not valid any more (roles/revocations.h): each as it happens, and those that were missed when
- * its stream is there again. Users are named by a keyed hash. Of those who sleep, only the sessions of these users are looked at; those who
+ * A director says whose tickets are not valid any more (roles/revocations.h): each as it happens, and those that were missed when its
+ * stream is there again. Users are named by a keyed hash. Of those who sleep, only the sessions of these users are looked at; those who
  * are awake are walked over in steps, and whoever falls asleep meanwhile is looked at then.
  *
- * When a director forgets some of too many (its floor), whoever's ticket is older than that logs in again: with all roles in the process at
- * once, elsewhere at the next command, which the backend refuses.
+ * When a director forgets some of too many (its floor), whoever's ticket is older than that logs in again: with all roles in the process
+ * at once, elsewhere at the next command, which the backend refuses.
  *
  * Owner: one shard's proxy; embedded in it. */
 #pragma once

@@ -293,8 +293,9 @@ static uint64_t route_epoch(const struct route *r)
     return MAX(r->table != NULL ? r->table->version : 0, r->exceptions_version);
 }
 
-/* A stream that lives brings what is new by itself; one that stands still does not. Everything comes anew by another one, once in ASK_MS however many
- * ask, and no more when it has come: whoever was referred tries again by what is known then, as often as his request allows (request.c). */
+/* A stream that lives brings what is new by itself; one that stands still does not. Everything comes anew by another one, once in ASK_MS
+ * however many ask, and no more when it has come: whoever was referred tries again by what is known then, as often as his request allows
+ * (request.c). */
 void route_referred(struct route *r, const struct link_referral *referral)
 {
     struct metrics *metrics = r->shard->metrics;

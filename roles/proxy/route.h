@@ -57,8 +57,8 @@ static inline bool route_known(struct link_target t)
  * for as long as a login waits for it. */
 const char *route_lacks(const struct route *r);
 
-/* What is asked of a director or a backend counts; may it be asked again? False: its link's budget is used up, and it goes without, or waits. What cannot leave
- * now costs nothing. */
+/* What is asked of a director or a backend counts; may it be asked again? False: its link's budget is used up, and it goes without, or
+ * waits. What cannot leave now costs nothing. */
 void route_asked(struct link_target to);
 MUST_CHECK bool route_again(struct route *r, struct link_target to);
 
@@ -68,7 +68,8 @@ static inline uint16_t route_features(const struct route *r)
     return r->features > 0 ? (uint16_t)r->features : 0;
 }
 
-/* A backend says that it does not serve what this core has asked there. If it knows of something newer, a director is asked anew, now and then. */
+/* A backend says that it does not serve what this core has asked there. If it knows of something newer, a director is asked anew, now and
+ * then. */
 void route_referred(struct route *r, const struct link_referral *referral);
 
 /* A user's place. `partition`: as a director says it, or as it came from elsewhere. */

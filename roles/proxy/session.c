@@ -361,8 +361,8 @@ static size_t on_data(struct conn *c, struct slice in)
 
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
-/* He was greeted. Who answers does so before he sleeps, unless they are many, or far away: to wake him would cost a fifth of a login in plain
- * text. So those who are awake for nothing are few. */
+/* He was greeted. Who answers does so before he sleeps, unless they are many, or far away: to wake him would cost a fifth of a login in
+ * plain text. So those who are awake for nothing are few. */
 static void session_rest_soon(struct session *s)
 {
     bool many = s->proxy->shard->metrics->session_states[METRIC_SESSION_LOGIN] > GREETED_AWAKE;

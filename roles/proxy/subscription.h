@@ -56,8 +56,8 @@ void subscriber_renewed(struct subscriptions *t, struct subscriber *s);
  * from it only for as long as its notice is on its way. */
 uint64_t subscriber_at(const struct subscriptions *t, const struct subscriber *s);
 
-/* The users of that hash (users_hash()) may be at another place now, or their place at another backend. From the loop, and not out of a callback of
- * subscribers. */
+/* The users of that hash (users_hash()) may be at another place now, or their place at another backend. From the loop, and not out of a
+ * callback of subscribers. */
 void subscriptions_moved(struct subscriptions *t, uint64_t user);
 
 /* The same for sleepers.c. The first who watches has come, or somebody has who shows another ticket; the last one is gone. */

@@ -1,5 +1,5 @@
-/* roles/proxy/users.c -- a table of linear hashing: with each user that is one too many a bucket is added, and the one that stands for both is
- * divided. */
+/* roles/proxy/users.c -- a table of linear hashing: with each user that is one too many a bucket is added, and the one that stands for
+ * both is divided. */
 #include "roles/proxy/users.h"
 #include "core/io.h"
 

@@ -61,8 +61,8 @@ enum imap_reply_flag {
     IMAP_REPLY_BYE = 1 << 0, /* The data ends with an untagged BYE: close after it. */
 };
 
-struct
-    imap_reply { /* Trailer of the END. The data before it, tagged line included, goes to the client as it is. */
+/* Trailer of the END. The data before it, tagged line included, goes to the client as it is. */
+struct imap_reply {
     struct token token;
     uint8_t flags;
 };
