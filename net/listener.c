@@ -3,7 +3,9 @@
 #include "core/log.h"
 #include <errno.h>
 
-#define RETRY_MS 200 /* Out of slots: sessions end meanwhile, and the backlog waits in the kernel. */
+#define RETRY_MS      200  /* Out of slots: sessions end meanwhile, and the backlog waits in the kernel. */
+#define LOOK_FIRST_MS 100  /* Then twice as long, */
+#define LOOK_LAST_MS  6400 /* and no more. */
 
 static void accept_done(struct io_op *op)
 {
@@ -23,7 +25,7 @@ static void accept_done(struct io_op *op)
             l->accepted(l, sock, &peer);
         return;
     }
-    /* -ECANCELED: held, and gone on before that had come to its end. */
+    /* -ECANCELED: looked, or held and gone on before that had come to its end. */
     if (op->res < 0 && op->res != -ECONNABORTED && op->res != -EINTR && op->res != -ECANCELED) {
         a->idle = true;
         if (!timer_armed(&l->retry)) {
@@ -39,10 +41,8 @@ static void accept_done(struct io_op *op)
     l->accepted(l, sock, &peer);
 }
 
-static void on_retry(struct timer *t)
+static void idle_begin(struct listener *l)
 {
-    struct listener *l = CONTAINER_OF(t, struct listener, retry);
-
     for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
         if (l->accepts[i].idle) {
             l->accepts[i].idle = false;
@@ -51,10 +51,28 @@ static void on_retry(struct timer *t)
     }
 }
 
+static void on_retry(struct timer *t)
+{
+    idle_begin(CONTAINER_OF(t, struct listener, retry));
+}
+
+/* One accept that begins anew takes whoever is there, and the next one behind him. */
+static void on_look(struct timer *t)
+{
+    struct listener *l = CONTAINER_OF(t, struct listener, look);
+
+    if (l->accepts[0].accept.op.in_flight)
+        io_cancel(&l->accepts[0].accept.op);
+    l->look_ms *= 2;
+    if (l->look_ms <= LOOK_LAST_MS)
+        timer_set(&l->look, l->look_ms);
+}
+
 void listener_hold(struct listener *l)
 {
     l->holding = true;
     timer_cancel(&l->retry);
+    timer_cancel(&l->look);
     for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
         if (l->accepts[i].accept.op.in_flight)
             io_cancel(&l->accepts[i].accept.op);
@@ -73,12 +91,15 @@ bool listener_held(const struct listener *l)
 void listener_go_on(struct listener *l)
 {
     l->holding = false;
-    on_retry(&l->retry);
+    idle_begin(l);
 }
 
 static void accepts_begin(struct listener *l)
 {
     timer_init(&l->retry, on_retry);
+    timer_init(&l->look, on_look);
+    l->look_ms = LOOK_FIRST_MS;
+    timer_set(&l->look, l->look_ms);
     for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
         l->accepts[i].listener = l;
         l->accepts[i].accept.op.done = accept_done;
@@ -110,6 +131,7 @@ void listener_stop(struct listener *l)
 {
     l->stopping = true;
     timer_cancel(&l->retry);
+    timer_cancel(&l->look);
     for (unsigned i = 0; i < LISTENER_ACCEPTS; i++) {
         if (l->accepts[i].accept.op.in_flight)
             io_cancel(&l->accepts[i].accept.op);

@@ -1,5 +1,7 @@
 /* net/listener.h -- a listening socket of one shard, with a few accepts in flight: each is one shot,
- * since only so the kernel tells the peer's address (a multishot accept has one place for all of them). */
+ * since only so the kernel tells the peer's address (a multishot accept has one place for all of them).
+ * The kernel tells one of all who wait that somebody has come. Of processes that share a socket that may be one that was killed: its
+ * accepts wait on for a while, and nobody else is told. So a listener looks by itself in its first seconds. */
 #pragma once
 #include "core/io.h"
 #include "core/list.h"
@@ -25,6 +27,8 @@ struct listener {
     bool flag; /* The owner's: TLS from the first byte. */
     bool stopping, holding;
     struct timer retry; /* After -ENFILE and the like. */
+    struct timer look;  /* Whether somebody has come of whom it was not told. */
+    uint32_t look_ms;
     struct listener_accept accepts[LISTENER_ACCEPTS];
 };
 
