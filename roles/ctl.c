@@ -22,9 +22,12 @@
 #define ANEW              "begun anew, " /* Of /readyz. */
 #define SUCCESSOR_MS      60000
 #define SUCCESSOR_STEP_MS 20
-#define ARGUMENT_MAX      1024
-#define REPLY_HEAD_MAX    4096
-#define DEFAULT_SOCKET    "ctl.sock"
+/* For its answer. A server that was killed may be woken once more for a connection, in place of the one that listens; the next
+ * connection wakes that one, and it takes both. */
+#define SUCCESSOR_ANSWER_S 2
+#define ARGUMENT_MAX       1024
+#define REPLY_HEAD_MAX     4096
+#define DEFAULT_SOCKET     "ctl.sock"
 
 struct ctl {
     int timeout_s;
@@ -389,6 +392,7 @@ static int successor_wait(struct ctl *ctl)
     static const char request[] = "GET /readyz HTTP/1.1\r\nHost: trireme\r\nConnection: close\r\n\r\n";
     const struct timespec pause = {.tv_nsec = SUCCESSOR_STEP_MS * 1000000};
 
+    ctl->timeout_s = SUCCESSOR_ANSWER_S;
     for (int ms = 0; ms < SUCCESSOR_MS; ms += SUCCESSOR_STEP_MS) {
         char head[512], *anew;
         ssize_t size = -1;
@@ -398,6 +402,8 @@ static int successor_wait(struct ctl *ctl)
             return rc;
         if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == (ssize_t)sizeof request - 1)
             size = recv(fd, head, sizeof head - 1, 0);
+        if (size < 0 && errno == EAGAIN)
+            ms += SUCCESSOR_ANSWER_S * 1000;
         close(fd);
         if (size > 0) {
             head[size] = '\0';
