@@ -3,12 +3,13 @@
 #include "roles/proxy/proxy.h"
 #include "roles/proxy/sleepers.h"
 
-#define DUE_UNIT_MS 128 /* 2^31 of them: eight years. */
+#define DUE_UNIT_MS  128 /* 2^31 of them: eight years. */
+#define DUE_SLACK_MS 32
 
 struct sleeper {
     uint32_t prev, next; /* Of the same user. */
     uint32_t user;       /* RECORD_NONE: not logged in. */
-    uint32_t due : 31;   /* DUE_UNIT_MS, rounded up. */
+    uint32_t due : 31;   /* DUE_UNIT_MS: sleeper_due(). */
     uint32_t fired : 1;  /* Could not wake for want of memory, or frozen; nothing watches the socket. */
     uint16_t spared;     /* So far beyond the `known` that is packed nothing has changed in his mailbox. */
     char packed[];
@@ -41,7 +42,8 @@ static inline struct packed_shared sleeper_shares(const struct sleepers *t, cons
     return shared;
 }
 
+/* Rounded up, but for the little that waking and sleeping again adds: else whoever is woken again and again would never be due. */
 static inline uint32_t sleeper_due(uint64_t deadline_ms)
 {
-    return (uint32_t)(deadline_ms / DUE_UNIT_MS + 1) & (UINT32_MAX >> 1);
+    return (uint32_t)((deadline_ms + DUE_UNIT_MS - DUE_SLACK_MS) / DUE_UNIT_MS) & (UINT32_MAX >> 1);
 }
